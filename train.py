@@ -1,0 +1,128 @@
+"""Train two towers on a shop's events: python train.py --help"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from twotower import cli, run
+from twotower.callbacks import Throughput
+from twotower.data.loader import SessionLoader, query_loader, training_loader
+from twotower.evaluation.baselines import evaluate_baselines, fit_baselines
+from twotower.evaluation.report import print_report
+from twotower.files import read_json, write_json
+from twotower.schema import CEILING_FILE, Prepared, open_prepared
+
+log = logging.getLogger("train")
+
+
+def train(config: DictConfig) -> None:
+    """Prepare, fit on the training part, pick on validation, test once, compare, keep."""
+    pl.seed_everything(config.seed, verbose=False)
+    prepared = open_prepared(instantiate(config.data))
+    path = Path(config.run_dir)
+    run.begin_run(path, config, prepared)
+    logger = instantiate(config.logger) if config.logger else None
+    if logger:
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+
+    validation = queries(config, prepared, "validation")
+    trainer, module, speed = fit(config, prepared, logger, validation)
+    best = run.read_checkpoint(path / "checkpoints" / "best.ckpt")
+    module.load_state_dict(best["state_dict"])
+    metrics = trainer.validate(module, validation, verbose=False)[0]
+    if config.refit:
+        log.info("refit on training + validation data, %d epochs", best["epoch"] + 1)
+        trainer, module, speed = fit(config, prepared, logger, None, refit_epochs=best["epoch"] + 1)
+        trainer.save_checkpoint(path / "checkpoints" / "refit.ckpt")
+
+    test = queries(config, prepared, "test")
+    metrics |= trainer.test(module, test, verbose=False)[0]
+    metrics |= {"test/queries": test.num_queries, "best_epoch": best["epoch"]} | speed
+    metrics |= compare(config, prepared, test)
+    write_json(path / run.METRICS_FILE, metrics)
+    if logger:
+        keep(logger, path, metrics)
+    print_report(metrics, f"{config.name}: {test.num_queries:,} test queries, {prepared.num_items:,} items")
+    print(f"next: python export.py run={path}\nrun: {path}")
+
+
+def fit(
+    config: DictConfig, prepared: Prepared, logger: Any, validation: SessionLoader | None, refit_epochs: int = 0
+) -> tuple[pl.Trainer, pl.LightningModule, dict[str, float]]:
+    """Train with validation; or, without it, for a known number of epochs on training + validation data."""
+    loader = training_loader(
+        prepared, config.model.max_length, config.positions_per_batch, config.seed, validation_too=bool(refit_epochs)
+    )
+    if len(loader) == 0:
+        raise run.UserError("no training session has two events; the split leaves nothing to learn from")
+    module = run.build_module(config, prepared, loader)
+    throughput = Throughput()
+    callbacks = {} if refit_epochs else instantiate(config.callbacks)
+    trainer = instantiate(
+        config.trainer,
+        max_epochs=refit_epochs or config.trainer.max_epochs,
+        callbacks=[*callbacks.values(), throughput],
+        enable_checkpointing=not refit_epochs,
+        logger=logger or False,
+        default_root_dir=config.run_dir,
+    )
+    resume = f"{config.resume}/checkpoints/last.ckpt" if config.resume and not refit_epochs else None
+    try:
+        trainer.fit(module, loader, validation, ckpt_path=resume, weights_only=True)
+    except SystemExit:  # Lightning's way out of Ctrl-C, after the last checkpoint was written
+        if trainer.interrupted:
+            print(f"interrupted; go on: python train.py ... resume={config.run_dir}\nrun: {config.run_dir}")
+        raise KeyboardInterrupt from None
+    return trainer, module, throughput.summary()
+
+
+def queries(config: DictConfig, prepared: Prepared, part: str) -> SessionLoader:
+    """The queries of "validation" or "test"."""
+    settings = config.evaluation
+    return query_loader(
+        prepared, part, config.model.max_length, settings.positions_per_batch, settings.min_history
+    )
+
+
+def compare(config: DictConfig, prepared: Prepared, test: SessionLoader) -> dict[str, float]:
+    """What stands beside the model in the table: baselines fitted on the same events, and the ceiling."""
+    metrics = {}
+    if config.evaluation.baselines:
+        baselines = fit_baselines(
+            prepared.item_index,
+            prepared.timestamp,
+            prepared.offsets,
+            prepared.fit_end(config.refit),
+            prepared.num_items,
+            config.evaluation.recent_fraction,
+        )
+        results = evaluate_baselines(
+            baselines, test, prepared.num_items, config.evaluation.ks, prepared.event_types
+        )
+        metrics |= {f"baseline/{key}": value for key, value in results.items()}
+    if (prepared.path / CEILING_FILE).exists():
+        ceiling = read_json(prepared.path / CEILING_FILE, "a prepared directory")
+        metrics |= {f"ceiling/{key}": value for key, value in ceiling.items()}
+    return metrics
+
+
+def keep(logger: Any, path: Path, metrics: dict[str, float]) -> None:
+    """The final table and the run directory, in MLflow; of the checkpoints only the one that is the run's model."""
+    logger.log_metrics(metrics)
+    client, run_id = logger.experiment, logger.run_id
+    for file in sorted(path.iterdir()):
+        if file.is_file():
+            client.log_artifact(run_id, str(file))
+    client.log_artifact(run_id, str(run.checkpoint_of(path)), "checkpoints")
+    client.set_terminated(run_id)
+
+
+if __name__ == "__main__":
+    cli.run(train, "train")

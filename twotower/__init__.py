@@ -1,0 +1,1 @@
+"""Two-tower retrieval: from a shop's event logs to item vectors, an index and answers."""

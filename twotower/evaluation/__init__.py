@@ -1,0 +1,1 @@
+"""How well a ranking of the whole catalogue finds the next item."""

@@ -1,0 +1,1 @@
+"""Towers, negatives, scoring and losses; plain torch modules and functions."""

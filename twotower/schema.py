@@ -1,0 +1,112 @@
+"""The prepared directory (hand-off 1): its names and dtypes, and the one place that writes, opens and checks it.
+
+Shapes: E events, S sessions, V items. Events lie session after session, oldest first.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower.errors import UserError
+from twotower.files import read_json, sha256, write_json
+
+PAD = 0  # item_index of "no item"; real items are 1..V
+
+# The events frame's columns, as every reader delivers them.
+SESSION_ID = "session_id"
+USER_ID = "user_id"
+ITEM_ID = "item_id"
+TIMESTAMP = "timestamp"
+EVENT_TYPE = "event_type"
+SPLIT = "split"
+
+CATALOGUE_FILE = "catalogue.parquet"  # item_id, train_count; row r is item_index r + 1
+MANIFEST_FILE = "manifest.json"
+CEILING_FILE = "ceiling.json"  # beside it where the data's true distribution is known: metrics of its ranking
+FORMAT_VERSION = 1
+
+Array = npt.NDArray[Any]
+
+ARRAYS: dict[str, str] = {
+    "item_index": "int32",  # [E] 1..V
+    "event_type": "uint8",  # [E] position in manifest["event_types"]
+    "timestamp": "int64",  # [E] milliseconds, or the source's own ordinal
+    "offsets": "int64",  # [S + 1] session s is events offsets[s]:offsets[s + 1]
+    "train_end": "int64",  # [S] events offsets[s]:train_end[s] are for training
+    "validation_end": "int64",  # [S] events train_end[s]:validation_end[s] validate; the rest test
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An opened prepared directory; its arrays are memory-mapped and read-only."""
+
+    path: Path
+    manifest: dict[str, Any]
+    item_index: Array
+    event_type: Array
+    timestamp: Array
+    offsets: Array
+    train_end: Array
+    validation_end: Array
+
+    @property
+    def num_items(self) -> int:
+        """V, the catalogue's size; item indices are 1..V."""
+        return int(self.manifest["num_items"])
+
+    @property
+    def event_types(self) -> list[str]:
+        """Names of the event types, by code."""
+        return list(self.manifest["event_types"])
+
+    def fit_end(self, validation_too: bool) -> Array:
+        """[S] where the events that a model may learn from end."""
+        return self.validation_end if validation_too else self.train_end
+
+
+def write_prepared(directory: Path, arrays: Mapping[str, Array], manifest: dict[str, Any]) -> None:
+    """Write arrays and manifest into `directory`, which holds the catalogue file already.
+
+    The caller makes the directory appear whole (see files.atomic_directory).
+    """
+    for name, dtype in ARRAYS.items():
+        np.save(directory / f"{name}.npy", arrays[name].astype(dtype, copy=False), allow_pickle=False)
+    names = [*(f"{name}.npy" for name in ARRAYS), CATALOGUE_FILE]
+    files = {name: sha256(directory / name) for name in names}
+    fingerprint = _fingerprint(files)
+    write_json(
+        directory / MANIFEST_FILE,
+        {"format_version": FORMAT_VERSION, "fingerprint": fingerprint, "files": files, **manifest},
+    )
+
+
+def open_prepared(path: str | Path) -> Prepared:
+    """Open a prepared directory after checking each file against the manifest.
+
+    Raises UserError when a file is missing, changed, or of another format version.
+    """
+    path = Path(path)
+    manifest = read_json(path / MANIFEST_FILE, "a prepared directory")
+    remedy = f"delete {path} and prepare the events again"
+    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
+        found = manifest.get("format_version") if isinstance(manifest, dict) else None
+        raise UserError(f"{path} has format version {found}, expected {FORMAT_VERSION}; {remedy}")
+    for name, expected in manifest.get("files", {}).items():
+        if not (path / name).is_file():
+            raise UserError(f"{path / name} is missing; {remedy}")
+        if sha256(path / name) != expected:
+            raise UserError(f"{path / name} is damaged (its SHA-256 is not the manifest's); {remedy}")
+    if set(manifest.get("files", {})) != {*(f"{name}.npy" for name in ARRAYS), CATALOGUE_FILE}:
+        raise UserError(f"{path / MANIFEST_FILE} lists other files than a prepared directory has; {remedy}")
+    arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+    return Prepared(path=path, manifest=manifest, **arrays)
+
+
+def _fingerprint(files: Mapping[str, str]) -> str:
+    return hashlib.sha256("".join(f"{n}:{h}\n" for n, h in sorted(files.items())).encode()).hexdigest()[:16]
