@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from twotower import cli, run
-from twotower.callbacks import Throughput
+from twotower.callbacks import Progress
 from twotower.data.loader import SessionLoader, query_loader, training_loader
 from twotower.evaluation.baselines import evaluate_baselines, fit_baselines
 from twotower.evaluation.report import print_report
@@ -20,6 +21,7 @@ from twotower.files import read_json, write_json
 from twotower.schema import CEILING_FILE, Prepared, open_prepared
 
 log = logging.getLogger("train")
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # devices, tips and the like
 
 
 def train(config: DictConfig) -> None:
@@ -32,19 +34,19 @@ def train(config: DictConfig) -> None:
     if logger:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
 
-    validation = queries(config, prepared, "validation")
-    trainer, module, speed = fit(config, prepared, logger, validation)
+    trainer, module, progress = fit(config, prepared, logger, queries(config, prepared, "validation"))
     best = run.read_checkpoint(path / "checkpoints" / "best.ckpt")
-    module.load_state_dict(best["state_dict"])
-    metrics = trainer.validate(module, validation, verbose=False)[0]
+    metrics = progress.validated[best["epoch"]]
     if config.refit:
-        log.info("refit on training + validation data, %d epochs", best["epoch"] + 1)
-        trainer, module, speed = fit(config, prepared, logger, None, refit_epochs=best["epoch"] + 1)
+        log.info("refit on training + validation data, epochs: %d", best["epoch"] + 1)
+        trainer, module, progress = fit(config, prepared, logger, None, refit_epochs=best["epoch"] + 1)
         trainer.save_checkpoint(path / "checkpoints" / "refit.ckpt")
+    else:
+        module.load_state_dict(best["state_dict"])
 
     test = queries(config, prepared, "test")
     metrics |= trainer.test(module, test, verbose=False)[0]
-    metrics |= {"test/queries": test.num_queries, "best_epoch": best["epoch"]} | speed
+    metrics |= {"test/queries": test.num_queries, "best_epoch": best["epoch"]} | progress.summary()
     metrics |= compare(config, prepared, test)
     write_json(path / run.METRICS_FILE, metrics)
     if logger:
@@ -55,7 +57,7 @@ def train(config: DictConfig) -> None:
 
 def fit(
     config: DictConfig, prepared: Prepared, logger: Any, validation: SessionLoader | None, refit_epochs: int = 0
-) -> tuple[pl.Trainer, pl.LightningModule, dict[str, float]]:
+) -> tuple[pl.Trainer, pl.LightningModule, Progress]:
     """Train with validation; or, without it, for a known number of epochs on training + validation data."""
     loader = training_loader(
         prepared, config.model.max_length, config.positions_per_batch, config.seed, validation_too=bool(refit_epochs)
@@ -63,12 +65,18 @@ def fit(
     if len(loader) == 0:
         raise run.UserError("no training session has two events; the split leaves nothing to learn from")
     module = run.build_module(config, prepared, loader)
-    throughput = Throughput()
-    callbacks = {} if refit_epochs else instantiate(config.callbacks)
+    progress = Progress()
+    callbacks = instantiate(config.callbacks)
+    if refit_epochs:  # nothing is picked here: no validation, no best checkpoint
+        callbacks = {"progress_bar": callbacks["progress_bar"]}
+    interactive = sys.stderr.isatty()
+    if not interactive:  # a bar's redrawn lines would fill a log file
+        del callbacks["progress_bar"]
     trainer = instantiate(
         config.trainer,
         max_epochs=refit_epochs or config.trainer.max_epochs,
-        callbacks=[*callbacks.values(), throughput],
+        callbacks=[*callbacks.values(), progress],
+        enable_progress_bar=interactive,
         enable_checkpointing=not refit_epochs,
         logger=logger or False,
         default_root_dir=config.run_dir,
@@ -80,7 +88,7 @@ def fit(
         if trainer.interrupted:
             print(f"interrupted; go on: python train.py ... resume={config.run_dir}\nrun: {config.run_dir}")
         raise KeyboardInterrupt from None
-    return trainer, module, throughput.summary()
+    return trainer, module, progress
 
 
 def queries(config: DictConfig, prepared: Prepared, part: str) -> SessionLoader:

@@ -11,6 +11,7 @@ from twotower.batch import SessionBatch
 from twotower.schema import PAD
 
 log = logging.getLogger(__name__)
+SHOWN = ("val/recall_at_20", "val/ndcg_at_20")
 
 
 class LastCheckpoint(Callback):
@@ -30,10 +31,11 @@ class LastCheckpoint(Callback):
             trainer.save_checkpoint(self.path)
 
 
-class Throughput(Callback):
-    """Counts target positions and seconds of training, validation left out; one line of log an epoch."""
+class Progress(Callback):
+    """Keeps each epoch's validation metrics, and counts target positions and seconds of training alone."""
 
     def __init__(self) -> None:
+        self.validated: dict[int, dict[str, float]] = {}
         self.positions = 0
         self.seconds = 0.0
         self._mark = 0.0
@@ -56,10 +58,21 @@ class Throughput(Callback):
         self._mark = now
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the validation out, and say where training stands."""
+        """Leave the validation out of the time, keep its metrics, and say where training stands."""
         self._mark = time.perf_counter()
-        if trainer.state.fn == "fit" and trainer.is_global_zero:
-            values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            shown = [f"{n} {values[n]:.4f}" for n in ("val/recall_at_20", "val/ndcg_at_20") if n in values]
-            speed = self.summary()["train/positions_per_second"]
-            log.info("epoch %d  %s  %s positions/s", trainer.current_epoch, "  ".join(shown), f"{speed:,.0f}")
+        if trainer.state.fn != "fit":
+            return
+        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        self.validated[trainer.current_epoch] = values
+        shown = "  ".join(f"{name} {values[name]:.4f}" for name in SHOWN if name in values)
+        speed = self.summary()["train/positions_per_second"]
+        log.info("epoch %d  %s  %s positions/s", trainer.current_epoch, shown, f"{speed:,.0f}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on counting from."""
+        return {"validated": self.validated, "positions": self.positions, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.validated = dict(state_dict["validated"])
+        self.positions, self.seconds = state_dict["positions"], state_dict["seconds"]

@@ -53,6 +53,7 @@ class ItemKNN:
     """Items that occur in the same sessions as the history's items: cosine, summed over the history.
 
     Co-occurrence counts sessions in which both items occur (Sarwar et al. 2001; for sessions Hidasi et al. 2016).
+    An item is its own best neighbour, with cosine 1: shops see repeats, and without them this is no rival.
 
     Args:
         item_index: [E].
@@ -78,9 +79,10 @@ class ItemKNN:
             found, number = np.unique(item[same] * np.int64(width) + item[same + distance], return_counts=True)
             pairs, inverse = np.unique(np.concatenate([pairs, found]), return_inverse=True)
             times = np.bincount(inverse, weights=np.concatenate([times, number]))
-        left = np.concatenate([pairs // width, pairs % width])
-        right = np.concatenate([pairs % width, pairs // width])
-        weight = np.concatenate([times, times]) / np.sqrt(count[left] * count[right])
+        own = np.flatnonzero(count)
+        left = np.concatenate([pairs // width, pairs % width, own])
+        right = np.concatenate([pairs % width, pairs // width, own])
+        weight = np.concatenate([times, times, count[own]]) / np.sqrt(count[left] * count[right])
         order = np.lexsort((right, -weight, left))
         left, right, weight = left[order], right[order], weight[order]
         place = np.arange(len(left)) - np.searchsorted(left, left)

@@ -9,7 +9,7 @@ from torch import Tensor
 from twotower.batch import SessionBatch
 from twotower.schema import PAD
 
-SCORES_AT_ONCE = 1 << 24  # elements of a score matrix held at one time: 64 MiB of float32
+SCORES_AT_ONCE = 1 << 21  # elements of a score matrix held at one time: 8 MiB of float32, near the caches
 
 
 class Ranks(NamedTuple):
@@ -55,11 +55,16 @@ def rank(scores: Tensor, target: Tensor) -> Ranks:
         target: [Q] item_index.
     """
     own = scores.gather(1, target[:, None] - 1)
-    better = (scores > own).sum(1)
-    return Ranks(better, (scores >= own).sum(1) - better)
+    better = _count(scores > own)
+    return Ranks(better, _count(scores >= own) - better)
 
 
 def rank_by_dot_product(user: Tensor, items: Tensor, target: Tensor) -> Ranks:
     """Rank by the dot product of users [Q, D] and items [V, D], a chunk of queries at a time."""
     parts = [rank(user[chunk] @ items.T, target[chunk]) for chunk in chunks(len(user), len(items))]
     return Ranks(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _count(flags: Tensor) -> Tensor:
+    """[Q, V] bool -> [Q] int64; bytes add up several times faster than booleans."""
+    return flags.view(torch.int8).sum(1, dtype=torch.int32).long()
