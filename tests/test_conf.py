@@ -1,0 +1,81 @@
+"""Every YAML under conf/ composes, and what it names can be built."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from twotower.model.negatives import Negatives
+from twotower.model.scoring import Logits
+from twotower.model.two_tower import TwoTower
+from twotower.run import build_model
+
+CONF = Path(__file__).parent.parent / "conf"
+GROUPS = sorted(
+    (file.relative_to(CONF).parent.as_posix(), file.stem) for file in CONF.rglob("*.yaml") if file.parent != CONF
+)
+NEEDS = {"data": ["data.path=somewhere"], "experiment": ["data.path=somewhere"]}
+
+
+def config_of(*overrides: str, name: str = "train") -> DictConfig:
+    fixed = ["run_dir=somewhere", "name=test"] if name == "train" else []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(name, overrides=[*fixed, *overrides])
+
+
+@pytest.mark.parametrize(("group", "choice"), GROUPS)
+def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
+    overrides = [f"{group}={choice}"]
+    overrides += [] if (group, choice) == ("data", "marketplace") else NEEDS.get(group, [])
+    config = config_of(*overrides)
+    assert OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize("tower", [c for g, c in GROUPS if g == "model/user_tower"])
+@pytest.mark.parametrize("normalize", ["true", "false"])
+def test_every_user_tower_builds_and_encodes(tower: str, normalize: str) -> None:
+    model = build_model(config_of(f"model/user_tower={tower}", f"model.normalize={normalize}"), num_items=7)
+    assert isinstance(model, TwoTower)
+    assert model(torch.tensor([[1, 7, 3], [2, 0, 0]])).shape == (2, 64)
+    assert model.encode_items().shape == (7, 64)
+
+
+@pytest.mark.parametrize("choice", [c for g, c in GROUPS if g == "model/negatives"])
+def test_every_sampler_builds_and_samples(choice: str) -> None:
+    config = config_of(f"model/negatives={choice}")
+    sampler = instantiate(config.model.negatives, target_counts=torch.tensor([0, 3, 0, 5]))
+    assert isinstance(sampler(torch.tensor([1, 3])), Negatives)
+
+
+@pytest.mark.parametrize("choice", [c for g, c in GROUPS if g == "model/loss"])
+def test_every_loss_builds_and_scores(choice: str) -> None:
+    loss = instantiate(config_of(f"model/loss={choice}").model.loss)
+    assert loss(Logits(torch.zeros(2), torch.zeros(2, 3))).shape == (2,)
+
+
+@pytest.mark.parametrize("choice", [c for g, c in GROUPS if g == "optimizer"])
+def test_every_optimizer_builds(choice: str) -> None:
+    config = config_of(f"optimizer={choice}")
+    optimizer, scheduler = instantiate(config.optimizer)(build_model(config, 3), total_steps=10)
+    assert optimizer.param_groups and scheduler.get_last_lr()
+
+
+@pytest.mark.parametrize(("group", "choice"), [g for g in GROUPS if g[0] in ("callbacks", "split")])
+def test_callbacks_and_splits_build(group: str, choice: str) -> None:
+    assert instantiate(config_of(f"{group}={choice}")[group])
+
+
+def test_the_trainer_and_the_logger_build(tmp_path: Path) -> None:
+    assert instantiate(config_of().trainer, logger=False, default_root_dir=tmp_path).max_epochs > 0
+    assert instantiate(config_of().logger, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db").name == "twotower"
+
+
+def test_an_experiment_holds_overrides_only() -> None:
+    for file in (CONF / "experiment").glob("*.yaml"):
+        experiment = OmegaConf.load(file)
+        known = config_of()
+        unknown = set(map(str, experiment)) - {"defaults", *map(str, known)}
+        assert not unknown, f"{file.name}: {unknown}"

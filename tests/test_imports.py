@@ -1,0 +1,63 @@
+"""The import table of the design: which room may import what."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"polars", "torch", "pytorch_lightning", "torchmetrics", "hydra", "omegaconf", "mlflow", "faiss"}
+HEAVY |= {"onnx", "onnxruntime", "pyarrow", "rich"}
+
+# room -> (heavy packages it may import, rooms of the package it may import)
+ROOMS: dict[str, tuple[set[str], set[str]]] = {
+    "errors": (set(), set()),
+    "files": (set(), {"errors"}),
+    "schema": (set(), {"errors", "files"}),
+    "batch": (set(), {"schema"}),
+    "data": ({"polars", "torch"}, {"errors", "files", "schema", "batch"}),
+    "model": ({"torch"}, {"schema", "batch"}),
+    "evaluation": ({"torch", "torchmetrics", "rich"}, {"schema", "batch", "model"}),
+    "module": ({"torch", "pytorch_lightning"}, {"schema", "batch", "model", "evaluation"}),
+    "callbacks": ({"pytorch_lightning"}, {"schema", "batch"}),
+    "run": ({"torch", "hydra", "omegaconf"}, {"errors", "files", "schema", "batch", "data", "model", "module"}),
+    "cli": ({"hydra", "omegaconf"}, {"errors"}),
+    "export": ({"torch", "onnx", "faiss", "pyarrow"}, {"errors", "files", "schema", "model", "run", "serving"}),
+    "serving": ({"faiss", "onnxruntime", "pyarrow"}, {"errors", "files", "schema", "batch"}),
+}
+
+
+def imports_of(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+FILES = [f for f in sorted((ROOT / "twotower").rglob("*.py")) if f.parent.name != "twotower" or f.stem != "__init__"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_file_imports_only_what_its_room_may(file: Path) -> None:
+    room = file.relative_to(ROOT / "twotower").parts[0].removesuffix(".py")
+    packages, rooms = ROOMS[room]
+    for name in imports_of(file):
+        first, _, rest = name.partition(".")
+        if first in HEAVY:
+            assert first in packages, f"{file} imports {name}"
+        if first == "twotower":
+            assert rest.split(".")[0] in {room, *rooms}, f"{file} imports {name}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_package_never_imports_experiments_or_tests(file: Path) -> None:
+    assert not {n for n in imports_of(file) if n.split(".")[0] in {"experiments", "tests", "train", "export"}}
+
+
+def test_package_files_hold_names_only() -> None:
+    for file in (ROOT / "twotower").rglob("__init__.py"):
+        body = ast.parse(file.read_text(encoding="utf-8")).body
+        assert all(isinstance(node, ast.Expr | ast.Import | ast.ImportFrom | ast.Assign) for node in body), file
