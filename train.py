@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,21 @@ from omegaconf import DictConfig, OmegaConf
 from twotower import cli, run
 from twotower.callbacks import Progress
 from twotower.data.loader import SessionLoader, query_loader, training_loader
+from twotower.errors import UserError
 from twotower.evaluation.baselines import evaluate_baselines, fit_baselines
 from twotower.evaluation.report import print_report
 from twotower.files import read_json, write_json
 from twotower.schema import CEILING_FILE, Prepared, open_prepared
 
 log = logging.getLogger("train")
+warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")  # of Lightning's own code
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # devices, tips and the like
 
 
 def train(config: DictConfig) -> None:
     """Prepare, fit on the training part, pick on validation, test once, compare, keep."""
     pl.seed_everything(config.seed, verbose=False)
+    run.last_checkpoint(config.resume)  # a wrong path is told now, not after preparation
     prepared = open_prepared(instantiate(config.data))
     path = Path(config.run_dir)
     run.begin_run(path, config, prepared)
@@ -63,7 +67,7 @@ def fit(
         prepared, config.model.max_length, config.positions_per_batch, config.seed, validation_too=bool(refit_epochs)
     )
     if len(loader) == 0:
-        raise run.UserError("no training session has two events; the split leaves nothing to learn from")
+        raise UserError("no training session has two events; the split leaves nothing to learn from")
     module = run.build_module(config, prepared, loader)
     progress = Progress()
     callbacks = instantiate(config.callbacks)
@@ -81,7 +85,7 @@ def fit(
         logger=logger or False,
         default_root_dir=config.run_dir,
     )
-    resume = f"{config.resume}/checkpoints/last.ckpt" if config.resume and not refit_epochs else None
+    resume = None if refit_epochs else run.last_checkpoint(config.resume)
     try:
         trainer.fit(module, loader, validation, ckpt_path=resume, weights_only=True)
     except SystemExit:  # Lightning's way out of Ctrl-C, after the last checkpoint was written

@@ -109,6 +109,16 @@ def checkpoint_of(path: Path) -> Path:
     raise UserError(f"{path} has no checkpoint yet; let training reach its first validation")
 
 
+def last_checkpoint(resume: str | None) -> Path | None:
+    """The checkpoint that a run goes on from; raises UserError where `resume` names a run without one."""
+    if resume is None:
+        return None
+    path = Path(resume) / "checkpoints" / CHECKPOINTS[-1]
+    if not path.is_file():
+        raise UserError(f"resume={resume}: there is no {path}; name a run folder as train.py printed it")
+    return path
+
+
 def load_weights(model: TwoTower, checkpoint: Path) -> None:
     """Put a checkpoint's weights into `model`, strictly."""
     weights = {

@@ -1,0 +1,117 @@
+"""What several tests share: small prepared directories and small models."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from twotower.data.loader import SessionLoader
+from twotower.model.item_tower import IdItemTower
+from twotower.model.losses import softmax
+from twotower.model.negatives import CatalogueNegatives, MixtureNegatives
+from twotower.model.optimizer import adamw
+from twotower.model.two_tower import TwoTower
+from twotower.model.user_tower.gru import GRUTower
+from twotower.model.user_tower.mean_pool import MeanPoolTower
+from twotower.model.user_tower.transformer import TransformerTower
+from twotower.module import TwoTowerModule
+from twotower.schema import CATALOGUE_FILE, Prepared, open_prepared, write_prepared
+
+MakePrepared = Callable[..., Prepared]
+MakeTower = Callable[..., torch.nn.Module]
+MakeModule = Callable[..., TwoTowerModule]
+
+
+@pytest.fixture(scope="session")
+def make_prepared(tmp_path_factory: pytest.TempPathFactory) -> MakePrepared:
+    """Write and open a prepared directory of the given sessions."""
+
+    def make(
+        sessions: Sequence[Sequence[int]],
+        train: Sequence[int] | None = None,  # events of each session that are for training; None: all
+        validation: Sequence[int] | None = None,  # how many of the events after those validate; None: the rest
+        num_items: int | None = None,
+        types: Sequence[Sequence[int]] | None = None,
+        timestamps: Sequence[Sequence[int]] | None = None,
+        event_types: Sequence[str] = ("view",),
+    ) -> Prepared:
+        lengths = np.array([len(s) for s in sessions], dtype=np.int64)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+        def flat(rows: Sequence[Sequence[int]] | None) -> np.ndarray[Any, Any]:
+            return np.array([i for row in rows for i in row] if rows else [0] * offsets[-1], dtype=np.int64)
+
+        item_index = flat(sessions)
+        num_items = num_items or int(item_index.max(initial=1))
+        train_end = offsets[:-1] + (lengths if train is None else np.array(train, dtype=np.int64))
+        validation_end = offsets[1:] if validation is None else train_end + np.array(validation, dtype=np.int64)
+        directory = tmp_path_factory.mktemp("prepared")
+        counts = np.bincount(item_index, minlength=num_items + 1)[1:]
+        ids = [f"item-{i}" for i in range(1, num_items + 1)]
+        pq.write_table(pa.table({"item_id": ids, "train_count": counts}), directory / CATALOGUE_FILE)
+        arrays = {
+            "item_index": item_index,
+            "event_type": flat(types),
+            "timestamp": np.arange(offsets[-1]) if timestamps is None else flat(timestamps),
+            "offsets": offsets,
+            "train_end": train_end,
+            "validation_end": validation_end,
+        }
+        write_prepared(directory, arrays, {"num_items": num_items, "event_types": list(event_types)})
+        return open_prepared(directory)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_tower() -> MakeTower:
+    """A small user tower by name."""
+
+    def make(name: str, dim: int, normalize: bool, dropout: float = 0.0, max_length: int = 12) -> torch.nn.Module:
+        if name == "mean_pool":
+            return MeanPoolTower(dim, dropout, normalize)
+        if name == "gru":
+            return GRUTower(dim, 1, dropout, normalize)
+        return TransformerTower(dim, 2, 2, dropout, max_length, normalize)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_module(make_tower: MakeTower) -> MakeModule:
+    """A module for what `loader` delivers, with all items as negatives unless `uniform` says how many to draw."""
+
+    def make(
+        loader: SessionLoader,
+        tower: str,
+        epochs: int,
+        dim: int = 16,
+        normalize: bool = True,
+        dropout: float = 0.0,
+        uniform: int = 0,
+        learning_rate: float = 0.02,
+        ks: Sequence[int] = (1, 5),
+        seed: int = 0,
+    ) -> TwoTowerModule:
+        torch.manual_seed(seed)
+        counts = torch.from_numpy(loader.target_counts())
+        items = IdItemTower(loader.prepared.num_items, dim, normalize)
+        users = make_tower(tower, dim, normalize, dropout, loader.max_length)
+        return TwoTowerModule(
+            model=TwoTower(items, users),
+            negatives=MixtureNegatives(counts, uniform, True) if uniform else CatalogueNegatives(counts),
+            loss=softmax,
+            temperature=0.1 if normalize else 1.0,
+            optimizer=partial(adamw, learning_rate=learning_rate, weight_decay=0.0, warmup_fraction=0.05),
+            total_steps=len(loader) * epochs,
+            ks=ks,
+            event_types=loader.prepared.event_types,
+        )
+
+    return make
