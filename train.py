@@ -12,6 +12,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from twotower import cli, run
 from twotower.callbacks import Progress
@@ -24,13 +25,18 @@ from twotower.schema import CEILING_FILE, Prepared, open_prepared
 
 log = logging.getLogger("train")
 warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")  # of Lightning's own code
+warnings.filterwarnings("ignore", category=PossibleUserWarning)  # hints for other uses of Lightning than this
+warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")  # it does when a run goes on
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # devices, tips and the like
 
 
 def train(config: DictConfig) -> None:
     """Prepare, fit on the training part, pick on validation, test once, compare, keep."""
+    checkpoint = None
+    if config.resume:  # the run goes on in its own folder, with the configuration it began with
+        checkpoint = run.last_checkpoint(Path(config.resume))
+        config = run.load_config(Path(config.resume))
     pl.seed_everything(config.seed, verbose=False)
-    run.last_checkpoint(config.resume)  # a wrong path is told now, not after preparation
     prepared = open_prepared(instantiate(config.data))
     path = Path(config.run_dir)
     run.begin_run(path, config, prepared)
@@ -38,12 +44,13 @@ def train(config: DictConfig) -> None:
     if logger:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
 
-    trainer, module, progress = fit(config, prepared, logger, queries(config, prepared, "validation"))
+    validation = queries(config, prepared, "validation")
+    trainer, module, progress = fit(config, prepared, logger, validation, checkpoint)
     best = run.read_checkpoint(path / "checkpoints" / "best.ckpt")
     metrics = progress.validated[best["epoch"]]
     if config.refit:
         log.info("refit on training + validation data, epochs: %d", best["epoch"] + 1)
-        trainer, module, progress = fit(config, prepared, logger, None, refit_epochs=best["epoch"] + 1)
+        trainer, module, progress = fit(config, prepared, logger, refit_epochs=best["epoch"] + 1)
         trainer.save_checkpoint(path / "checkpoints" / "refit.ckpt")
     else:
         module.load_state_dict(best["state_dict"])
@@ -56,11 +63,18 @@ def train(config: DictConfig) -> None:
     if logger:
         keep(logger, path, metrics)
     print_report(metrics, f"{config.name}: {test.num_queries:,} test queries, {prepared.num_items:,} items")
+    if logger:
+        print(f"mlflow: run {logger.run_id} in {config.logger.tracking_uri}")
     print(f"next: python export.py run={path}\nrun: {path}")
 
 
 def fit(
-    config: DictConfig, prepared: Prepared, logger: Any, validation: SessionLoader | None, refit_epochs: int = 0
+    config: DictConfig,
+    prepared: Prepared,
+    logger: Any,
+    validation: SessionLoader | None = None,
+    checkpoint: Path | None = None,
+    refit_epochs: int = 0,
 ) -> tuple[pl.Trainer, pl.LightningModule, Progress]:
     """Train with validation; or, without it, for a known number of epochs on training + validation data."""
     loader = training_loader(
@@ -85,12 +99,10 @@ def fit(
         logger=logger or False,
         default_root_dir=config.run_dir,
     )
-    resume = None if refit_epochs else run.last_checkpoint(config.resume)
     try:
-        trainer.fit(module, loader, validation, ckpt_path=resume, weights_only=True)
+        trainer.fit(module, loader, validation, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning's way out of Ctrl-C, after the last checkpoint was written
-        if trainer.interrupted:
-            print(f"interrupted; go on: python train.py ... resume={config.run_dir}\nrun: {config.run_dir}")
+        print(f"interrupted; next: python train.py resume={config.run_dir}\nrun: {config.run_dir}")
         raise KeyboardInterrupt from None
     return trainer, module, progress
 

@@ -26,8 +26,12 @@ class LastCheckpoint(Callback):
             trainer.save_checkpoint(self.path)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save what there is; a failed step leaves the one before."""
+        """Save after Ctrl-C; the batch that was under way will come again."""
         if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit":
+            progress = trainer.fit_loop.epoch_loop.batch_progress.current
+            loader = trainer.train_dataloader
+            if loader is not None:
+                loader.next_batch -= progress.ready - progress.processed
             trainer.save_checkpoint(self.path)
 
 
@@ -44,9 +48,11 @@ class Progress(Callback):
         """Seconds of training, and target positions a second."""
         return {"train/seconds": self.seconds, "train/positions_per_second": self.positions / max(self.seconds, 1e-9)}
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._mark = time.perf_counter()
+
+    on_train_epoch_start = on_train_start
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: SessionBatch, batch_idx: int

@@ -90,10 +90,7 @@ def load_run(path: str | Path) -> Run:
         UserError: `path` is no run directory, it has no checkpoint yet, or a file is damaged.
     """
     path = Path(path)
-    if not (path / CONFIG_FILE).is_file():
-        raise UserError(f"{path} is not a run directory: it has no {CONFIG_FILE}; `train.py` prints a run's path last")
-    config = OmegaConf.load(path / CONFIG_FILE)
-    assert isinstance(config, DictConfig)
+    config = load_config(path)
     data = read_json(path / DATA_FILE, "a run directory")
     model = build_model(config, int(data["num_items"]))
     load_weights(model, checkpoint_of(path))
@@ -109,14 +106,21 @@ def checkpoint_of(path: Path) -> Path:
     raise UserError(f"{path} has no checkpoint yet; let training reach its first validation")
 
 
-def last_checkpoint(resume: str | None) -> Path | None:
-    """The checkpoint that a run goes on from; raises UserError where `resume` names a run without one."""
-    if resume is None:
-        return None
-    path = Path(resume) / "checkpoints" / CHECKPOINTS[-1]
-    if not path.is_file():
-        raise UserError(f"resume={resume}: there is no {path}; name a run folder as train.py printed it")
-    return path
+def last_checkpoint(path: Path) -> Path:
+    """The checkpoint that an interrupted run goes on from."""
+    checkpoint = path / "checkpoints" / CHECKPOINTS[-1]
+    if not checkpoint.is_file():
+        raise UserError(f"there is no {checkpoint} to go on from; name a run folder as train.py printed it")
+    return checkpoint
+
+
+def load_config(path: Path) -> DictConfig:
+    """A run's resolved configuration."""
+    if not (path / CONFIG_FILE).is_file():
+        raise UserError(f"{path} is not a run directory: it has no {CONFIG_FILE}; train.py prints a run's path last")
+    config = OmegaConf.load(path / CONFIG_FILE)
+    assert isinstance(config, DictConfig)
+    return config
 
 
 def load_weights(model: TwoTower, checkpoint: Path) -> None:

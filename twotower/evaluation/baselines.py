@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from twotower.batch import SessionBatch
 from twotower.evaluation.metrics import RankingMetrics
@@ -135,7 +136,7 @@ def evaluate_baselines(
 ) -> dict[str, float]:
     """`item_knn/recall_at_20` and so on, over the queries of all batches."""
     metrics = {name: RankingMetrics(ks, event_types) for name in baselines}
-    for batch in batches:
+    for batch in tqdm(batches, "baselines", unit="batch", leave=False, disable=None):
         queries = queries_of(batch)
         history = histories_of(batch, queries)
         for chunk in chunks(len(history), num_items):

@@ -1,0 +1,216 @@
+"""Stopping and going on: nothing replayed, nothing lost, and the same end."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+
+from twotower.callbacks import LastCheckpoint, Progress
+from twotower.data import loader
+from twotower.data.loader import SessionLoader, query_loader, training_loader
+from twotower.module import TwoTowerModule
+from twotower.schema import PAD, Prepared
+
+# A run goes on in its own folder, or Lightning would forget which epoch was the best.
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
+
+EPOCHS = 3
+CONFIG = Path(__file__).parents[1] / "conf/callbacks/default.yaml"
+LAST = "checkpoints/last.ckpt"
+Act = Callable[[str, pl.Trainer, int], None]
+
+
+class Recorder(pl.Callback):
+    """Notes each batch that was trained on to its end, and calls `act` around steps and validations."""
+
+    def __init__(self, act: Act | None) -> None:
+        self.act = act or (lambda when, trainer, batch_index: None)
+        self.trained: list[Any] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self.act("step begins", trainer, batch_idx)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.trained.append((trainer.current_epoch, batch.item_index.tolist()))
+        self.act("step ends", trainer, batch_idx)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0) -> None:
+        self.act("validation step begins", trainer, batch_idx)
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        self.act("validation step ends", trainer, batch_idx)
+
+
+class Fitted(NamedTuple):
+    module: TwoTowerModule
+    recorder: Recorder
+    progress: Progress
+    early: EarlyStopping
+    best: ModelCheckpoint
+    loader: SessionLoader
+
+
+@pytest.fixture(scope="module")
+def prepared(make_prepared) -> Prepared:
+    random = np.random.default_rng(0)
+    sessions = [random.integers(1, 21, size=random.integers(3, 14)).tolist() for _ in range(50)]
+    return make_prepared(sessions, train=[len(s) - 2 for s in sessions], num_items=20)
+
+
+@pytest.fixture(scope="module")
+def run(prepared, make_module, make_trainer) -> Callable[..., Fitted]:
+    """Fit with the callbacks that train.py has; `act` may break it off."""
+
+    def fit(folder: Path, act: Act | None = None, resume: str | None = None, stops: type | None = None) -> Fitted:
+        training = training_loader(prepared, 8, 50, seed=1)
+        module = make_module(training, "gru", EPOCHS, ks=(1, 20))
+        config = OmegaConf.create({"run_dir": str(folder), "callbacks": OmegaConf.load(CONFIG)})
+        del config.callbacks.progress_bar
+        config.callbacks.early_stopping.patience = 50
+        callbacks = instantiate(config.callbacks)
+        recorder, progress = Recorder(act), Progress()
+        trainer = make_trainer(EPOCHS, *callbacks.values(), recorder, progress)
+        validation = query_loader(prepared, "validation", 8, 60)
+        assert len(validation) >= 4
+        arguments = {"ckpt_path": folder / resume if resume else None, "weights_only": True}
+        if stops:
+            with pytest.raises(stops):
+                trainer.fit(module, training, validation, **arguments)
+        else:
+            trainer.fit(module, training, validation, **arguments)
+        early, best = callbacks["early_stopping"], callbacks["best_checkpoint"]
+        return Fitted(module, recorder, progress, early, best, training)
+
+    return fit
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory) -> Fitted:
+    """The run that nothing interrupts."""
+    fitted = run(tmp_path_factory.mktemp("whole"))
+    assert len(fitted.loader) >= 5
+    assert len(fitted.recorder.trained) == EPOCHS * len(fitted.loader)
+    return fitted
+
+
+def at(when: str, epoch: int, batch_index: int, what: BaseException) -> Act:
+    def act(now: str, trainer: pl.Trainer, index: int) -> None:
+        if (now, trainer.current_epoch, index) == (when, epoch, batch_index):
+            raise what
+
+    return act
+
+
+def assert_same_end(whole: Fitted, before: list[Any], resumed: Fitted) -> None:
+    """The two halves saw what the whole saw, and ended where it ended."""
+    assert before + resumed.recorder.trained == whole.recorder.trained
+    weights = resumed.module.state_dict()
+    for name, expected in whole.module.state_dict().items():
+        torch.testing.assert_close(weights[name], expected, atol=1e-6, rtol=0)
+    assert set(resumed.progress.validated) == set(whole.progress.validated) == set(range(EPOCHS))
+    for epoch, expected in whole.progress.validated.items():
+        assert resumed.progress.validated[epoch] == pytest.approx(expected, abs=1e-6)
+    assert resumed.progress.positions == whole.progress.positions
+    assert float(resumed.best.best_model_score) == pytest.approx(float(whole.best.best_model_score), abs=1e-6)
+    assert float(resumed.early.best_score) == pytest.approx(float(whole.early.best_score), abs=1e-6)
+    assert resumed.early.wait_count == whole.early.wait_count
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_checkpoint_from_the_middle_of_an_epoch_goes_on_with_the_next_batch(run, whole, tmp_path, epoch) -> None:
+    def act(when: str, trainer: pl.Trainer, batch_index: int) -> None:
+        if (when, trainer.current_epoch, batch_index) == ("step ends", epoch, 2):
+            trainer.save_checkpoint(tmp_path / "middle.ckpt")
+
+    first = run(tmp_path, act)
+    resumed = run(tmp_path, resume="middle.ckpt")
+    taken = epoch * len(whole.loader) + 3
+    counted = [sum(i != PAD for row in rows for i in row) for _, rows in first.recorder.trained[:taken]]
+    kept = torch.load(tmp_path / "middle.ckpt", weights_only=True)["callbacks"]["Progress"]["positions"]
+    assert kept == sum(counted[:-1]), "Progress comes after the recorder and had not yet counted the last batch"
+    assert first.recorder.trained[:taken] + resumed.recorder.trained == whole.recorder.trained
+    for name, expected in whole.module.state_dict().items():
+        torch.testing.assert_close(resumed.module.state_dict()[name], expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("when", "epoch", "batch_index"),
+    [
+        ("step begins", 0, 0),
+        ("step begins", 1, 2),
+        ("step begins", 1, 0),
+        ("validation step begins", 1, 1),
+        ("validation step ends", 1, 1),
+    ],
+)
+def test_ctrl_c_at_any_time_can_be_resumed_as_if_nothing_had_been(run, whole, tmp_path, when, epoch, batch_index) -> None:
+    broken = run(tmp_path, at(when, epoch, batch_index, KeyboardInterrupt()), stops=SystemExit)
+    torch.load(tmp_path / LAST, weights_only=True)
+    assert_same_end(whole, broken.recorder.trained, run(tmp_path, resume=LAST))
+
+
+@pytest.mark.parametrize("gathered", [0, 2])
+def test_ctrl_c_while_a_batch_is_gathered_loses_none(run, whole, tmp_path, monkeypatch, gathered) -> None:
+    """In the second epoch, after `gathered` batches of it."""
+    calls = 0
+
+    def broken_off(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        raise KeyboardInterrupt
+
+    def act(when: str, trainer: pl.Trainer, batch_index: int) -> None:
+        end = ("step ends", 1, gathered - 1) if gathered else ("validation step ends", 0, validation_batches - 1)
+        if (when, trainer.current_epoch, batch_index) == end:
+            monkeypatch.setattr(loader, "build_history", broken_off)
+
+    validation_batches = len(query_loader(whole.loader.prepared, "validation", 8, 60))
+    broken = run(tmp_path, act, stops=SystemExit)
+    assert calls == 1
+    monkeypatch.undo()
+    assert_same_end(whole, broken.recorder.trained, run(tmp_path, resume=LAST))
+
+
+def test_after_a_crash_the_last_whole_epoch_is_there(run, whole, tmp_path) -> None:
+    """A power cut leaves last.ckpt as the epoch's end left it, with all that callbacks had learnt by then."""
+    broken = run(tmp_path, at("step ends", 2, 1, RuntimeError("power cut")), stops=RuntimeError)
+    kept = broken.recorder.trained[: 2 * len(whole.loader)]
+    assert_same_end(whole, kept, run(tmp_path, resume=LAST))
+
+
+def test_a_failing_step_leaves_the_checkpoint_before(run, tmp_path) -> None:
+    run(tmp_path, at("step ends", 0, 1, RuntimeError("broken")), stops=RuntimeError)
+    assert not (tmp_path / LAST).exists()
+
+
+def test_an_evaluation_outside_training_saves_nothing(prepared, make_module, make_trainer, tmp_path) -> None:
+    module = make_module(training_loader(prepared, 8, 50, seed=1), "gru", 1)
+    progress = Progress()
+    trainer = make_trainer(1, LastCheckpoint(str(tmp_path / LAST)), progress)
+    trainer.validate(module, query_loader(prepared, "validation", 8, 60), verbose=False)
+    trainer.test(module, query_loader(prepared, "validation", 8, 60), verbose=False)
+    assert not (tmp_path / LAST).exists()
+    assert progress.validated == {}
+    assert progress.positions == 0
+
+
+def test_progress_counts_targets_and_keeps_each_epochs_metrics(whole, prepared) -> None:
+    targets = sum(max(0, e - b - 1) for b, e in zip(prepared.offsets[:-1], prepared.train_end, strict=True))
+    assert whole.progress.positions == EPOCHS * targets
+    assert set(whole.progress.validated[0]) == {f"val/{m}_at_{k}" for m in ("recall", "ndcg", "mrr") for k in (1, 20)}
+    summary = whole.progress.summary()
+    assert summary["train/positions_per_second"] == pytest.approx(whole.progress.positions / whole.progress.seconds)
+    assert 0 < summary["train/seconds"] < 60
+
+
+def test_the_learning_rate_goes_on_where_it_was(run, whole, tmp_path) -> None:
+    run(tmp_path, at("step begins", 1, 2, KeyboardInterrupt()), stops=SystemExit)
+    schedule = torch.load(tmp_path / LAST, weights_only=True)["lr_schedulers"][0]
+    assert schedule["last_epoch"] == len(whole.loader) + 2

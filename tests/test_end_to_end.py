@@ -1,0 +1,107 @@
+"""The whole path as its user types it: raw events, a run, a bundle, an answer. Slow: real processes."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from twotower.run import load_run
+from twotower.serving.retriever import Retriever
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["data.items=300", "data.users=300", "data.sessions=4000", "data.days=20", "trainer.max_epochs=4"]
+SMALL += ["positions_per_batch=512", "model.dim=32"]
+
+
+def call(folder: Path, script: str, *arguments: str) -> list[str]:
+    """The lines that a command prints."""
+    command = [sys.executable, str(ROOT / script), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("user")
+
+
+@pytest.fixture(scope="module")
+def run_path(folder: Path) -> Path:
+    last = call(folder, "train.py", *SMALL, "refit=true")[-1]
+    assert last.startswith("run: ")
+    return Path(last.removeprefix("run: "))
+
+
+@pytest.fixture(scope="module")
+def bundle_path(folder: Path, run_path: Path) -> Path:
+    last = call(folder, "export.py", f"run={run_path}")[-1]
+    assert last.startswith("bundle: ")
+    return folder / last.removeprefix("bundle: ")
+
+
+@pytest.mark.slow
+def test_a_run_leaves_its_results_and_beats_popularity(run_path: Path) -> None:
+    metrics = json.loads((run_path / "metrics.json").read_text())
+    assert metrics["test/recall_at_20"] > metrics["baseline/popularity/recall_at_20"] > 0
+    assert metrics["test/recall_at_20"] < metrics["ceiling/recall_at_20"] < 1
+    assert {"baseline/item_knn/ndcg_at_20", "baseline/session_repeat/mrr_at_20", "val/ndcg_at_20"} <= set(metrics)
+    assert {"test/cart/recall_at_20", "test/view/recall_at_20"} <= set(metrics)
+    assert metrics["train/seconds"] > 0 and metrics["train/positions_per_second"] > 0
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+@pytest.mark.slow
+def test_mlflow_keeps_the_run_with_its_files_and_parameters(folder: Path, run_path: Path) -> None:
+    code = (
+        "import mlflow, json; mlflow.set_tracking_uri('sqlite:///mlflow.db'); c = mlflow.MlflowClient();"
+        "r = c.search_runs([c.get_experiment_by_name('twotower').experiment_id])[0];"
+        "print(json.dumps([r.info.run_id, r.info.status, r.data.params, r.data.metrics,"
+        "[a.path for a in c.list_artifacts(r.info.run_id)]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    run_id, status, parameters, metrics, files = json.loads(done.stdout)
+    assert status == "FINISHED"
+    assert parameters["model/dim"] == "32"
+    assert metrics["test/recall_at_20"] == json.loads((run_path / "metrics.json").read_text())["test/recall_at_20"]
+    expected = {"config.yaml", "metrics.json", "data.json", "catalogue.parquet", "environment.json", "checkpoints"}
+    assert expected <= set(files)
+    last = call(folder, "export.py", f"run={run_id}", "out=from_mlflow")[-1]
+    assert (folder / last.removeprefix("bundle: ") / "manifest.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_resolved_configuration_rebuilds_the_trained_model(run_path: Path) -> None:
+    run = load_run(run_path)
+    saved = torch.load(run_path / "checkpoints" / "refit.ckpt", weights_only=True)["state_dict"]
+    rebuilt = run.model.state_dict()
+    assert {f"model.{name}" for name in rebuilt} == {name for name in saved if name.startswith("model.")}
+    assert all(torch.equal(value, saved[f"model.{name}"]) for name, value in rebuilt.items())
+
+
+@pytest.mark.slow
+def test_the_bundle_answers_as_the_trained_model(run_path: Path, bundle_path: Path) -> None:
+    retriever = Retriever.load(bundle_path)
+    history = [f"sku-{number:05d}" for number in (1, 2, 3)]
+    answer = retriever.recommend([history], k=5)
+    model = load_run(run_path).model
+    import pyarrow.parquet as pq
+
+    ids = pq.read_table(run_path / "catalogue.parquet")["item_id"].to_pylist()
+    known = torch.tensor([[ids.index(item) + 1 for item in history if item in ids]])
+    with torch.no_grad():
+        scores = (model(known) @ model.encode_items().T)[0]
+    best = scores.topk(5)
+    assert answer.ids[0] == [ids[i] for i in best.indices.tolist()]
+    assert torch.allclose(torch.tensor(answer.scores[0]), best.values, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_second_run_on_the_same_input_starts_from_the_prepared_data(folder: Path, run_path: Path) -> None:
+    before = sorted(path.name for path in (folder / "prepared").iterdir())
+    call(folder, "train.py", *SMALL, "logger=none", "trainer.max_epochs=1")
+    assert sorted(path.name for path in (folder / "prepared").iterdir()) == before
