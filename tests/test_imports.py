@@ -22,7 +22,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "callbacks": ({"pytorch_lightning"}, {"schema", "batch"}),
     "run": ({"torch", "hydra", "omegaconf"}, {"errors", "files", "schema", "batch", "data", "model", "module"}),
     "cli": ({"hydra", "omegaconf"}, {"errors"}),
-    "export": ({"torch", "onnx", "faiss", "pyarrow"}, {"errors", "files", "schema", "model", "run", "serving"}),
+    "export": ({"torch", "faiss", "pyarrow"}, {"errors", "files", "schema", "batch", "model", "run", "serving"}),
     "serving": ({"faiss", "onnxruntime", "pyarrow"}, {"errors", "files", "schema", "batch"}),
 }
 

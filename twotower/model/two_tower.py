@@ -31,6 +31,6 @@ class TwoTower(nn.Module):
 
     def forward(self, item_index: Tensor) -> Tensor:
         """[B, L] histories, PAD on the right, none empty -> [B, D] the vector after each one's newest event."""
-        vectors = self.user_tower(self.item_tower(item_index))
+        vectors: Tensor = self.user_tower(self.item_tower(item_index))
         newest = (item_index != PAD).sum(dim=1, keepdim=True) - 1
         return vectors.gather(1, newest[:, :, None].expand(-1, -1, vectors.shape[-1])).squeeze(1)

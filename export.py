@@ -1,0 +1,65 @@
+"""Turn a training run into a bundle for serving: python export.py --help"""
+
+import os
+import re
+import shlex
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from omegaconf import DictConfig
+
+from twotower import cli, run
+from twotower.errors import UserError
+from twotower.export.bundle import Report, export_bundle
+
+
+def export(config: DictConfig) -> None:
+    """Find the run, export it, say what was done."""
+    source = Path(str(config.run))
+    out = Path(config.out) if config.out else Path("bundles") / source.resolve().name
+    if out.exists():
+        raise UserError(f"{out} exists already; delete it, or name another folder: out=...")
+    with tempfile.TemporaryDirectory() as scratch:
+        if not source.exists() and re.fullmatch("[0-9a-f]{32}", str(source)):
+            source = download(str(source), config.tracking_uri, Path(scratch) / str(source))
+        print_report(export_bundle(run.load_run(source), out))
+
+
+def download(run_id: str, tracking_uri: str, folder: Path) -> Path:
+    """An MLflow run's files, put into `folder`; raises UserError when there is no such run."""
+    database = tracking_uri.removeprefix("sqlite:///")
+    if database != tracking_uri and not Path(database).exists():  # MLflow would make an empty one
+        raise UserError(
+            f"{run_id} is no folder, and there is no MLflow database {database}; set tracking_uri=..."
+        )
+    import mlflow  # only here: a run folder is exported without it
+
+    folder.mkdir()
+    try:
+        mlflow.artifacts.download_artifacts(run_id=run_id, dst_path=str(folder), tracking_uri=tracking_uri)
+    except (mlflow.MlflowException, OSError) as error:
+        raise UserError(f"{run_id} is no folder, and MLflow at {tracking_uri} says: {error}") from None
+    return folder
+
+
+def print_report(report: Report) -> None:
+    """What was exported, how close it is to the trained model, and what to type next."""
+    sizes = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in report.bytes_by_file.items())
+    print(f"{report.num_items:,} items, dim {report.dim}, similarity {report.similarity}")
+    print(f"MB: {sum(report.bytes_by_file.values()) / 1e6:.1f} ({sizes})")
+    print(
+        f"largest differences: user tower {report.tower_difference:.1e}, "
+        f"index {report.index_difference:.1e}, "
+        f"answers to {report.histories} histories {report.answer_difference:.1e}"
+    )
+    print(
+        "next:",
+        shlex.join(["python", "-m", "twotower.serving.retriever", str(report.path), str(report.example)]),
+    )
+    print(f"bundle: {report.path}")
+
+
+if __name__ == "__main__":
+    cli.run(export, "export")

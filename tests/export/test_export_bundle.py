@@ -1,0 +1,175 @@
+"""From a run to a bundle and back: the retriever against the torch towers and a naive search."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from twotower import run
+from twotower.errors import UserError
+from twotower.export import bundle as export
+from twotower.export.bundle import export_bundle
+from twotower.serving import bundle as fmt
+from twotower.serving.retriever import Retriever
+from twotower.serving.verify import verify
+
+NUMBERS = list(range(1000, 1040))
+WORDS = [f"Ünï-{i} 商品" for i in range(40)]
+
+
+def naive(loaded: run.Run, ids: list[Any], history: list[Any], k: int) -> tuple[list[Any], list[float]]:
+    """The best k items after one history, in torch, one dot product at a time."""
+    index = torch.tensor([[ids.index(i) + 1 for i in history][-6:]])
+    with torch.no_grad():
+        user = loaded.model.eval()(index)[0]
+        scores = [float(user @ loaded.model.item_tower(torch.tensor(row + 1))) for row in range(len(ids))]
+    best = sorted(range(len(ids)), key=lambda row: -scores[row])[:k]
+    return [ids[row] for row in best], [scores[row] for row in best]
+
+
+@pytest.mark.parametrize("normalize", ["true", "false"], ids=["cosine", "dot"])
+@pytest.mark.parametrize("tower", ["mean_pool", "gru", "transformer"])
+def test_round_trip(make_run: Any, tmp_path: Path, tower: str, normalize: str) -> None:
+    ids = NUMBERS if normalize == "true" else WORDS[:15]  # fewer than golden.json asks for
+    small = ["model.user_tower.layers=1"] if tower == "transformer" else []
+    loaded = run.load_run(make_run(ids, f"model/user_tower={tower}", f"model.normalize={normalize}", *small))
+    loaded.model.train()  # a careless caller: dropout must be dead all the same
+    report = export_bundle(loaded, tmp_path / "bundle")
+    assert report.similarity == ("cosine" if normalize == "true" else "dot")
+    assert (report.num_items, report.dim) == (len(ids), 16)
+    assert max(report.tower_difference, report.index_difference, report.answer_difference) < 1e-5
+    assert verify(report.path) == report.answer_difference
+
+    random = np.random.default_rng(3)
+    histories = [random.choice(ids, n).tolist() for n in [1, 1, 2, 3, 4, 5, 6, 7, 20] * 3]
+    answers = Retriever.load(report.path).recommend(histories, k=10)
+    for history, found, scores in zip(histories, *answers, strict=True):
+        expected_ids, expected_scores = naive(loaded, ids, history, 10)
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
+        assert found == expected_ids
+
+
+@pytest.fixture(scope="module")
+def exported(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[run.Run, Path]:
+    loaded = run.load_run(make_run(WORDS, "model/user_tower=mean_pool"))
+    return loaded, export_bundle(loaded, tmp_path_factory.mktemp("exported") / "bundle").path
+
+
+def test_contents(exported: tuple[run.Run, Path]) -> None:
+    loaded, path = exported
+    assert sorted(file.name for file in path.iterdir()) == sorted([*fmt.FILES, fmt.MANIFEST_FILE])
+    vectors = np.load(path / "item_embeddings.npy", allow_pickle=False)
+    items = pq.read_table(path / "items.parquet").to_pydict()
+    catalogue = pq.read_table(loaded.path / "catalogue.parquet").to_pydict()
+    assert items["item_id"] == catalogue["item_id"] == WORDS
+    assert items["train_count"] == catalogue["train_count"]
+    np.testing.assert_array_equal(np.array(items["embedding"], np.float32), vectors)
+    weight = loaded.model.state_dict()["item_tower.embedding.weight"][1:].numpy()
+    np.testing.assert_allclose(vectors, weight / np.linalg.norm(weight, axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_array_equal(faiss.read_index(str(path / "index.faiss")).reconstruct_n(0, 40), vectors)
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert manifest["max_length"] == 6
+    assert (
+        manifest["dataset_fingerprint"] == json.loads((loaded.path / "data.json").read_text())["fingerprint"]
+    )
+    assert manifest["versions"]["packages"]["torch"] == torch.__version__
+    golden = json.loads((path / "golden.json").read_text())
+    histories = json.loads((loaded.path / "histories.json").read_text())
+    assert golden["histories"] == [[WORDS[i - 1] for i in history] for history in histories]
+    for history, ids in zip(golden["histories"], golden["ids"], strict=True):
+        assert ids == naive(loaded, WORDS, history, 20)[0]
+    onnx_bytes = (path / "user_tower.onnx").read_bytes()
+    assert b"site-packages" not in onnx_bytes and str(Path.cwd()).encode() not in onnx_bytes
+
+
+def _diverge(loaded: run.Run) -> None:
+    with torch.no_grad():
+        loaded.model.item_tower.embedding.weight[3] = torch.nan
+
+
+def _lose_length(loaded: run.Run) -> None:
+    loaded.model.item_tower.normalize = False
+
+
+def _empty_histories(loaded: run.Run) -> None:
+    (loaded.path / "histories.json").write_text("[]")
+
+
+def _cut_catalogue(loaded: run.Run) -> None:
+    table = pq.read_table(loaded.path / "catalogue.parquet")
+    pq.write_table(table.slice(0, 39), loaded.path / "catalogue.parquet")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (_diverge, "not all finite"),
+        (_lose_length, "not length one"),
+        (_empty_histories, "no history"),
+        (_cut_catalogue, "39 items, the run's model 40"),
+    ],
+)
+def test_unfit_runs_leave_nothing(make_run: Any, tmp_path: Path, damage: Any, reason: str) -> None:
+    loaded = run.load_run(make_run(NUMBERS, "model/user_tower=mean_pool"))
+    damage(loaded)
+    with pytest.raises(UserError, match=reason):
+        export_bundle(loaded, tmp_path / "deep" / "bundle")
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def _other_tower(monkeypatch: pytest.MonkeyPatch, loaded: run.Run) -> None:
+    with torch.no_grad():
+        loaded.model.user_tower.feed_forward[0].weight.add_(0.01)
+
+
+def _other_index(monkeypatch: pytest.MonkeyPatch, loaded: run.Run) -> None:
+    def l2(vectors: Any) -> Any:
+        index = faiss.IndexFlatL2(vectors.shape[1])
+        index.add(vectors)
+        return index
+
+    monkeypatch.setattr(export, "build_index", l2)
+
+
+def _other_ids(monkeypatch: pytest.MonkeyPatch, loaded: run.Run) -> None:
+    def rotate(directory: Path, vectors: Any, item_ids: Any, *rest: Any) -> None:
+        original(directory, vectors, item_ids.take(np.roll(np.arange(len(item_ids)), 1)), *rest)
+
+    original = export.write_bundle
+    monkeypatch.setattr(export, "write_bundle", rotate)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (_other_tower, "ONNX user tower differs from the torch one by"),
+        (_other_index, "index differs from brute force by"),
+        (_other_ids, "golden histories otherwise"),
+    ],
+)
+def test_failed_proofs_leave_nothing(
+    exported: tuple[run.Run, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Any,
+    reason: str,
+) -> None:
+    loaded, sound = run.load_run(exported[0].path), exported[1]
+    monkeypatch.setattr(export, "export_user_tower", lambda m, path, n: shutil.copy(sound / path.name, path))
+    fault(monkeypatch, loaded)
+    with pytest.raises(UserError, match=reason):
+        export_bundle(loaded, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_folder_is_kept(exported: tuple[run.Run, Path], tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(UserError, match="exists already"):
+        export_bundle(exported[0], tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["note.txt"]

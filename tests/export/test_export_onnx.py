@@ -1,0 +1,65 @@
+"""The ONNX user tower at every batch size and length, against the torch original."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from twotower.export.onnx import export_user_tower, tower_difference
+from twotower.model.item_tower import IdItemTower
+from twotower.model.two_tower import TwoTower
+from twotower.model.user_tower.gru import GRUTower
+from twotower.model.user_tower.transformer import TransformerTower
+
+
+def tiny(tower: nn.Module) -> TwoTower:
+    torch.manual_seed(0)
+    return TwoTower(IdItemTower(20, 8, normalize=True), tower)
+
+
+@pytest.mark.parametrize(
+    ("tower", "longest"),
+    [
+        (GRUTower(8, 2, 0.5, True), 9),
+        (TransformerTower(8, 1, 2, 0.5, 9, True), 9),
+        (TransformerTower(8, 1, 2, 0.5, 1, True), 1),
+    ],
+    ids=["gru of two layers", "transformer", "one item"],
+)
+def test_every_shape(tmp_path: Path, tower: nn.Module, longest: int) -> None:
+    model = tiny(tower).train()
+    export_user_tower(model, tmp_path / "tower.onnx", longest)
+    assert model.training and all(module.training for module in model.modules())  # untouched
+    session = onnxruntime.InferenceSession(str(tmp_path / "tower.onnx"), providers=["CPUExecutionProvider"])
+    random = np.random.default_rng(0)
+    model.eval()
+    for batch in (1, 2, 5):
+        for length in range(1, longest + 1):
+            histories = random.integers(1, 21, (batch, length))
+            histories[np.arange(length) >= random.integers(1, length + 1, batch)[:, None]] = 0  # PAD
+            (vectors,) = session.run(["user_vector"], {"item_index": histories})
+            with torch.no_grad():
+                expected = model(torch.from_numpy(histories)).numpy()
+            np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_difference_of_another_model_shows(tmp_path: Path) -> None:
+    model = tiny(GRUTower(8, 1, 0.0, True))
+    export_user_tower(model, tmp_path / "tower.onnx", max_length=9)
+    assert tower_difference(model, tmp_path / "tower.onnx", [[1, 2]], 20, 9) < 1e-6
+    with torch.no_grad():
+        model.user_tower.gru.bias_hh_l0[-1] += 1e-2  # only visible through the reset gate
+    assert tower_difference(model, tmp_path / "tower.onnx", [[1, 2]], 20, 9) > 1e-4
+    with torch.no_grad():
+        model.user_tower.gru.bias_hh_l0[-1] = torch.nan
+    assert tower_difference(model, tmp_path / "tower.onnx", [[1, 2]], 20, 9) == float("inf")
+
+
+def test_gru_that_cannot_be_exported(tmp_path: Path) -> None:
+    tower = GRUTower(8, 1, 0.0, True)
+    tower.gru = nn.GRU(8, 8, batch_first=False)
+    with pytest.raises(ValueError, match="only a batch-first GRU"):
+        export_user_tower(tiny(tower), tmp_path / "tower.onnx", max_length=9)

@@ -1,0 +1,178 @@
+"""A bundle that is damaged, incomplete, mixed or newer is refused, and the message says where."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from serving_oracle import DIM, seal
+
+from twotower.errors import UserError
+from twotower.serving import bundle as fmt
+from twotower.serving.retriever import Retriever
+from twotower.serving.verify import verify
+
+IDS = [10, 20, 30, 40, 50]
+
+
+@pytest.fixture
+def path(make_bundle: Any) -> Path:
+    return make_bundle(IDS)
+
+
+@pytest.mark.parametrize("name", fmt.FILES)
+@pytest.mark.parametrize("where", [0.0, 0.5, 0.999])
+def test_flipped_byte(path: Path, name: str, where: float) -> None:
+    content = bytearray((path / name).read_bytes())
+    content[int(where * len(content))] ^= 0x10
+    (path / name).write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        Retriever.load(path)
+
+
+def test_changed_character_in_the_manifest(path: Path) -> None:
+    text = (path / fmt.MANIFEST_FILE).read_text()
+    written = json.loads(text)
+    refused = 0
+    for position in range(0, len(text), 7):
+        changed = text[:position] + ("1" if text[position] != "1" else "2") + text[position + 1 :]
+        (path / fmt.MANIFEST_FILE).write_text(changed)
+        try:
+            if json.loads(changed) == written:
+                continue  # only an indent
+        except json.JSONDecodeError:
+            pass
+        refused += 1
+        with pytest.raises(UserError, match=fmt.MANIFEST_FILE):
+            Retriever.load(path)
+    assert refused > 20
+
+
+@pytest.mark.parametrize("name", [*fmt.FILES, fmt.MANIFEST_FILE])
+def test_missing_file(path: Path, name: str) -> None:
+    (path / name).unlink()
+    with pytest.raises(UserError, match=f"{name} is missing"):
+        Retriever.load(path)
+
+
+@pytest.mark.parametrize("name", fmt.FILES)
+@pytest.mark.parametrize("hashes_fit", [False, True])
+def test_truncated_file(path: Path, name: str, hashes_fit: bool) -> None:
+    content = (path / name).read_bytes()
+    (path / name).write_bytes(content[: len(content) // 2])
+    if hashes_fit:
+        seal(path)
+    with pytest.raises(UserError, match=name):
+        verify(path)  # loads it, and reads golden.json, which serving does not
+
+
+def test_file_of_another_bundle(make_bundle: Any, path: Path) -> None:
+    other = make_bundle(IDS, seed=1)
+    for name in (fmt.EMBEDDINGS_FILE, fmt.INDEX_FILE, fmt.TOWER_FILE):
+        shutil.copy(other / name, path / name)
+        with pytest.raises(UserError, match=f"{name} .*another bundle"):
+            Retriever.load(path)
+        shutil.copy(make_bundle(IDS) / name, path / name)
+
+
+def test_newer_version(path: Path) -> None:
+    seal(path, format_version=fmt.FORMAT_VERSION + 1)
+    with pytest.raises(UserError, match="version 2, this twotower reads 1; install a newer"):
+        Retriever.load(path)
+
+
+@pytest.mark.parametrize("version", [0, None, "1", [1]])
+def test_other_version(path: Path, version: Any) -> None:
+    seal(path, format_version=version)
+    with pytest.raises(UserError, match="export the run again"):
+        Retriever.load(path)
+
+
+def test_not_a_bundle(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a bundle"):
+        Retriever.load(tmp_path)
+    (tmp_path / fmt.MANIFEST_FILE).write_text("[]")
+    with pytest.raises(UserError, match="format version None"):
+        Retriever.load(tmp_path)
+
+
+# From here on hashes and checksum are right, and a file's content does not fit the others.
+
+
+def test_index_of_another_size(path: Path) -> None:
+    index = faiss.IndexFlatIP(DIM)
+    index.add(np.zeros((len(IDS) + 1, DIM), np.float32))
+    faiss.write_index(index, str(path / fmt.INDEX_FILE))
+    seal(path)
+    with pytest.raises(UserError, match=r"index.faiss has 6 vectors of dim 8; expected 5 of 8"):
+        Retriever.load(path)
+
+
+def test_index_of_other_vectors(path: Path) -> None:
+    index = faiss.IndexFlatIP(DIM)
+    index.add(np.load(path / fmt.EMBEDDINGS_FILE)[::-1].copy())
+    faiss.write_index(index, str(path / fmt.INDEX_FILE))
+    seal(path)
+    with pytest.raises(UserError, match=r"index.faiss has other vectors"):
+        Retriever.load(path)
+
+
+def test_index_of_another_similarity(path: Path) -> None:
+    index = faiss.IndexFlatL2(DIM)
+    index.add(np.load(path / fmt.EMBEDDINGS_FILE))
+    faiss.write_index(index, str(path / fmt.INDEX_FILE))
+    seal(path)
+    with pytest.raises(UserError, match=r"index.faiss has IndexFlatL2.*inner product"):
+        Retriever.load(path)
+
+
+@pytest.mark.parametrize("similarity", [fmt.COSINE, "l2"])
+def test_manifest_of_another_similarity(path: Path, similarity: str) -> None:
+    seal(path, similarity=similarity)
+    with pytest.raises(UserError, match=r"length one|similarity l2"):
+        Retriever.load(path)
+
+
+def test_embeddings_of_another_shape(path: Path) -> None:
+    vectors = np.load(path / fmt.EMBEDDINGS_FILE)
+    for wrong in (vectors[:-1], vectors[:, :-1], vectors.astype(np.float64)):
+        np.save(path / fmt.EMBEDDINGS_FILE, wrong)
+        seal(path)
+        with pytest.raises(UserError, match=r"item_embeddings.npy .*expected float32 \[5, 8\]"):
+            Retriever.load(path)
+
+
+def test_embeddings_are_never_unpickled(path: Path) -> None:
+    np.save(path / fmt.EMBEDDINGS_FILE, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    seal(path)
+    with pytest.raises(UserError, match=r"item_embeddings.npy has .*Python objects"):
+        Retriever.load(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.slice(0, 4),
+        lambda table: table.drop_columns("train_count"),
+        lambda table: table.drop_columns("embedding"),
+        lambda table: table.set_column(0, "item_id", pa.array([1.0, 2, 3, 4, 5])),
+        lambda table: table.set_column(0, "item_id", pa.array([1, 2, 2, 4, 5])),
+    ],
+)
+def test_items_of_another_kind(path: Path, change: Any) -> None:
+    pq.write_table(change(pq.read_table(path / fmt.ITEMS_FILE)), path / fmt.ITEMS_FILE)
+    seal(path)
+    with pytest.raises(UserError, match=r"items.parquet"):
+        Retriever.load(path)
+
+
+def test_tower_of_a_smaller_catalogue(make_bundle: Any, path: Path) -> None:
+    shutil.copy(make_bundle(IDS[:-1]) / fmt.TOWER_FILE, path / fmt.TOWER_FILE)
+    seal(path)
+    with pytest.raises(UserError, match=r"user_tower.onnx"):
+        Retriever.load(path)

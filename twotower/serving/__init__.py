@@ -1,0 +1,1 @@
+"""Answers from a bundle; imports nothing that trains."""
