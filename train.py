@@ -11,8 +11,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
+from lightning_fabric.utilities.warnings import PossibleUserWarning
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from twotower import cli, run
 from twotower.callbacks import Progress
@@ -44,7 +44,7 @@ def train(config: DictConfig) -> None:
     if logger:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
 
-    validation = queries(config, prepared, "validation")
+    validation, test = (queries(config, prepared, part) for part in ("validation", "test"))
     trainer, module, progress = fit(config, prepared, logger, validation, checkpoint)
     best = run.read_checkpoint(path / "checkpoints" / "best.ckpt")
     metrics = progress.validated[best["epoch"]]
@@ -55,7 +55,6 @@ def train(config: DictConfig) -> None:
     else:
         module.load_state_dict(best["state_dict"])
 
-    test = queries(config, prepared, "test")
     metrics |= trainer.test(module, test, verbose=False)[0]
     metrics |= {"test/queries": test.num_queries, "best_epoch": best["epoch"]} | progress.summary()
     metrics |= compare(config, prepared, test)
@@ -84,16 +83,15 @@ def fit(
         raise UserError("no training session has two events; the split leaves nothing to learn from")
     module = run.build_module(config, prepared, loader)
     progress = Progress()
-    callbacks = instantiate(config.callbacks)
+    chosen = config.callbacks
     if refit_epochs:  # nothing is picked here: no validation, no best checkpoint
-        callbacks = {"progress_bar": callbacks["progress_bar"]}
-    interactive = sys.stderr.isatty()
-    if not interactive:  # a bar's redrawn lines would fill a log file
-        del callbacks["progress_bar"]
+        chosen = {"progress_bar": chosen.progress_bar}
+    interactive = sys.stderr.isatty()  # a bar's redrawn lines would fill a log file
+    callbacks = [instantiate(c) for name, c in chosen.items() if interactive or name != "progress_bar"]
     trainer = instantiate(
         config.trainer,
         max_epochs=refit_epochs or config.trainer.max_epochs,
-        callbacks=[*callbacks.values(), progress],
+        callbacks=[*callbacks, progress],
         enable_progress_bar=interactive,
         enable_checkpointing=not refit_epochs,
         logger=logger or False,
@@ -110,14 +108,18 @@ def fit(
 def queries(config: DictConfig, prepared: Prepared, part: str) -> SessionLoader:
     """The queries of "validation" or "test"."""
     settings = config.evaluation
-    return query_loader(
-        prepared, part, config.model.max_length, settings.positions_per_batch, settings.min_history
-    )
+    loader = query_loader(prepared, part, config.model.max_length, settings.positions_per_batch, settings.min_history)
+    if loader.num_queries == 0:
+        raise UserError(
+            f"the {part} part has no query with a history of {settings.min_history} or more events; "
+            "give more data, another split, or a smaller evaluation.min_history"
+        )
+    return loader
 
 
 def compare(config: DictConfig, prepared: Prepared, test: SessionLoader) -> dict[str, float]:
     """What stands beside the model in the table: baselines fitted on the same events, and the ceiling."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     if config.evaluation.baselines:
         baselines = fit_baselines(
             prepared.item_index,
@@ -127,9 +129,7 @@ def compare(config: DictConfig, prepared: Prepared, test: SessionLoader) -> dict
             prepared.num_items,
             config.evaluation.recent_fraction,
         )
-        results = evaluate_baselines(
-            baselines, test, prepared.num_items, config.evaluation.ks, prepared.event_types
-        )
+        results = evaluate_baselines(baselines, test, prepared.num_items, config.evaluation.ks, prepared.event_types)
         metrics |= {f"baseline/{key}": value for key, value in results.items()}
     if (prepared.path / CEILING_FILE).exists():
         ceiling = read_json(prepared.path / CEILING_FILE, "a prepared directory")

@@ -24,9 +24,13 @@ FILES = [
 
 @pytest.fixture
 def prepared(make_prepared: Callable[..., Prepared]) -> Prepared:
-    sessions = [[1, 2, 3], [3, 1], [2, 2, 1, 3]]
-    return make_prepared(sessions, train=[2, 2, 1], validation=[1, 0, 2], types=[[0, 1, 0], [1, 1], [0, 0, 1, 1]],
-                         event_types=("buy", "view"))  # fmt: skip
+    return make_prepared(
+        sessions=[[1, 2, 3], [3, 1], [2, 2, 1, 3]],
+        train=[2, 2, 1],
+        validation=[1, 0, 2],
+        types=[[0, 1, 0], [1, 1], [0, 0, 1, 1]],
+        event_types=("buy", "view"),
+    )
 
 
 def test_what_was_written_is_opened(prepared: Prepared) -> None:

@@ -28,7 +28,7 @@ class LastCheckpoint(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save after Ctrl-C; the batch that was under way will come again."""
         if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit":
-            progress = trainer.fit_loop.epoch_loop.batch_progress.current
+            progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
             loader = trainer.train_dataloader
             if loader is not None:
                 loader.next_batch -= progress.ready - progress.processed

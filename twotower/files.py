@@ -19,14 +19,23 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
     Raises UserError where `path` exists already: finished work is never replaced.
     """
+    refusal = f"{path} exists already; name another folder or delete this one"
     if path.exists():
-        raise UserError(f"{path} exists already; name another folder or delete this one")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        raise UserError(refusal)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise UserError(f"{path.parent} can't hold folders: {error.strerror}; name another place") from None
     try:
         temporary.chmod(0o755)  # mkdtemp makes it private; serving runs as somebody else
         yield temporary
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if path.exists():  # another process was faster
+                raise UserError(refusal) from None
+            raise
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -35,15 +44,18 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON under a temporary name, then rename it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path, what: str) -> Any:
     """Read JSON, or raise a UserError that calls the file `what`."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is missing: {path.parent} is not {what}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged ({error}); make {what} again") from None

@@ -1,13 +1,13 @@
 """The run directory (hand-off 2): what a training run leaves, and how to get its model back.
 
-    config.yaml          the resolved configuration
-    data.json            the prepared directory's manifest and path
-    catalogue.parquet    item ids by row, with their counts
-    histories.json       a sample of validation histories (item_index), for proofs at export
-    environment.json     git commit and versions
-    checkpoints/         refit.ckpt (if asked for), best.ckpt, last.ckpt
-    metrics.json         flat results: test/recall_at_20, baseline/item_knn/recall_at_20, ...
-    train.log
+config.yaml          the resolved configuration
+data.json            the prepared directory's manifest and path
+catalogue.parquet    item ids by row, with their counts
+histories.json       a sample of validation histories (item_index), for proofs at export
+environment.json     git commit and versions
+checkpoints/         refit.ckpt (if asked for), best.ckpt, last.ckpt
+metrics.json         flat results: test/recall_at_20, baseline/item_knn/recall_at_20, ...
+train.log
 """
 
 import pickle

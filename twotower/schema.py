@@ -1,9 +1,10 @@
-"""The prepared directory (hand-off 1): its names and dtypes, and the one place that writes, opens and checks it.
+"""The prepared directory (hand-off 1): its names and dtypes, and the one place that writes and checks it.
 
 Shapes: E events, S sessions, V items. Events lie session after session, oldest first.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ SPLIT = "split"
 CATALOGUE_FILE = "catalogue.parquet"  # item_id, train_count; row r is item_index r + 1
 MANIFEST_FILE = "manifest.json"
 CEILING_FILE = "ceiling.json"  # beside it where the data's true distribution is known: metrics of its ranking
-FORMAT_VERSION = 1
+FORMAT_VERSION = 1  # another number whenever the same events would be prepared in another way
 
 Array = npt.NDArray[Any]
 
@@ -80,10 +81,8 @@ def write_prepared(directory: Path, arrays: Mapping[str, Array], manifest: dict[
     names = [*(f"{name}.npy" for name in ARRAYS), CATALOGUE_FILE]
     files = {name: sha256(directory / name) for name in names}
     fingerprint = _fingerprint(files)
-    write_json(
-        directory / MANIFEST_FILE,
-        {"format_version": FORMAT_VERSION, "fingerprint": fingerprint, "files": files, **manifest},
-    )
+    content = {"format_version": FORMAT_VERSION, "fingerprint": fingerprint, "files": files, **manifest}
+    write_json(directory / MANIFEST_FILE, {**content, "sha256": _seal(content)})
 
 
 def open_prepared(path: str | Path) -> Prepared:
@@ -94,18 +93,23 @@ def open_prepared(path: str | Path) -> Prepared:
     path = Path(path)
     manifest = read_json(path / MANIFEST_FILE, "a prepared directory")
     remedy = f"delete {path} and prepare the events again"
-    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
-        found = manifest.get("format_version") if isinstance(manifest, dict) else None
-        raise UserError(f"{path} has format version {found}, expected {FORMAT_VERSION}; {remedy}")
-    for name, expected in manifest.get("files", {}).items():
+    found = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if found != FORMAT_VERSION:
+        raise UserError(f"{path / MANIFEST_FILE} has format version {found}, expected {FORMAT_VERSION}; {remedy}")
+    if manifest.get("sha256") != _seal({k: v for k, v in manifest.items() if k != "sha256"}):
+        raise UserError(f"{path / MANIFEST_FILE} is damaged (its content is not what was written); {remedy}")
+    for name, expected in manifest["files"].items():
         if not (path / name).is_file():
             raise UserError(f"{path / name} is missing; {remedy}")
         if sha256(path / name) != expected:
             raise UserError(f"{path / name} is damaged (its SHA-256 is not the manifest's); {remedy}")
-    if set(manifest.get("files", {})) != {*(f"{name}.npy" for name in ARRAYS), CATALOGUE_FILE}:
-        raise UserError(f"{path / MANIFEST_FILE} lists other files than a prepared directory has; {remedy}")
     arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
     return Prepared(path=path, manifest=manifest, **arrays)
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    """What tells a damaged manifest from a whole one."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _fingerprint(files: Mapping[str, str]) -> str:

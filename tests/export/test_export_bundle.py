@@ -75,9 +75,7 @@ def test_contents(exported: tuple[run.Run, Path]) -> None:
     np.testing.assert_array_equal(faiss.read_index(str(path / "index.faiss")).reconstruct_n(0, 40), vectors)
     manifest = json.loads((path / "manifest.json").read_text())
     assert manifest["max_length"] == 6
-    assert (
-        manifest["dataset_fingerprint"] == json.loads((loaded.path / "data.json").read_text())["fingerprint"]
-    )
+    assert manifest["dataset_fingerprint"] == json.loads((loaded.path / "data.json").read_text())["fingerprint"]
     assert manifest["versions"]["packages"]["torch"] == torch.__version__
     golden = json.loads((path / "golden.json").read_text())
     histories = json.loads((loaded.path / "histories.json").read_text())

@@ -65,12 +65,8 @@ def test_mlflow_run_id(make_run: Any, tmp_path: Path, export: Any, monkeypatch: 
     assert not (tmp_path / "bundles").exists()
 
 
-@pytest.mark.parametrize(
-    ("run", "reason"), [(UNKNOWN, "there is no MLflow database"), ("nowhere", "not a run")]
-)
-def test_unknown_run(
-    tmp_path: Path, export: Any, monkeypatch: pytest.MonkeyPatch, run: str, reason: str
-) -> None:
+@pytest.mark.parametrize(("run", "reason"), [(UNKNOWN, "there is no MLflow database"), ("nowhere", "not a run")])
+def test_unknown_run(tmp_path: Path, export: Any, monkeypatch: pytest.MonkeyPatch, run: str, reason: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=reason):
         export.export(config(run))

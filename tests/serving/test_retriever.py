@@ -143,9 +143,7 @@ def test_integers_for_a_catalogue_of_strings_are_refused(make_bundle: Any) -> No
     with pytest.raises(UserError, match="of type str: 10 is of type int"):
         retriever.recommend([[10]])
     assert len(retriever.recommend([["10"]]).ids[0]) == len(WORDS)
-    assert np.isnan(
-        retriever.recommend([["unknown", 10]]).scores
-    ).all()  # one of the right type: merely unknown
+    assert np.isnan(retriever.recommend([["unknown", 10]]).scores).all()  # one of the right type: merely unknown
 
 
 def test_serving_needs_nothing_that_trains() -> None:

@@ -46,9 +46,7 @@ def test_swapped_ids(path: Path) -> None:
 
 def test_swapped_embeddings_for_people(path: Path) -> None:
     table = pq.read_table(path / fmt.ITEMS_FILE)
-    pq.write_table(
-        table.set_column(1, "embedding", table["embedding"].take([1, 0, 2, 3, 4])), path / fmt.ITEMS_FILE
-    )
+    pq.write_table(table.set_column(1, "embedding", table["embedding"].take([1, 0, 2, 3, 4])), path / fmt.ITEMS_FILE)
     seal(path)
     with pytest.raises(UserError, match=r"items.parquet has other embeddings"):
         verify(path)

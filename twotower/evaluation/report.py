@@ -23,7 +23,7 @@ def results_table(metrics: Mapping[str, float], title: str) -> Table:
     table = Table("", *(c.replace("_at_", "@") for c in columns), title=title, title_justify="left")
     for label, prefix in rows.items():
         values = [metrics.get(f"{prefix}/{column}") for column in columns]
-        cells = ["–" if value is None else f"{value:.4f}" for value in values]
+        cells = ["" if value is None else f"{value:.4f}" for value in values]
         table.add_row(label, *cells, style="bold" if label == "model" else None)
     return table
 

@@ -60,13 +60,9 @@ def export_bundle(run: Run, path: Path) -> Report:
     users = encode_users(run.model, histories, max_length)
     for name, values in (("item", vectors), ("user", users)):
         if not np.isfinite(values).all():
-            raise UserError(
-                f"the {name} vectors of {run.path} are not all finite: training diverged; train again"
-            )
+            raise UserError(f"the {name} vectors of {run.path} are not all finite: training diverged; train again")
         if similarity == COSINE and not has_unit_length(values):
-            raise UserError(
-                f"the {name} vectors of {run.path} have not length one, though model.normalize is true"
-            )
+            raise UserError(f"the {name} vectors of {run.path} have not length one, though model.normalize is true")
 
     with atomic_directory(path) as directory:
         tower = directory / TOWER_FILE
@@ -109,13 +105,9 @@ def _read_catalogue(run: Run) -> tuple[pa.Array, npt.NDArray[np.int64]]:
     try:
         table = pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{file} is missing or damaged ({error}); copy the run again, or train again"
-        ) from None
+        raise UserError(f"{file} is missing or damaged ({error}); copy the run again, or train again") from None
     if table.num_rows != run.data["num_items"]:
-        raise UserError(
-            f"{file} has {table.num_rows} items, the run's model {run.data['num_items']}; train again"
-        )
+        raise UserError(f"{file} has {table.num_rows} items, the run's model {run.data['num_items']}; train again")
     ids = table["item_id"].combine_chunks()
     ids = ids.cast(pa.int64() if pa.types.is_integer(ids.type) else pa.string())
     return ids, table["train_count"].to_numpy()

@@ -64,9 +64,7 @@ class _OnnxGRU(nn.Module):
         for i in range(gru.num_layers):
             self.register_buffer(f"input_{i}", gates(f"weight_ih_l{i}")[None])
             self.register_buffer(f"state_{i}", gates(f"weight_hh_l{i}")[None])
-            self.register_buffer(
-                f"bias_{i}", torch.cat([gates(f"bias_ih_l{i}"), gates(f"bias_hh_l{i}")])[None]
-            )
+            self.register_buffer(f"bias_{i}", torch.cat([gates(f"bias_ih_l{i}"), gates(f"bias_hh_l{i}")])[None])
 
     def forward(self, vectors: Tensor) -> tuple[Tensor, None]:
         """[B, L, D] -> states [B, L, D]; in ONNX the length comes first, and a direction after it."""
@@ -88,9 +86,7 @@ class _OnnxGRU(nn.Module):
         return states.transpose(0, 1), None
 
 
-def encode_users(
-    model: TwoTower, histories: Sequence[Sequence[int]], max_length: int
-) -> npt.NDArray[np.float32]:
+def encode_users(model: TwoTower, histories: Sequence[Sequence[int]], max_length: int) -> npt.NDArray[np.float32]:
     """[B, D] the torch tower's vectors after histories of item_index, none of them empty."""
     was_training = model.training
     model.eval()
@@ -129,9 +125,7 @@ def tower_difference(
 
 def _pad(histories: Sequence[Sequence[int]], max_length: int) -> npt.NDArray[np.int64]:
     length = np.array([len(history) for history in histories])
-    return build_history(
-        np.concatenate([np.array(h) for h in histories]), np.cumsum(length), length, max_length
-    )
+    return build_history(np.concatenate([np.array(h) for h in histories]), np.cumsum(length), length, max_length)
 
 
 @contextmanager

@@ -116,8 +116,7 @@ def _open_manifest(path: Path) -> dict[str, Any]:
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise UserError(
-            f"{file} has format version {version}, this twotower reads {FORMAT_VERSION}; "
-            "install a newer twotower"
+            f"{file} has format version {version}, this twotower reads {FORMAT_VERSION}; install a newer twotower"
         )
     if version != FORMAT_VERSION:
         raise _refusal(file, f"format version {version}", f"{FORMAT_VERSION}")
@@ -131,9 +130,7 @@ def _open_manifest(path: Path) -> dict[str, Any]:
         if not (path / name).is_file():
             raise UserError(f"{path / name} is missing; {REMEDY}")
         if sha256(path / name) != manifest["files"][name]:
-            raise _refusal(
-                path / name, "another SHA-256", "the manifest's (it is damaged or of another bundle)"
-            )
+            raise _refusal(path / name, "another SHA-256", "the manifest's (it is damaged or of another bundle)")
     return dict(manifest)
 
 
@@ -180,13 +177,9 @@ def _open_index(file: Path, vectors: Floats) -> Any:
     except (RuntimeError, MemoryError) as error:
         raise _refusal(file, str(error).splitlines()[-1], "a FAISS index") from None
     if (index.ntotal, index.d) != vectors.shape:
-        raise _refusal(
-            file, f"{index.ntotal} vectors of dim {index.d}", f"{vectors.shape[0]} of {vectors.shape[1]}"
-        )
+        raise _refusal(file, f"{index.ntotal} vectors of dim {index.d}", f"{vectors.shape[0]} of {vectors.shape[1]}")
     if not isinstance(index, faiss.IndexFlat) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise _refusal(
-            file, f"{type(index).__name__} of metric {index.metric_type}", "IndexFlatIP (inner product)"
-        )
+        raise _refusal(file, f"{type(index).__name__} of metric {index.metric_type}", "IndexFlatIP (inner product)")
     stored = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)  # a view, nothing is copied
     if not np.array_equal(stored, vectors.reshape(-1)):
         raise _refusal(file, "other vectors", f"those of {EMBEDDINGS_FILE}")

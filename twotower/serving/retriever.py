@@ -45,9 +45,7 @@ class Retriever:
         self._bundle = bundle
         self._item_ids = np.array(ids, dtype=object)  # [V]
         self._index_of = dict(zip(ids, range(1, len(ids) + 1), strict=True))
-        self._popular = np.argsort(
-            -bundle.train_count, kind="stable"
-        )  # [V] rows; ties in the catalogue's order
+        self._popular = np.argsort(-bundle.train_count, kind="stable")  # [V] rows; ties in the catalogue's order
 
     @classmethod
     def load(cls, path: str | Path) -> "Retriever":
@@ -107,13 +105,9 @@ class Retriever:
         finally:
             faiss.omp_set_num_threads(threads)
 
-    def _look_up(
-        self, histories: Sequence[Sequence[ItemId]]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _look_up(self, histories: Sequence[Sequence[ItemId]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The known items of all histories as item_index [E], and how many each history has [Q]."""
-        lists = [
-            _items(history, f"histories[{i}]") for i, history in enumerate(_items(histories, "histories"))
-        ]
+        lists = [_items(history, f"histories[{i}]") for i, history in enumerate(_items(histories, "histories"))]
         try:
             found = [self._index_of.get(item, PAD) for items in lists for item in items]
         except TypeError:  # unhashable

@@ -17,9 +17,7 @@ class TransformerTower(nn.Module):
         normalize: give vectors of length one.
     """
 
-    def __init__(
-        self, dim: int, layers: int, heads: int, dropout: float, max_length: int, normalize: bool
-    ) -> None:
+    def __init__(self, dim: int, layers: int, heads: int, dropout: float, max_length: int, normalize: bool) -> None:
         super().__init__()
         self.normalize = normalize
         self.position = nn.Parameter(torch.randn(max_length, dim) * 0.02)
@@ -59,4 +57,5 @@ class Block(nn.Module):
         )
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         hidden = hidden + self.dropout(self.attention_output(mixed.transpose(1, 2).flatten(-2)))
-        return hidden + self.dropout(self.feed_forward(hidden))
+        branch: Tensor = self.dropout(self.feed_forward(hidden))
+        return hidden + branch
