@@ -31,9 +31,7 @@ def download(run_id: str, tracking_uri: str, folder: Path) -> Path:
     """An MLflow run's files, put into `folder`; raises UserError when there is no such run."""
     database = tracking_uri.removeprefix("sqlite:///")
     if database != tracking_uri and not Path(database).exists():  # MLflow would make an empty one
-        raise UserError(
-            f"{run_id} is no folder, and there is no MLflow database {database}; set tracking_uri=..."
-        )
+        raise UserError(f"{run_id} is no folder, and there is no MLflow database {database}; set tracking_uri=...")
     import mlflow  # only here: a run folder is exported without it
 
     folder.mkdir()

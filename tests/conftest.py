@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from twotower.data.loader import SessionLoader
@@ -26,6 +26,7 @@ from twotower.schema import CATALOGUE_FILE, Prepared, open_prepared, write_prepa
 MakePrepared = Callable[..., Prepared]
 MakeTower = Callable[..., torch.nn.Module]
 MakeModule = Callable[..., TwoTowerModule]
+MakeTrainer = Callable[..., pl.Trainer]
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +86,7 @@ def make_tower() -> MakeTower:
 
 @pytest.fixture(scope="session")
 def make_module(make_tower: MakeTower) -> MakeModule:
-    """A module for what `loader` delivers, with all items as negatives unless `uniform` says how many to draw."""
+    """A module for what `loader` delivers; all items are negatives unless `uniform` says how many to draw."""
 
     def make(
         loader: SessionLoader,
@@ -112,6 +113,27 @@ def make_module(make_tower: MakeTower) -> MakeModule:
             total_steps=len(loader) * epochs,
             ks=ks,
             event_types=loader.prepared.event_types,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_trainer() -> MakeTrainer:
+    """A quiet trainer on the CPU that writes nothing of its own accord."""
+
+    def make(epochs: int, *callbacks: pl.Callback) -> pl.Trainer:
+        return pl.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=epochs,
+            callbacks=list(callbacks),
+            logger=False,
+            enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
         )
 
     return make

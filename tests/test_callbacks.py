@@ -44,9 +44,7 @@ class Recorder(pl.Callback):
     def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0) -> None:
         self.act("validation step begins", trainer, batch_idx)
 
-    def on_validation_batch_end(
-        self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0
-    ) -> None:
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         self.act("validation step ends", trainer, batch_idx)
 
 
@@ -70,9 +68,7 @@ def prepared(make_prepared) -> Prepared:
 def run(prepared, make_module, make_trainer) -> Callable[..., Fitted]:
     """Fit with the callbacks that train.py has; `act` may break it off."""
 
-    def fit(
-        folder: Path, act: Act | None = None, resume: str | None = None, stops: type | None = None
-    ) -> Fitted:
+    def fit(folder: Path, act: Act | None = None, resume: str | None = None, stops: type | None = None) -> Fitted:
         training = training_loader(prepared, 8, 50, seed=1)
         module = make_module(training, "gru", EPOCHS, ks=(1, 20))
         config = OmegaConf.create({"run_dir": str(folder), "callbacks": OmegaConf.load(CONFIG)})
@@ -128,9 +124,7 @@ def assert_same_end(whole: Fitted, before: list[Any], resumed: Fitted) -> None:
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_a_checkpoint_from_the_middle_of_an_epoch_goes_on_with_the_next_batch(
-    run, whole, tmp_path, epoch
-) -> None:
+def test_a_checkpoint_from_the_middle_of_an_epoch_goes_on_with_the_next_batch(run, whole, tmp_path, epoch) -> None:
     def act(when: str, trainer: pl.Trainer, batch_index: int) -> None:
         if (when, trainer.current_epoch, batch_index) == ("step ends", epoch, 2):
             trainer.save_checkpoint(tmp_path / "middle.ckpt")
@@ -140,9 +134,7 @@ def test_a_checkpoint_from_the_middle_of_an_epoch_goes_on_with_the_next_batch(
     taken = epoch * len(whole.loader) + 3
     counted = [sum(i != PAD for row in rows for i in row) for _, rows in first.recorder.trained[:taken]]
     kept = torch.load(tmp_path / "middle.ckpt", weights_only=True)["callbacks"]["Progress"]["positions"]
-    assert kept == sum(counted[:-1]), (
-        "Progress comes after the recorder and had not yet counted the last batch"
-    )
+    assert kept == sum(counted[:-1]), "Progress comes after the recorder and had not yet counted the last batch"
     assert first.recorder.trained[:taken] + resumed.recorder.trained == whole.recorder.trained
     for name, expected in whole.module.state_dict().items():
         torch.testing.assert_close(resumed.module.state_dict()[name], expected, atol=1e-6, rtol=0)
@@ -177,11 +169,7 @@ def test_ctrl_c_while_a_batch_is_gathered_loses_none(run, whole, tmp_path, monke
         raise KeyboardInterrupt
 
     def act(when: str, trainer: pl.Trainer, batch_index: int) -> None:
-        end = (
-            ("step ends", 1, gathered - 1)
-            if gathered
-            else ("validation step ends", 0, validation_batches - 1)
-        )
+        end = ("step ends", 1, gathered - 1) if gathered else ("validation step ends", 0, validation_batches - 1)
         if (when, trainer.current_epoch, batch_index) == end:
             monkeypatch.setattr(loader, "build_history", broken_off)
 
@@ -218,13 +206,9 @@ def test_an_evaluation_outside_training_saves_nothing(prepared, make_module, mak
 def test_progress_counts_targets_and_keeps_each_epochs_metrics(whole, prepared) -> None:
     targets = sum(max(0, e - b - 1) for b, e in zip(prepared.offsets[:-1], prepared.train_end, strict=True))
     assert whole.progress.positions == EPOCHS * targets
-    assert set(whole.progress.validated[0]) == {
-        f"val/{m}_at_{k}" for m in ("recall", "ndcg", "mrr") for k in (1, 20)
-    }
+    assert set(whole.progress.validated[0]) == {f"val/{m}_at_{k}" for m in ("recall", "ndcg", "mrr") for k in (1, 20)}
     summary = whole.progress.summary()
-    assert summary["train/positions_per_second"] == pytest.approx(
-        whole.progress.positions / whole.progress.seconds
-    )
+    assert summary["train/positions_per_second"] == pytest.approx(whole.progress.positions / whole.progress.seconds)
     assert 0 < summary["train/seconds"] < 60
 
 

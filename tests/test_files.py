@@ -66,6 +66,13 @@ def test_json_comes_back(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_a_file_that_can_not_be_renamed_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(OSError, match=r"a\.json"):
+        write_json(tmp_path / "a.json", [1])
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
 @pytest.mark.parametrize("damage", [b"", b'{"a": ', b"\xff\xfe", b"{} {}"])
 def test_damaged_json_is_named(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "a.json").write_bytes(damage)

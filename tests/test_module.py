@@ -14,9 +14,7 @@ HELD_OUT = 2  # the last events of each session validate
 
 
 def split(make_prepared, sessions: list[list[int]], num_items: int, **kwargs) -> Prepared:
-    return make_prepared(
-        sessions, [max(0, len(s) - HELD_OUT) for s in sessions], num_items=num_items, **kwargs
-    )
+    return make_prepared(sessions, [max(0, len(s) - HELD_OUT) for s in sessions], num_items=num_items, **kwargs)
 
 
 def walks(successor: np.ndarray, sessions: int, length: int, seed: int) -> list[list[int]]:
@@ -31,9 +29,7 @@ def walks(successor: np.ndarray, sessions: int, length: int, seed: int) -> list[
     return result
 
 
-def learn(
-    make_module, make_trainer, prepared: Prepared, tower: str, epochs: int, **kwargs
-) -> dict[str, float]:
+def learn(make_module, make_trainer, prepared: Prepared, tower: str, epochs: int, **kwargs) -> dict[str, float]:
     """Train and return the last validation's metrics."""
     loader = training_loader(prepared, 8, 128, seed=0)
     module = make_module(loader, tower, epochs, **kwargs)
@@ -46,9 +42,7 @@ def learn(
     ("tower", "normalize", "uniform"),
     [("transformer", True, 0), ("gru", True, 0), ("transformer", False, 12), ("gru", False, 12)],
 )
-def test_a_fixed_successor_is_learnt(
-    make_prepared, make_module, make_trainer, tower, normalize, uniform
-) -> None:
+def test_a_fixed_successor_is_learnt(make_prepared, make_module, make_trainer, tower, normalize, uniform) -> None:
     successor = np.random.default_rng(0).permutation(30) + 1
     prepared = split(make_prepared, walks(successor, 250, 9, seed=1), 30)
     metrics = learn(make_module, make_trainer, prepared, tower, 8, normalize=normalize, uniform=uniform)
@@ -76,9 +70,7 @@ def test_a_bag_of_items_tells_the_mean_tower_the_cluster(make_prepared, make_mod
     assert metrics["val/recall_at_1"] < 0.3  # one of eight: nobody can know which
 
 
-def test_a_training_step_is_the_mean_cross_entropy_over_all_positions(
-    make_prepared, make_module, monkeypatch
-) -> None:
+def test_a_training_step_is_the_mean_cross_entropy_over_all_positions(make_prepared, make_module, monkeypatch) -> None:
     prepared = make_prepared([[1, 2, 3, 4], [5, 1], [2, 2, 6]], num_items=7)
     loader = training_loader(prepared, 3, 100, seed=0)
     module = make_module(loader, "gru", 1)
@@ -93,9 +85,7 @@ def test_a_training_step_is_the_mean_cross_entropy_over_all_positions(
     assert module.training_step(batch, 0).item() == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-def test_a_step_without_targets_costs_nothing_and_moves_nothing(
-    make_prepared, make_module, monkeypatch
-) -> None:
+def test_a_step_without_targets_costs_nothing_and_moves_nothing(make_prepared, make_module, monkeypatch) -> None:
     """What a rank with no row of a batch computes, so that all ranks take the same steps."""
     loader = training_loader(make_prepared([[1, 2, 3, 4], [5, 1]], num_items=7), 3, 100, seed=0)
     for uniform in (0, 3):
@@ -111,9 +101,7 @@ def test_a_step_without_targets_costs_nothing_and_moves_nothing(
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_validation_ranks_each_query_as_serving_would(
-    make_prepared, make_module, make_trainer, normalize
-) -> None:
+def test_validation_ranks_each_query_as_serving_would(make_prepared, make_module, make_trainer, normalize) -> None:
     """Each query alone, its last events through the model, all items sorted."""
     random = np.random.default_rng(4)
     sessions = [random.integers(1, 21, size=random.integers(1, 14)).tolist() for _ in range(40)]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
 
 from twotower.batch import SessionBatch
 from twotower.schema import PAD
@@ -14,24 +15,33 @@ log = logging.getLogger(__name__)
 SHOWN = ("val/recall_at_20", "val/ndcg_at_20")
 
 
-class LastCheckpoint(Callback):
-    """Keeps the newest state after each validation and when training is interrupted, by Ctrl-C too."""
+class LastCheckpoint(Checkpoint):
+    """Keeps the newest state after each epoch and when training is interrupted, by Ctrl-C too.
+
+    Being a Checkpoint it comes after the other callbacks, so that it keeps what they have learnt of the epoch.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, unless this is an evaluation outside training."""
-        if trainer.state.fn == "fit":
-            trainer.save_checkpoint(self.path)
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell the loader: Lightning restores its state in the middle of an epoch only."""
+        trainer.train_dataloader.set_epoch(trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, once all others have seen the epoch's validation."""
+        trainer.save_checkpoint(self.path)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save after Ctrl-C; the batch that was under way will come again."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit":
-            progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-            loader = trainer.train_dataloader
-            if loader is not None:
-                loader.next_batch -= progress.ready - progress.processed
+        """Save after Ctrl-C; the batch or the validation that was under way will come again, whole."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit" and trainer.train_dataloader:
+            loop: Any = trainer.fit_loop.epoch_loop
+            trainer.train_dataloader.next_batch = loop.batch_progress.current.processed
+            if trainer.validating:  # else Lightning would go on in its middle, without the sums so far
+                progress = loop.val_loop.batch_progress
+                progress.reset()
+                progress.increment_ready()
+                progress.increment_started()
             trainer.save_checkpoint(self.path)
 
 

@@ -148,6 +148,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def sample_histories(prepared: Prepared, max_length: int) -> list[list[int]]:
     """Up to SAMPLE validation histories, evenly over time: item indices, oldest first."""
     sessions = np.flatnonzero(prepared.validation_end > prepared.train_end)
+    if len(sessions) == 0:
+        return []
     sessions = sessions[np.unique(np.linspace(0, len(sessions) - 1, SAMPLE).astype(int))]
     end = prepared.validation_end[sessions]
     rows = build_history(prepared.item_index, end, end - prepared.offsets[sessions], max_length)

@@ -227,9 +227,7 @@ def test_probabilities_are_the_stated_sum() -> None:
     assert (state.basket >= 0).any()
     assert (world.created[world.successors[state.items[state.begin + state.count - 1]]] > 0).any()
     for b in range(0, len(probabilities), 5):
-        np.testing.assert_allclose(
-            probabilities[b], naive_probabilities(world, state, b), rtol=1e-9, atol=1e-15
-        )
+        np.testing.assert_allclose(probabilities[b], naive_probabilities(world, state, b), rtol=1e-9, atol=1e-15)
 
 
 def test_step_draws_from_the_stated_distribution() -> None:
@@ -237,17 +235,13 @@ def test_step_draws_from_the_stated_distribution() -> None:
     state, _, _ = synthetic.simulate(world, 0, 200, 0)
     state = later_events(state)
     last_kind = state.kinds[state.begin + state.count - 1]
-    chosen = [
-        np.flatnonzero(last_kind == kind)[0] for kind in range(4)
-    ]  # after a view, cart, remove, purchase
+    chosen = [np.flatnonzero(last_kind == kind)[0] for kind in range(4)]  # after a view, cart, remove, purchase
     chosen += [int(np.argmax(state.count)), int(np.argmax((state.basket >= 0) & (last_kind == 0)))]
     rng, draws = np.random.default_rng(0), 60_000
     for b in chosen:
         many = state.take(np.full(draws, b))
         item, kind, intent, basket = synthetic.step(world, many, rng)
-        assert_frequencies(
-            np.bincount(item, minlength=SMALL.items), np.array(naive_probabilities(world, state, b))
-        )
+        assert_frequencies(np.bincount(item, minlength=SMALL.items), np.array(naive_probabilities(world, state, b)))
 
         stays = np.zeros(len(world.node_begin))
         stays[state.intent[b]] = synthetic.INTENT_STAYS
@@ -387,9 +381,7 @@ def test_a_user_has_one_price_band() -> None:
         np.testing.assert_array_equal(world.nodes[0, world.node_begin[node]], category)
     np.testing.assert_array_equal(world.nodes[1, world.node_begin[brand]], band)
     categories = world.nodes[0, -1] + 1
-    assert (
-        world.nodes[1, -1] + 1 == 4 * categories
-    )  # every category has all three bands: they count up by three
+    assert world.nodes[1, -1] + 1 == 4 * categories  # every category has all three bands: they count up by three
     assert ((band - categories) % 3 == (band[:, :1] - categories) % 3).all()
 
 
@@ -420,9 +412,7 @@ def test_without_oracle_there_is_no_oracle_file(large: Path) -> None:
     ],
 )
 def test_impossible_settings_are_refused(name: str, value: int, least: int) -> None:
-    with pytest.raises(
-        ValueError, match=rf"{name} is {value}; expected a whole number >= {least}: set {name}"
-    ):
+    with pytest.raises(ValueError, match=rf"{name} is {value}; expected a whole number >= {least}: set {name}"):
         Marketplace(**{name: value})
 
 

@@ -18,12 +18,16 @@ def build_catalogue(events: pl.DataFrame) -> pl.DataFrame:
 
     Returns:
         A frame [V] of ITEM_ID and train_count.
+
+    Raises:
+        UserError: fewer than two items.
     """
     known = events.filter(pl.col(PART) != TEST)
     catalogue = known.group_by(ITEM_ID).agg(train_count=(pl.col(PART) == TRAIN).sum().cast(pl.Int64))
     if catalogue.height < 2:
         raise UserError(
-            f"the catalogue has {catalogue.height} item; ranking needs at least 2. Is data.columns.item_id right?"
+            f"before the test there are {catalogue.height} different items; ranking needs at least 2. "
+            "Is data.columns.item_id right?"
         )
     return catalogue.sort(ITEM_ID)
 

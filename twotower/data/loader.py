@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from twotower.batch import SessionBatch, build_history
+from twotower.errors import UserError
 from twotower.schema import PAD, Prepared
 
 Array = npt.NDArray[Any]
@@ -43,6 +44,8 @@ def query_windows(start: Array, first: Array, end: Array, max_length: int, min_h
     One row holds all queries with a history of up to `max_length`; each later query has a row of its own,
     so that the model sees exactly what it would see in serving.
     """
+    if min_history < 1:
+        raise UserError(f"evaluation.min_history={min_history}; a query needs a history of at least one event")
     first = np.maximum(first, start + min_history)
     together = np.minimum(end - 1, start + max_length)
     some = np.flatnonzero(first <= together)
@@ -118,7 +121,9 @@ class SessionLoader:
         np.add.at(marks, self.windows.start + self.windows.first_query + 1, 1)
         np.add.at(marks, self.windows.start + self.windows.length + 1, -1)
         times = np.cumsum(marks)[: len(self.prepared.item_index)]
-        return np.bincount(self.prepared.item_index, weights=times, minlength=self.prepared.num_items + 1).astype(np.int64)
+        return np.bincount(self.prepared.item_index, weights=times, minlength=self.prepared.num_items + 1).astype(
+            np.int64
+        )
 
     def __iter__(self) -> Iterator[SessionBatch]:
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -136,7 +141,13 @@ class SessionLoader:
             batch = batches[self.next_batch]
             rows = order[self._bounds[batch] : self._bounds[batch + 1]]
             self.next_batch += 1
-            yield self._gather(rows[rank::world] if len(rows) >= world else rows[:1])
+            share = rows[rank::world]
+            yield self._gather(share) if len(share) else self._without_targets(rows[:1])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin `epoch`, unless it is the one under way."""
+        if epoch != self.epoch:
+            self.epoch, self.next_batch = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and next batch: all that is needed to go on."""
@@ -145,6 +156,11 @@ class SessionLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where `state_dict` was taken."""
         self.epoch, self.next_batch = state["epoch"], state["next_batch"]
+
+    def _without_targets(self, rows: Array) -> SessionBatch:
+        """What a rank gets that no row of a batch is left for: something to compute on, and nothing that counts."""
+        batch = self._gather(rows)
+        return batch._replace(target=torch.full_like(batch.target, PAD))
 
     def _gather(self, rows: Array) -> SessionBatch:
         start, length, first_query = (column[rows] for column in self.windows)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from twotower.data.catalogue import PART, build_catalogue, item_indices
-from twotower.data.clean import ORDINAL, PER_MILLISECOND, drop_unusable, whole_timestamps
+from twotower.data.clean import ORDINAL, drop_unusable, whole_timestamps
 from twotower.data.readers.events import find_files, read_events
 from twotower.data.sessions import assign_sessions
 from twotower.data.splits import TEST, TRAIN, VALIDATION, Split
@@ -26,11 +27,15 @@ from twotower.schema import (
     SPLIT,
     TIMESTAMP,
     USER_ID,
+    Array,
     open_prepared,
     write_prepared,
 )
 
 log = logging.getLogger(__name__)
+
+INDEX = "index"  # item_index
+PARTS = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
 
 
 def prepare_events(
@@ -58,21 +63,28 @@ def prepare_events(
         UserError: the input can't be read, or nothing usable is left of it.
     """
     files = find_files(path)
+    # Overrides from the command line may be numbers; columns have names.
+    columns = {name: None if source is None else str(source) for name, source in columns.items()}
     settings = {
         "format_version": FORMAT_VERSION,
         "files": [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files],
-        "columns": dict(columns),
+        "columns": columns,
         "timestamp_unit": timestamp_unit,
         "session_gap_minutes": session_gap_minutes,
         "split": _settings_of(split),
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    directory = Path(prepared_root) / f"{Path(path).stem.strip('*. ') or 'events'}-{key}"
+    name = re.sub(r"[^\w.-]+", "", Path(path).stem).strip(".-_") or "events"
+    directory = Path(prepared_root) / f"{name}-{key}"
     if directory.exists():
         log.info("prepared already: %s", directory)
     else:
-        with atomic_directory(directory) as temporary:
-            _prepare(files, columns, timestamp_unit, session_gap_minutes, split, settings, temporary)
+        try:
+            with atomic_directory(directory) as temporary:
+                _prepare(files, columns, timestamp_unit, session_gap_minutes, split, settings, temporary)
+        except UserError:
+            if not directory.exists():  # else another process has prepared the same meanwhile
+                raise
     log.info("%s", describe(open_prepared(directory).manifest))
     return directory
 
@@ -90,10 +102,10 @@ def _prepare(
     events = read_events(files, columns)
     rows_read = events.height
     if rows_read == 0:
-        raise UserError(f"{files[0]}: no rows in {len(files)} file(s)")
+        raise UserError(f"{files[0]}: no rows in {len(files)} file(s), only column names; expected events")
     stamps, unit = whole_timestamps(events[TIMESTAMP], timestamp_unit)
     events = events.with_columns(stamps.alias(TIMESTAMP))
-    if (SPLIT in events.columns) and settings["split"]["name"] != "predefined":
+    if SPLIT in events.columns and settings["split"]["name"] != "predefined":
         log.info("the column '%s' is not used; split=predefined uses it", columns.get(SPLIT) or SPLIT)
         events = events.drop(SPLIT)
     if SESSION_ID in events.columns and USER_ID in events.columns:
@@ -103,69 +115,73 @@ def _prepare(
         raise UserError(f"none of the {rows_read:,} rows can be used: {_reasons(dropped)}")
 
     events, session_source = assign_sessions(events, unit, session_gap_minutes)
-    events = _drop_short(events, dropped, "only event of its session")
+    events = _drop(events, pl.len().over(SESSION_ID) == 1, dropped, "only event of its session")
     if events.height == 0:
         raise UserError(
-            f"each of the sessions has one event, so there is no next item to learn (sessions: {session_source}); "
+            f"each session has one event, so there is no next item to learn (sessions: {session_source}); "
             "is it the right session column, or is data.session_gap_minutes too small?"
         )
+    if unit != ORDINAL:  # the order is settled; from here on milliseconds are enough
+        events = events.with_columns(pl.col(TIMESTAMP) // 1000)
 
-    labels = events[SPLIT].to_numpy() if SPLIT in events.columns else None
-    offsets = _offsets(events)
-    parts = split(offsets=offsets, timestamp=events[TIMESTAMP].to_numpy(), labels=labels)
-    position = np.arange(events.height)
-    part = np.full(events.height, TRAIN)
-    lengths = np.diff(offsets)
-    part[position >= np.repeat(parts.train_end, lengths)] = VALIDATION
-    part[position >= np.repeat(parts.validation_end, lengths)] = TEST
-    events = events.with_columns(pl.Series(PART, part))
-
+    parts = split(
+        offsets=_offsets(events),
+        timestamp=events[TIMESTAMP].to_numpy(),
+        labels=events[SPLIT].to_numpy() if SPLIT in events.columns else None,
+    )
+    events = events.with_columns(pl.Series(PART, _part(_offsets(events), parts)))
+    test_events = events.filter(pl.col(PART) == TEST).height
     catalogue = build_catalogue(events)
-    events = events.with_columns(item_indices(events, catalogue).alias("index"))
-    targets = int((part == TEST).sum())
-    known = events.filter(pl.col("index").is_not_null())
-    outside = events.height - known.height
-    if outside:
-        dropped["test event of an item that no earlier event has"] = outside
-    events = _drop_short(known, dropped, "left alone in its session")
+    events = events.with_columns(item_indices(events, catalogue).alias(INDEX))
+    outside = "test event of an item that no earlier event has"
+    events = _drop(events, pl.col(INDEX).is_null(), dropped, outside)
+    # Only test events go: what a model may learn from must not depend on what the test holds.
+    alone = (pl.len().over(SESSION_ID) == 1) & (pl.col(PART) == TEST)
+    events = _drop(events, alone, dropped, "left alone in its session")
 
-    types = events[EVENT_TYPE].cast(pl.String) if EVENT_TYPE in events.columns else None
-    names = sorted(types.unique().to_list()) if types is not None else ["event"]
-    if len(names) > 255:
-        raise UserError(f"{len(names)} event types; expected at most 255. Is data.columns.event_type right?")
-    code = types.replace_strict(names, list(range(len(names)))) if types is not None else np.zeros(events.height)
-    offsets = _offsets(events)
-    part = events[PART].to_numpy()
-    milliseconds = events[TIMESTAMP].to_numpy()
-    if unit not in (ORDINAL, "ms"):
-        milliseconds = (milliseconds / PER_MILLISECOND[unit]).astype(np.int64)
-    arrays = {
-        "item_index": events["index"].to_numpy(),
-        "event_type": np.asarray(code),
-        "timestamp": milliseconds,
-        "offsets": offsets,
-        "train_end": offsets[:-1] + _count(part == TRAIN, offsets),
-        "validation_end": offsets[:-1] + _count(part != TEST, offsets),
-    }
-    for label, name in ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test")):
-        if not (part == label).any():
-            raise UserError(f"the {name} part is empty after split={settings['split']['name']}; there are too few sessions")
+    counts = {name: events.filter(pl.col(PART) == part).height for part, name in PARTS.items()}
+    if 0 in counts.values():
+        raise UserError(
+            f"split={settings['split']['name']} leaves events of {counts}; expected some in each part. "
+            f"Dropped: {_reasons(dropped) or 'none'}"
+        )
+    event_types, arrays = _arrays(events)
     catalogue.write_parquet(directory / CATALOGUE_FILE)
     manifest = {
         "num_items": catalogue.height,
-        "event_types": names,
+        "event_types": event_types,
         "rows": {"read": rows_read, "kept": events.height, "dropped": dropped},
-        "sessions": {"count": len(offsets) - 1, "source": session_source},
+        "sessions": {"count": len(arrays["offsets"]) - 1, "source": session_source},
         "timestamp_unit": unit,
         "split": {
             **parts.facts,
-            "events": {n: int((part == i).sum()) for i, n in enumerate(("train", "validation", "test"))},
-            "test_events_outside_catalogue": outside / max(1, targets),
+            "events": counts,
+            "test_events_outside_catalogue": dropped.get(outside, 0) / max(1, test_events),
         },
         "settings": settings,
         "seconds": round(time.perf_counter() - began, 2),
     }
     write_prepared(directory, arrays, manifest)
+
+
+def _arrays(events: pl.DataFrame) -> tuple[list[str], dict[str, Array]]:
+    """Event types by code, and schema's arrays of the kept events."""
+    names, code = ["event"], np.zeros(events.height, dtype=np.uint8)
+    if EVENT_TYPE in events.columns:
+        names = sorted(events[EVENT_TYPE].unique())
+        if len(names) > 255:
+            raise UserError(f"{len(names)} event types, expected up to 255; is data.columns.event_type right?")
+        code = events[EVENT_TYPE].replace_strict(names, range(len(names)), return_dtype=pl.UInt8).to_numpy()
+    offsets = _offsets(events)
+    part = events[PART].to_numpy()
+    return names, {
+        "item_index": events[INDEX].to_numpy(),
+        "event_type": code,
+        "timestamp": events[TIMESTAMP].to_numpy(),
+        "offsets": offsets,
+        "train_end": offsets[:-1] + np.add.reduceat(part == TRAIN, offsets[:-1], dtype=np.int64),
+        "validation_end": offsets[:-1] + np.add.reduceat(part != TEST, offsets[:-1], dtype=np.int64),
+    }
 
 
 def describe(manifest: Mapping[str, Any]) -> str:
@@ -178,7 +194,7 @@ def describe(manifest: Mapping[str, Any]) -> str:
         f"sessions {sessions['count']:,} from {sessions['source']}; items {manifest['num_items']:,}; "
         f"event types: {', '.join(manifest['event_types'])}; timestamps in {manifest['timestamp_unit']}",
         f"split {split['kind']}, events: {parts}; "
-        f"{split['test_events_outside_catalogue']:.2%} of the test's events are of items outside the catalogue",
+        f"{split['test_events_outside_catalogue']:.2%} of the test's events are outside the catalogue",
     ]
     return "\n".join(lines)
 
@@ -189,23 +205,26 @@ def _settings_of(split: Callable[..., Split]) -> dict[str, Any]:
     return {"name": function.__name__, **getattr(split, "keywords", {})}
 
 
-def _drop_short(events: pl.DataFrame, dropped: dict[str, int], reason: str) -> pl.DataFrame:
-    kept = events.filter(pl.len().over(SESSION_ID) > 1)
+def _drop(events: pl.DataFrame, condition: pl.Expr, dropped: dict[str, int], reason: str) -> pl.DataFrame:
+    """Remove the rows that meet a condition and count them in `dropped`."""
+    kept = events.filter(~condition)
     if kept.height < events.height:
         dropped[reason] = events.height - kept.height
     return kept
 
 
-def _offsets(events: pl.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _offsets(events: pl.DataFrame) -> Array:
     """[S + 1] where each session begins, and the end; events are sorted by session."""
     session = events[SESSION_ID].to_numpy()
-    return np.concatenate([[0], np.flatnonzero(np.diff(session)) + 1, [len(session)]]).astype(np.int64)
+    return np.concatenate([[0], np.flatnonzero(np.diff(session)) + 1, [len(session)]])
 
 
-def _count(which: np.ndarray[Any, Any], offsets: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """[S] how many of each session's events are chosen."""
-    total = np.concatenate([[0], np.cumsum(which)])
-    return np.asarray(total[offsets[1:]] - total[offsets[:-1]])
+def _part(offsets: Array, split: Split) -> Array:
+    """[E] the part of each event."""
+    position, lengths = np.arange(offsets[-1]), np.diff(offsets)
+    trained = position < np.repeat(split.train_end, lengths)
+    tested = position >= np.repeat(split.validation_end, lengths)
+    return np.where(trained, TRAIN, np.where(tested, TEST, VALIDATION))
 
 
 def _reasons(dropped: Mapping[str, int]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from twotower.errors import UserError
 
@@ -31,7 +32,7 @@ def temporal(
     """The sessions that end last test, those that end before them validate, whole sessions each.
 
     A session belongs to the window in which it ends, so no training event is later than the split.
-    Sessions that end at the same moment stay together, whatever the order of the rows.
+    Sessions that end at the same moment stay together, in the later window.
     """
     end = timestamp[offsets[1:] - 1]
     part = np.full(len(end), TRAIN)
@@ -43,22 +44,25 @@ def temporal(
 
 
 def predefined(offsets: Array, timestamp: Array, labels: Array | None, validation_fraction: float) -> Split:
-    """The split column says train, validation or test; without validation, the latest training sessions validate.
+    """The split column says train, validation or test; without validation, the latest training sessions do.
 
     Raises UserError for other values, or where a session goes back from test to training.
     """
     if labels is None:
         raise UserError("split=predefined needs a split column: data.columns.split=NAME")
-    values, code = np.unique(labels, return_inverse=True)
-    unknown = [str(v) for v in values if str(v).lower() not in LABELS]
+    names = pl.Series(labels, dtype=pl.String).str.to_lowercase()
+    unknown = sorted(set(names.unique()) - set(LABELS))
     if unknown:
         raise UserError(f"the split column holds '{unknown[0]}'; expected train, validation or test")
-    part = np.array([LABELS[str(v).lower()] for v in values])[code]
+    part = names.replace_strict(LABELS, return_dtype=pl.Int64).to_numpy()
     start, stop = offsets[:-1], offsets[1:]
     session = np.repeat(np.arange(len(start)), stop - start)
     backwards = (np.diff(part) < 0) & (np.diff(session) == 0)
     if backwards.any():
-        raise UserError(f"in {backwards.sum():,} places a session's training event comes after its test event")
+        raise UserError(
+            f"in {backwards.sum():,} places a session goes back in the split column, as from test to train; "
+            "expected train, then validation, then test. Are the session and time columns right?"
+        )
     facts: dict[str, Any] = {"kind": "predefined"}
     if not (part == VALIDATION).any():
         whole = np.flatnonzero(part[stop - 1] == TRAIN)
@@ -73,23 +77,24 @@ def predefined(offsets: Array, timestamp: Array, labels: Array | None, validatio
 
 
 def leave_one_out(offsets: Array, timestamp: Array, labels: Array | None) -> Split:
-    """Each session's last event tests and the one before it validates; sessions of under three events train."""
+    """Each session's last event tests, the one before it validates; sessions of under three events train."""
     long = np.diff(offsets) >= 3
     stop = offsets[1:]
     return Split(stop - 2 * long, stop - long, {"kind": "leave_one_out"})
 
 
 def _label_latest(part: Array, end: Array, fraction: float, label: int, name: str) -> int:
-    """Label the latest `fraction` of the sessions still in training; give the moment at which they begin to end."""
-    if not 0 < fraction < 1:
+    """Label the latest `fraction` of the sessions still in training; give the moment their ends begin."""
+    if not isinstance(fraction, int | float) or not 0 < fraction < 1:
         raise UserError(f"split.{name}_fraction={fraction}; expected a number between 0 and 1")
     ends = np.sort(end[part == TRAIN])
-    start = int(ends[min(int(np.ceil(len(ends) * (1 - fraction))), len(ends) - 1)]) if len(ends) else 0
-    chosen = (part == TRAIN) & (end >= start)
-    if chosen.sum() == (part == TRAIN).sum():
+    count = max(1, round(len(ends) * fraction))
+    if len(ends) == 0 or ends[0] == ends[-count]:
         raise UserError(
-            f"no session ends before the {name} window (which begins at {start}), so nothing is left to train "
-            "on; there are too few different end times or too few sessions for this split"
+            f"of {len(ends):,} sessions none ends before the {name} window, so nothing is left to train on; "
+            "expected more sessions, or more different end times, for this split"
         )
+    start = int(ends[-count])
+    chosen = (part == TRAIN) & (end >= start)
     part[chosen] = label
     return start

@@ -260,9 +260,7 @@ def next_item_probabilities(world: World, state: State) -> Floats:
     np.add.at(result, (row[:, None], followers), successor[:, None] * SUCCESSOR_WEIGHTS * exists)
     seen_row = np.repeat(row, state.count)
     position = np.arange(len(seen_row)) - np.repeat(state.count.cumsum() - state.count, state.count)
-    np.add.at(
-        result, (seen_row, state.items[state.begin[seen_row] + position]), (repeat / state.count)[seen_row]
-    )
+    np.add.at(result, (seen_row, state.items[state.begin[seen_row] + position]), (repeat / state.count)[seen_row])
     result[row, current] += cart
     result[row, state.basket] += remove + purchase  # both are zero where the basket is -1
     return result
@@ -322,9 +320,7 @@ def simulate(world: World, first: int, size: int, part: int) -> tuple[State, Int
     return before, session + first, time
 
 
-def generate(
-    out: Path, market: Marketplace, *, oracle: bool = True, sessions_per_part: int = 160_000
-) -> None:
+def generate(out: Path, market: Marketplace, *, oracle: bool = True, sessions_per_part: int = 160_000) -> None:
     """Writes events/part-*.parquet (by time), items.parquet and, where asked, oracle.parquet into `out`."""
     _check_whole("sessions_per_part", sessions_per_part, 1)
     if (out / "events").exists():

@@ -44,7 +44,7 @@ def histories_of(batch: SessionBatch, queries: Queries) -> Tensor:
 def chunks(total: int, num_items: int) -> Iterator[slice]:
     """Slices of the queries, small enough that [chunk, V] scores stay within SCORES_AT_ONCE."""
     size = max(1, SCORES_AT_ONCE // num_items)
-    return (slice(begin, min(begin + size, total)) for begin in range(0, total, size))
+    return (slice(begin, min(begin + size, total)) for begin in range(0, max(total, 1), size))
 
 
 def rank(scores: Tensor, target: Tensor) -> Ranks:
@@ -55,8 +55,9 @@ def rank(scores: Tensor, target: Tensor) -> Ranks:
         target: [Q] item_index.
     """
     own = scores.gather(1, target[:, None] - 1)
-    better = _count(scores > own)
-    return Ranks(better, _count(scores >= own) - better)
+    below = _count(scores < own)
+    tied = _count(scores <= own) - below
+    return Ranks(scores.shape[1] - below - tied, tied)  # so a score that is no number never makes a rank better
 
 
 def rank_by_dot_product(user: Tensor, items: Tensor, target: Tensor) -> Ranks:

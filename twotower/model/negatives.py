@@ -10,7 +10,7 @@ class Negatives(NamedTuple):
     """Negatives shared by all targets of a step; ids are distinct and ascending."""
 
     ids: Tensor  # [N] item_index
-    log_q: Tensor  # [N] log probability that the item is among the negatives of a step
+    log_q: Tensor  # [N] log probability that a position with another target finds the item among the negatives
 
 
 class CatalogueNegatives(nn.Module):
@@ -35,9 +35,9 @@ class CatalogueNegatives(nn.Module):
 class MixtureNegatives(nn.Module):
     """In-batch targets together with uniform draws, each item once.
 
-    An item is missing only if none of the P targets and none of the `uniform` draws is it, so it is among the
-    negatives with probability 1 - (1 - p)^P (1 - 1/V)^uniform, p being its share of all targets. That is exact
-    for draws with replacement, and the one log_q for the whole mixture.
+    To a position with another target, an item is missing only if none of the other P - 1 targets and none of the
+    `uniform` draws is it. So it is there with probability 1 - (1 - p)^(P - 1) (1 - 1/V)^uniform, p being its
+    share of all targets. That is exact for draws with replacement, and the one log_q for the whole mixture.
     A catalogue of at most `uniform` items is taken whole: then the softmax is the full one, and no dearer.
 
     Args:
@@ -67,7 +67,7 @@ class MixtureNegatives(nn.Module):
         ids = torch.unique(torch.cat([ids, target]) if self.in_batch else ids)
         missed = torch.full_like(ids, self.uniform, dtype=torch.double) * self._log_miss_uniform()
         if self.in_batch:
-            missed = missed + len(target) * self.log_miss[ids]
+            missed = missed + max(0, len(target) - 1) * self.log_miss[ids]
         return Negatives(ids, torch.log(-torch.expm1(missed)).float())
 
     def _log_miss_uniform(self) -> float:

@@ -1,0 +1,80 @@
+"""Where a target stands, against sorting in plain Python."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from twotower.batch import SessionBatch
+from twotower.evaluation import ranks
+from twotower.evaluation.ranks import histories_of, queries_of, rank, rank_by_dot_product
+
+
+def naive(scores: Sequence[float], item: int) -> tuple[int, int]:
+    """(items above, items level with it, itself included), found by sorting."""
+    own = scores[item - 1]
+    places = [place for place, score in enumerate(sorted(scores, reverse=True)) if score == own]
+    return places[0], len(places)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("levels", [1, 3, 50, 10_000])
+def test_ranks_equal_sorting_with_ties(seed: int, levels: int) -> None:
+    torch.manual_seed(seed)
+    scores = torch.randint(-levels, levels + 1, (40, 23)).float()
+    target = torch.randint(1, 24, (40,))
+    better, tied = rank(scores, target)
+    expected = [naive(row, item) for row, item in zip(scores.tolist(), target.tolist(), strict=True)]
+    assert list(zip(better.tolist(), tied.tolist(), strict=True)) == expected
+    assert better.dtype == tied.dtype == torch.int64
+
+
+def test_equal_scores_are_all_tied() -> None:
+    better, tied = rank(torch.zeros(2, 300), torch.tensor([1, 300]))
+    assert better.tolist() == [0, 0]
+    assert tied.tolist() == [300, 300], "more than a byte can count"
+
+
+def test_scores_that_stretch_one_row_over_all_queries_are_ranked_too() -> None:
+    scores = torch.tensor([3.0, 1.0, 2.0]).expand(3, -1)
+    better, tied = rank(scores, torch.tensor([1, 2, 3]))
+    assert better.tolist() == [0, 2, 1]
+    assert tied.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("at_once", [1, 23, 24, 60, 23 * 40, 1 << 21])
+def test_chunks_change_nothing(monkeypatch, at_once: int) -> None:
+    torch.manual_seed(0)
+    user, items = torch.randint(-2, 3, (40, 3)).float(), torch.randint(-2, 3, (23, 3)).float()
+    target = torch.randint(1, 24, (40,))
+    expected = [naive(row, item) for row, item in zip((user @ items.T).tolist(), target.tolist(), strict=True)]
+    monkeypatch.setattr(ranks, "SCORES_AT_ONCE", at_once)
+    better, tied = rank_by_dot_product(user, items, target)
+    assert list(zip(better.tolist(), tied.tolist(), strict=True)) == expected
+
+
+def test_no_query_gives_no_rank() -> None:
+    better, tied = rank_by_dot_product(torch.empty(0, 3), torch.randn(5, 3), torch.empty(0, dtype=torch.long))
+    assert better.shape == tied.shape == (0,)
+
+
+def test_items_with_one_vector_are_tied_wherever_they_stand() -> None:
+    """Rounding in a matrix product must not separate equal columns."""
+    torch.manual_seed(0)
+    for num_items, dim in ((37, 24), (1001, 64), (3, 128)):
+        items = torch.randn(1, dim).expand(num_items, -1).contiguous()
+        target = torch.tensor([1, num_items, num_items // 2 + 1])
+        better, tied = rank_by_dot_product(torch.randn(3, dim), items, target)
+        assert better.tolist() == [0, 0, 0]
+        assert tied.tolist() == [num_items] * 3
+
+
+def test_queries_are_the_positions_with_a_target_and_their_history_is_all_up_to_there() -> None:
+    batch = SessionBatch(
+        item_index=torch.tensor([[5, 6, 7], [8, 9, 0]]),
+        target=torch.tensor([[0, 7, 3], [9, 0, 0]]),
+        target_type=torch.tensor([[0, 1, 2], [1, 0, 0]]),
+    )
+    queries = queries_of(batch)
+    assert [column.tolist() for column in queries] == [[0, 0, 1], [1, 2, 0], [7, 3, 9], [1, 2, 1]]
+    assert histories_of(batch, queries).tolist() == [[5, 6, 0], [5, 6, 7], [8, 0, 0]]

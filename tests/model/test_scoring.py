@@ -1,0 +1,160 @@
+"""Scores to logits, and what training on them amounts to: the full softmax."""
+
+import math
+from functools import cache
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from twotower.model.losses import softmax
+from twotower.model.negatives import CatalogueNegatives, MixtureNegatives, Negatives
+from twotower.model.scoring import Logits, score
+
+TEMPERATURE = 0.25
+
+
+def logits_of(user: Tensor, items: Tensor, target: Tensor, negatives: Negatives) -> Logits:
+    """Logits from a table of items [V + 1, D]."""
+    return score(user, items[target], items[negatives.ids], target, negatives, TEMPERATURE)
+
+
+def skewed_counts(num_items: int) -> Tensor:
+    return torch.cat([torch.zeros(1), (1000 / torch.arange(1, num_items + 1)).ceil()]).long()
+
+
+def test_temperature_comes_before_the_correction() -> None:
+    user = torch.tensor([[1.0, 0.0]])
+    negatives = Negatives(torch.tensor([4]), torch.tensor([math.log(0.5)]))
+    logits = score(user, torch.tensor([[0.8, 0.6]]), torch.tensor([[0.6, 0.8]]), torch.tensor([2]), negatives, 0.2)
+    assert logits.target.tolist() == pytest.approx([4.0])
+    assert logits.negative.tolist() == [pytest.approx([3.0 + math.log(2)])]
+
+
+def test_logits_equal_a_naive_loop_and_a_target_is_never_its_own_negative() -> None:
+    torch.manual_seed(0)
+    items = torch.randn(13, 5)
+    for in_batch in (True, False):
+        negatives_of = MixtureNegatives(skewed_counts(12), 6, in_batch)
+        for _ in range(20):
+            user, target = torch.randn(7, 5), torch.randint(1, 13, (7,))
+            negatives = negatives_of(target)
+            logits = logits_of(user, items, target, negatives)
+            for p in range(7):
+                own = sum(user[p, d].item() * items[target[p], d].item() for d in range(5))
+                assert logits.target[p].item() == pytest.approx(own / TEMPERATURE, abs=1e-4)
+                for n, item in enumerate(negatives.ids.tolist()):
+                    similarity = sum(user[p, d].item() * items[item, d].item() for d in range(5))
+                    expected = similarity / TEMPERATURE - negatives.log_q[n].item()
+                    if item == target[p].item():
+                        assert logits.negative[p, n].item() == -math.inf
+                    else:
+                        assert logits.negative[p, n].item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_position_whose_only_negative_is_its_target_costs_and_moves_nothing() -> None:
+    user = torch.randn(3, 4, requires_grad=True)
+    items = torch.randn(6, 4, requires_grad=True)
+    target = torch.tensor([5, 5, 5])
+    negatives = MixtureNegatives(torch.tensor([0, 1, 1, 1, 1, 9]), 0, True)(target)
+    loss = softmax(logits_of(user, items, target, negatives))
+    loss.sum().backward()
+    assert loss.tolist() == [0.0, 0.0, 0.0]
+    assert user.grad is not None
+    assert items.grad is not None
+    assert not user.grad.any()
+    assert not items.grad.any()
+
+
+def test_a_lonely_position_spoils_no_other() -> None:
+    """One step with one position only, and one where a single item is both targets and negatives."""
+    user = torch.randn(1, 4, requires_grad=True)
+    items = torch.randn(6, 4, requires_grad=True)
+    target = torch.tensor([2])
+    negatives = MixtureNegatives(torch.tensor([0, 1, 1, 1, 1, 9]), 0, True)(target)
+    loss = softmax(logits_of(user, items, target, negatives))
+    loss.sum().backward()
+    assert loss.tolist() == [0.0]
+    assert torch.isfinite(user.grad).all()
+    assert torch.isfinite(items.grad).all()
+
+
+def test_with_every_item_as_negative_the_loss_is_cross_entropy_in_value_and_gradient() -> None:
+    torch.manual_seed(1)
+    user = torch.randn(20, 6, dtype=torch.double, requires_grad=True)
+    items = torch.randn(31, 6, dtype=torch.double, requires_grad=True)
+    target = torch.randint(1, 31, (20,))
+    negatives = CatalogueNegatives(torch.ones(31)).double()(target)
+    loss = softmax(logits_of(user, items, target, negatives))
+    ours = torch.autograd.grad(loss.mean(), (user, items))
+    expected = F.cross_entropy(user @ items[1:].T / TEMPERATURE, target - 1, reduction="none")
+    theirs = torch.autograd.grad(expected.mean(), (user, items))
+    torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-6)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("uniform", "in_batch"), [(4, True), (4, False), (0, True)])
+def test_the_estimated_sum_over_the_catalogue_is_unbiased(uniform: int, in_batch: bool) -> None:
+    """exp(target) + sum exp(negatives), averaged over many steps, is the exact sum over the catalogue."""
+    torch.manual_seed(2)
+    num_items, positions, repeats, own = 8, 4, 8000, 3
+    counts = torch.tensor([0, 9, 4, 3, 3, 2, 2, 1, 1])  # in-batch alone needs every item to be a target at times
+    user = torch.randn(1, 3).expand(positions, -1)
+    items = torch.randn(num_items + 1, 3) * 0.5
+    exact = (user[0] @ items[1:].T / TEMPERATURE).exp().sum().item()
+    negatives_of = MixtureNegatives(counts, uniform, in_batch)
+    estimates = []
+    for _ in range(repeats):
+        target = torch.multinomial(counts.float(), positions, replacement=True)
+        target[0] = own
+        logits = logits_of(user, items, target, negatives_of(target))
+        estimates.append((logits.target[0].exp() + logits.negative[0].exp().sum()).item())
+    sample = torch.tensor(estimates, dtype=torch.double)
+    deviation = (sample.std() / math.sqrt(repeats)).item()
+    assert deviation < 0.05 * exact, "too few repeats to tell"
+    assert abs(sample.mean().item() - exact) < 4.5 * deviation
+
+
+@cache
+def relative_error(uniform: int, corrected: bool, repeats: int = 300) -> float:
+    """How far one position's mean sampled gradient is from the full softmax's.
+
+    Compared: the items' pull on the user vector, and its pull on the 30 most popular items and on the others.
+    """
+    torch.manual_seed(3)
+    num_items, positions = 1500, 32
+    counts = skewed_counts(num_items)
+    user = torch.randn(1, 4, requires_grad=True)
+    items = (torch.randn(num_items + 1, 4) * 0.7).requires_grad_()
+    own = torch.tensor([5])
+
+    def pulls(loss: Tensor) -> Tensor:
+        by_user, by_item = torch.autograd.grad(loss.sum(), (user, items))
+        by_item[own] = 0
+        return torch.cat([(by_user + items[own].detach())[0], by_item[1:31].sum(0), by_item[31:].sum(0)])
+
+    expected = pulls(F.cross_entropy(user @ items[1:].T, own - 1))
+    negatives_of = MixtureNegatives(counts, uniform, True)
+    total = torch.zeros_like(expected)
+    for _ in range(repeats):
+        others = torch.multinomial(counts.float(), positions - 1, replacement=True)
+        negatives = negatives_of(torch.cat([own, others]))
+        if not corrected:
+            negatives = Negatives(negatives.ids, torch.zeros_like(negatives.log_q))
+        total += pulls(softmax(score(user, items[own], items[negatives.ids], own, negatives, 1.0)))
+    return ((total / repeats - expected).norm() / expected.norm()).item()
+
+
+def test_the_corrected_gradient_converges_to_the_full_softmax_gradient() -> None:
+    errors = [relative_error(uniform, corrected=True) for uniform in (2, 16, 128)]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.02
+
+
+def test_without_the_correction_the_gradient_is_several_times_as_wrong() -> None:
+    """The control: what the test above is able to see."""
+    for uniform in (2, 16, 128):
+        assert relative_error(uniform, corrected=False) > 4 * relative_error(uniform, corrected=True)
+    assert relative_error(128, corrected=False) > 0.05
