@@ -26,7 +26,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the loader: Lightning restores its state in the middle of an epoch only."""
-        trainer.train_dataloader.set_epoch(trainer.current_epoch)
+        loader: Any = trainer.train_dataloader
+        loader.set_epoch(trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, once all others have seen the epoch's validation."""
