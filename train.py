@@ -10,6 +10,7 @@ from typing import Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import pytorch_lightning as pl
+import torch
 from hydra.utils import instantiate
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 from omegaconf import DictConfig, OmegaConf
@@ -21,6 +22,7 @@ from twotower.errors import UserError
 from twotower.evaluation.baselines import evaluate_baselines, fit_baselines
 from twotower.evaluation.report import print_report
 from twotower.files import read_json, write_json
+from twotower.module import TwoTowerModule
 from twotower.schema import CEILING_FILE, Prepared, open_prepared
 
 log = logging.getLogger("train")
@@ -81,7 +83,7 @@ def fit(
     )
     if len(loader) == 0:
         raise UserError("no training session has two events; the split leaves nothing to learn from")
-    module = run.build_module(config, prepared, loader)
+    module = build_module(config, prepared, loader)
     progress = Progress()
     chosen = config.callbacks
     if refit_epochs:  # nothing is picked here: no validation, no best checkpoint
@@ -103,6 +105,20 @@ def fit(
         print(f"interrupted; next: python train.py resume={config.run_dir}\nrun: {config.run_dir}")
         raise KeyboardInterrupt from None
     return trainer, module, progress
+
+
+def build_module(config: DictConfig, prepared: Prepared, loader: SessionLoader) -> TwoTowerModule:
+    """The towers with all that trains them, for the events that `loader` delivers."""
+    return TwoTowerModule(
+        model=run.build_model(config, prepared.num_items),
+        negatives=instantiate(config.model.negatives, target_counts=torch.from_numpy(loader.target_counts())),
+        loss=instantiate(config.model.loss),
+        temperature=config.model.temperature,
+        optimizer=instantiate(config.optimizer),
+        total_steps=len(loader) * config.trainer.max_epochs,
+        ks=list(config.evaluation.ks),
+        event_types=prepared.event_types,
+    )
 
 
 def queries(config: DictConfig, prepared: Prepared, part: str) -> SessionLoader:

@@ -1,6 +1,8 @@
 """The import table of the design: which room may import what."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "evaluation": ({"torch", "torchmetrics", "rich"}, {"schema", "batch", "model"}),
     "module": ({"torch", "pytorch_lightning"}, {"schema", "batch", "model", "evaluation"}),
     "callbacks": ({"pytorch_lightning"}, {"schema", "batch"}),
-    "run": ({"torch", "hydra", "omegaconf"}, {"errors", "files", "schema", "batch", "data", "model", "module"}),
+    "run": ({"torch", "hydra", "omegaconf"}, {"errors", "files", "schema", "batch", "model"}),
     "cli": ({"hydra", "omegaconf"}, {"errors"}),
     "export": ({"torch", "faiss", "pyarrow"}, {"errors", "files", "schema", "batch", "model", "run", "serving"}),
     "serving": ({"faiss", "onnxruntime", "pyarrow"}, {"errors", "files", "schema", "batch"}),
@@ -61,3 +63,16 @@ def test_package_files_hold_names_only() -> None:
     for file in (ROOT / "twotower").rglob("__init__.py"):
         body = ast.parse(file.read_text(encoding="utf-8")).body
         assert all(isinstance(node, ast.Expr | ast.Import | ast.ImportFrom | ast.Assign) for node in body), file
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("twotower.serving.retriever", {"torch", "pytorch_lightning", "hydra", "mlflow", "polars"}),
+        ("train", {"polars", "faiss", "mlflow", "pyarrow"}),
+    ],
+)
+def test_importing_costs_no_more_than_it_needs(module: str, absent: set[str]) -> None:
+    code = f"import sys, {module}; print(*{absent!r} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -25,11 +25,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from twotower.batch import build_history
-from twotower.data.loader import SessionLoader
 from twotower.errors import UserError
 from twotower.files import read_json, write_json
 from twotower.model.two_tower import TwoTower
-from twotower.module import TwoTowerModule
 from twotower.schema import CATALOGUE_FILE, PAD, Prepared
 
 CONFIG_FILE = "config.yaml"
@@ -57,20 +55,6 @@ def build_model(config: DictConfig, num_items: int) -> TwoTower:
     """The towers that a resolved configuration describes, with fresh weights."""
     item_tower = instantiate(config.model.item_tower, num_items=num_items)
     return TwoTower(item_tower, instantiate(config.model.user_tower))
-
-
-def build_module(config: DictConfig, prepared: Prepared, loader: SessionLoader) -> TwoTowerModule:
-    """The towers with all that trains them, for the events that `loader` delivers."""
-    return TwoTowerModule(
-        model=build_model(config, prepared.num_items),
-        negatives=instantiate(config.model.negatives, target_counts=torch.from_numpy(loader.target_counts())),
-        loss=instantiate(config.model.loss),
-        temperature=config.model.temperature,
-        optimizer=instantiate(config.optimizer),
-        total_steps=len(loader) * config.trainer.max_epochs,
-        ks=list(config.evaluation.ks),
-        event_types=prepared.event_types,
-    )
 
 
 def begin_run(path: Path, config: DictConfig, prepared: Prepared) -> None:
