@@ -9,7 +9,7 @@ help:
 	@echo "make demo     install, train on the embedded marketplace, export, answer a query"
 	@echo "make test     install, run all tests"
 	@echo "make lint     ruff and mypy"
-	@echo "make clean    delete .venv and everything that runs have left here"
+	@echo "make clean    delete .venv and the prepared data; runs stay"
 
 install: $(VENV)/installed
 
@@ -36,5 +36,5 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-clean:
-	rm -rf $(VENV) prepared runs multirun bundles mlruns mlflow.db
+clean: # runs, bundles and MLflow stay
+	rm -rf $(VENV) prepared

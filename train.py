@@ -23,7 +23,7 @@ from twotower.evaluation.baselines import evaluate_baselines, fit_baselines
 from twotower.evaluation.report import print_report
 from twotower.files import read_json, write_json
 from twotower.module import TwoTowerModule
-from twotower.schema import CEILING_FILE, Prepared, open_prepared
+from twotower.schema import CEILING_FILE, Prepared
 
 log = logging.getLogger("train")
 warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")  # of Lightning's own code
@@ -39,7 +39,7 @@ def train(config: DictConfig) -> None:
         checkpoint = run.last_checkpoint(Path(config.resume))
         config = run.load_config(Path(config.resume))
     pl.seed_everything(config.seed, verbose=False)
-    prepared = open_prepared(instantiate(config.data))
+    prepared: Prepared = instantiate(config.data)
     path = Path(config.run_dir)
     run.begin_run(path, config, prepared)
     logger = instantiate(config.logger) if config.logger else None

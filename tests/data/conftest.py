@@ -26,7 +26,7 @@ def prepare(tmp_path: Path) -> Prepare:
             session_gap_minutes=settings.get("session_gap_minutes", 30),
             split=split or partial(splits.temporal, test_fraction=0.25, validation_fraction=0.25),
             prepared_root=str(tmp_path / "prepared"),
-        )
+        ).path
 
     return run
 

@@ -18,7 +18,7 @@ TEMPORAL = partial(splits.temporal, test_fraction=0.1, validation_fraction=0.1)
 
 def market(root: Path, split: Any = TEMPORAL, **settings: Any) -> Path:
     sizes = {"items": 400, "users": 150, "sessions": 500, "days": 30, "seed": 2, **settings}
-    return prepare_marketplace(**sizes, split=split, prepared_root=str(root))
+    return prepare_marketplace(**sizes, split=split, prepared_root=str(root)).path
 
 
 @pytest.fixture(scope="module")

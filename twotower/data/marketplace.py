@@ -15,7 +15,7 @@ from twotower.data.prepare import prepare_events
 from twotower.data.splits import Split
 from twotower.data.synthetic import Marketplace, generate
 from twotower.files import atomic_directory, sha256, write_json
-from twotower.schema import CATALOGUE_FILE, CEILING_FILE, ITEM_ID, SESSION_ID, TIMESTAMP, open_prepared
+from twotower.schema import CATALOGUE_FILE, CEILING_FILE, ITEM_ID, SESSION_ID, TIMESTAMP, Prepared
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +28,11 @@ def prepare_marketplace(
     seed: int,
     split: Callable[..., Split],
     prepared_root: str,
-) -> Path:
+) -> Prepared:
     """Generate a marketplace (or find it generated), prepare its events and state the ceiling.
 
     Returns:
-        The prepared directory, with the oracle's metrics on the test's queries in CEILING_FILE.
+        The opened prepared directory, with the oracle's metrics on the test's queries in CEILING_FILE.
     """
     market = Marketplace(items=items, users=users, sessions=sessions, days=days, seed=seed)
     # A changed generator gives other files, so its code is part of the folder's name.
@@ -42,7 +42,7 @@ def prepare_marketplace(
         log.info("generating a marketplace of %d items and %d sessions: %s", items, sessions, raw)
         with atomic_directory(raw) as temporary:
             generate(temporary, market)
-    directory = prepare_events(
+    prepared = prepare_events(
         path=str(raw / "events"),
         columns={},
         timestamp_unit="ms",
@@ -50,25 +50,25 @@ def prepare_marketplace(
         split=split,
         prepared_root=prepared_root,
     )
-    if not (directory / CEILING_FILE).exists():
-        write_json(directory / CEILING_FILE, _ceiling(directory, raw))
-    return directory
+    if not (prepared.path / CEILING_FILE).exists():
+        write_json(prepared.path / CEILING_FILE, _ceiling(prepared, raw))
+    return prepared
 
 
-def _ceiling(directory: Path, raw: Path) -> dict[str, float]:
+def _ceiling(prepared: Prepared, raw: Path) -> dict[str, float]:
     """The oracle's recall@20 on the test's queries; ties count as the mean over the places they share.
 
     Empty where the oracle has not ranked all of them: for splits other than the temporal one, or a test part
     of more than about the last third of the days.
     """
-    split = open_prepared(directory).manifest["split"]
+    split = prepared.manifest["split"]
     if split["kind"] != "temporal":
         return {}
     time, start = pl.col(TIMESTAMP), split["test_start"]
     queries = (
         pl.scan_parquet(raw / "events" / "*.parquet")
         .filter(time.max().over(SESSION_ID) >= start)
-        .join(pl.scan_parquet(directory / CATALOGUE_FILE), on=ITEM_ID, how="semi")
+        .join(pl.scan_parquet(prepared.path / CATALOGUE_FILE), on=ITEM_ID, how="semi")
         .filter(time > time.min().over(SESSION_ID))  # each but a session's first event, of those prepared
         .join(pl.scan_parquet(raw / "oracle.parquet"), on=[SESSION_ID, TIMESTAMP], how="left")
         .select("better", "tied")

@@ -28,6 +28,7 @@ from twotower.schema import (
     TIMESTAMP,
     USER_ID,
     Array,
+    Prepared,
     open_prepared,
     write_prepared,
 )
@@ -45,7 +46,7 @@ def prepare_events(
     session_gap_minutes: float | None,
     split: Callable[..., Split],
     prepared_root: str,
-) -> Path:
+) -> Prepared:
     """Prepare the event files behind `path`, or find them prepared already.
 
     Args:
@@ -57,7 +58,7 @@ def prepare_events(
         prepared_root: the folder that holds prepared directories.
 
     Returns:
-        The prepared directory, whose manifest accounts for every row.
+        The opened prepared directory, whose manifest accounts for every row.
 
     Raises:
         UserError: the input can't be read, or nothing usable is left of it.
@@ -85,8 +86,9 @@ def prepare_events(
         except UserError:
             if not directory.exists():  # else another process has prepared the same meanwhile
                 raise
-    log.info("%s", describe(open_prepared(directory).manifest))
-    return directory
+    prepared = open_prepared(directory)
+    log.info("%s", describe(prepared.manifest))
+    return prepared
 
 
 def _prepare(
