@@ -124,8 +124,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A Lightning checkpoint's contents: tensors and plain values, no code."""
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is damaged or not a checkpoint: {str(error).splitlines()[0]}") from None
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is missing, damaged or not a checkpoint: {reason}") from None
     return content
 
 
