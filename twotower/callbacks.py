@@ -75,15 +75,16 @@ class Progress(Callback):
         self._mark = now
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the validation out of the time, keep its metrics, and say where training stands."""
+        """Leave the validation out of the time."""
         self._mark = time.perf_counter()
-        if trainer.state.fn != "fit":
-            return
-        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the validation's metrics, and say where training stands."""
+        values = {key: float(v) for key, v in trainer.callback_metrics.items() if key.startswith("val/")}
         self.validated[trainer.current_epoch] = values
-        shown = "  ".join(f"{name} {values[name]:.4f}" for name in SHOWN if name in values)
-        speed = self.summary()["train/positions_per_second"]
-        log.info("epoch %d  %s  %s positions/s", trainer.current_epoch, shown, f"{speed:,.0f}")
+        shown = [f"{name} {values[name]:.4f}" for name in SHOWN if name in values]
+        speed = f"{self.summary()['train/positions_per_second']:,.0f} positions/s"
+        log.info("epoch %d  %s", trainer.current_epoch, "  ".join([*shown, speed]))
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run goes on counting from."""
