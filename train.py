@@ -14,6 +14,7 @@ import torch
 from hydra.utils import instantiate
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 from omegaconf import DictConfig, OmegaConf
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from twotower import cli, run
 from twotower.callbacks import Progress
@@ -88,7 +89,7 @@ def fit(
     chosen = config.callbacks
     if refit_epochs:  # nothing is picked here: no validation, no best checkpoint
         chosen = {"progress_bar": chosen.progress_bar}
-    interactive = sys.stderr.isatty()  # a bar's redrawn lines would fill a log file
+    interactive = sys.stdout.isatty()  # Lightning draws there; redrawn lines would fill a log file
     callbacks = [instantiate(c) for name, c in chosen.items() if interactive or name != "progress_bar"]
     trainer = instantiate(
         config.trainer,
@@ -100,7 +101,8 @@ def fit(
         default_root_dir=config.run_dir,
     )
     try:
-        trainer.fit(module, loader, validation, ckpt_path=checkpoint, weights_only=True)
+        with logging_redirect_tqdm():  # log lines go above the bar, not into it
+            trainer.fit(module, loader, validation, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning's way out of Ctrl-C, after the last checkpoint was written
         print(f"interrupted; next: python train.py resume={config.run_dir}\nrun: {config.run_dir}")
         raise KeyboardInterrupt from None
