@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,20 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
     Status 0: done; 2: the user can mend it, one message was printed; 130: interrupted.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here whole, instead of being printed by Hydra
+
+    def explained(config: DictConfig) -> None:
+        with _explaining(config_name):  # here, too: on its way out Hydra would add lines of its own
+            task(config)
+
+    with _explaining(config_name):
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(explained)()
+
+
+@contextmanager
+def _explaining(config_name: str) -> Iterator[None]:
+    """Turn what a user can mend into one message and status 2."""
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
+        yield
     except KeyboardInterrupt:
         sys.exit(130)
     except (UserError, HydraException, OmegaConfBaseException) as error:
