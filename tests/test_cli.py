@@ -28,7 +28,7 @@ def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
         (["optimizer.lerning_rate=1"], "did you mean 'optimizer.learning_rate'?"),
         (["data=events"], "data.path"),
         (["data=events", "data.path=nowhere.parquet"], "no such file"),
-        (["data.sessions=300", "data.items=50", "model.dim=banana"], "banana"),
+        (["data.sessions=300", "data.items=50", "model.dim=banana"], "model.item_tower can't be built"),
         (["resume=nowhere"], "nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -53,8 +53,10 @@ def explain(error: Exception, config_name: str, overrides: list[str]) -> str | N
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, InstantiationException):
-        cause = error.__cause__
-        return str(cause) if isinstance(cause, UserError | ValueError | TypeError) else None
+        cause, key = error.__cause__, re.search(r"full_key: (\S+)", str(error))
+        if isinstance(cause, UserError) or key is None:
+            return str(cause)
+        return f"{key[1]} can't be built: {cause}" if isinstance(cause, ValueError | TypeError) else None
     if isinstance(error, MissingConfigException):
         return _explain_choice(str(error))
     if isinstance(error, MissingMandatoryValue):
