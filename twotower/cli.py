@@ -53,10 +53,10 @@ def explain(error: Exception, config_name: str, overrides: list[str]) -> str | N
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, InstantiationException):
-        cause, key = error.__cause__, re.search(r"full_key: (\S+)", str(error))
-        if isinstance(cause, UserError) or key is None:
+        cause, place = error.__cause__, re.search(r"full_key: (\S+)", str(error))
+        if isinstance(cause, UserError):
             return str(cause)
-        return f"{key[1]} can't be built: {cause}" if isinstance(cause, ValueError | TypeError) else None
+        return f"{place[1]} can't be built: {cause}" if place and isinstance(cause, ValueError | TypeError) else None
     if isinstance(error, MissingConfigException):
         return _explain_choice(str(error))
     if isinstance(error, MissingMandatoryValue):
