@@ -39,6 +39,8 @@ def train(config: DictConfig) -> None:
     if config.resume:  # the run goes on in its own folder, with the configuration it began with
         checkpoint = run.last_checkpoint(Path(config.resume))
         config = run.load_config(Path(config.resume))
+    if 20 not in config.evaluation.ks:
+        raise UserError(f"evaluation.ks={config.evaluation.ks} lacks 20: ndcg@20 picks the epoch; add it")
     pl.seed_everything(config.seed, verbose=False)
     prepared: Prepared = instantiate(config.data)
     path = Path(config.run_dir)

@@ -30,6 +30,7 @@ def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
         (["data=events", "data.path=nowhere.parquet"], "no such file"),
         (["data.sessions=300", "data.items=50", "model.dim=banana"], "model.item_tower can't be built"),
         (["resume=nowhere"], "nowhere"),
+        (["evaluation.ks=[5]"], "lacks 20"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

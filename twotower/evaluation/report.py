@@ -39,7 +39,9 @@ def print_report(metrics: Mapping[str, float], title: str) -> None:
     console = Console()
     console.print(results_table(metrics, title))
     for name in losses_to_baselines(metrics):
-        console.print(f"the model does not beat {name}: it has no business being deployed", style="bold red")
+        console.print(
+            f"the model does not beat {name} in recall@20: it has no business being deployed", style="bold red"
+        )
 
 
 def _names(metrics: Mapping[str, float], kind: str) -> list[str]:
