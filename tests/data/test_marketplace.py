@@ -17,7 +17,7 @@ TEMPORAL = partial(splits.temporal, test_fraction=0.1, validation_fraction=0.1)
 
 
 def market(root: Path, split: Any = TEMPORAL, **settings: Any) -> Path:
-    sizes = {"items": 400, "users": 150, "sessions": 500, "days": 30, "seed": 2, **settings}
+    sizes = {"items": 400, "users": 150, "sessions": 500, "days": 30, "seed": 2, "oracle": True, **settings}
     return prepare_marketplace(**sizes, split=split, prepared_root=str(root)).path
 
 
@@ -79,3 +79,7 @@ def test_other_settings_and_another_generator_give_another_log(tmp_path: Path, m
     changed.write_bytes(Path(marketplace.synthetic.__file__).read_bytes() + b"# changed\n")
     monkeypatch.setattr(marketplace.synthetic, "__file__", str(changed))
     assert count() == 3
+
+
+def test_without_the_oracle_there_is_no_ceiling(tmp_path: Path) -> None:
+    assert not (market(tmp_path, oracle=False) / CEILING_FILE).exists()

@@ -26,6 +26,7 @@ def prepare_marketplace(
     sessions: int,
     days: int,
     seed: int,
+    oracle: bool,
     split: Callable[..., Split],
     prepared_root: str,
 ) -> Prepared:
@@ -36,12 +37,12 @@ def prepare_marketplace(
     """
     market = Marketplace(items=items, users=users, sessions=sessions, days=days, seed=seed)
     # A changed generator gives other files, so its code is part of the folder's name.
-    settings = json.dumps([dataclasses.asdict(market), sha256(Path(synthetic.__file__))], sort_keys=True)
+    settings = json.dumps([dataclasses.asdict(market), oracle, sha256(Path(synthetic.__file__))], sort_keys=True)
     raw = Path(prepared_root) / f"marketplace-{hashlib.sha256(settings.encode()).hexdigest()[:12]}-raw"
     if not raw.exists():
         log.info("generating a marketplace of %d items and %d sessions: %s", items, sessions, raw)
         with atomic_directory(raw) as temporary:
-            generate(temporary, market)
+            generate(temporary, market, oracle=oracle)
     prepared = prepare_events(
         path=str(raw / "events"),
         columns={},
@@ -50,7 +51,7 @@ def prepare_marketplace(
         split=split,
         prepared_root=prepared_root,
     )
-    if not (prepared.path / CEILING_FILE).exists():
+    if oracle and not (prepared.path / CEILING_FILE).exists():
         write_json(prepared.path / CEILING_FILE, _ceiling(prepared, raw))
     return prepared
 
