@@ -44,7 +44,10 @@ def train(config: DictConfig) -> None:
     pl.seed_everything(config.seed, verbose=False)
     prepared: Prepared = instantiate(config.data)
     path = Path(config.run_dir)
-    run.begin_run(path, config, prepared)
+    if checkpoint:
+        run.require_same_data(path, prepared)
+    else:
+        run.begin_run(path, config, prepared)
     logger = instantiate(config.logger) if config.logger else None
     if logger:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))

@@ -17,6 +17,11 @@ from twotower.schema import Prepared
 CONF = Path(__file__).parent.parent / "conf"
 
 
+def test_a_run_does_not_go_on_with_other_data(begun: Path, make_prepared: Callable[..., Prepared]) -> None:
+    with pytest.raises(UserError, match="began with data of fingerprint"):
+        run.require_same_data(begun, make_prepared([[1, 2, 3], [3, 2, 1]], train=[3, 1], validation=[0, 1]))
+
+
 @pytest.fixture
 def begun(tmp_path: Path, make_prepared: Callable[..., Prepared]) -> Path:
     """A run directory of a small transformer, with a checkpoint of its fresh weights."""

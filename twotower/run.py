@@ -12,7 +12,6 @@ train.log
 
 import pickle
 import platform
-import shutil
 import subprocess
 from dataclasses import dataclass
 from importlib import metadata
@@ -26,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from twotower.batch import build_history
 from twotower.errors import UserError
-from twotower.files import read_json, write_json
+from twotower.files import read_json, write_bytes, write_json
 from twotower.model.two_tower import TwoTower
 from twotower.schema import CATALOGUE_FILE, PAD, Prepared
 
@@ -60,11 +59,21 @@ def build_model(config: DictConfig, num_items: int) -> TwoTower:
 def begin_run(path: Path, config: DictConfig, prepared: Prepared) -> None:
     """Write all that is known before training, so that an interrupted run can be exported too."""
     (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-    (path / CONFIG_FILE).write_text(OmegaConf.to_yaml(config, resolve=True), encoding="utf-8")
+    write_bytes(path / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True).encode())
     write_json(path / DATA_FILE, {"path": str(prepared.path), **prepared.manifest})
-    shutil.copyfile(prepared.path / CATALOGUE_FILE, path / CATALOGUE_FILE)
+    write_bytes(path / CATALOGUE_FILE, (prepared.path / CATALOGUE_FILE).read_bytes())
     write_json(path / HISTORIES_FILE, sample_histories(prepared, config.model.max_length))
     write_json(path / ENVIRONMENT_FILE, environment())
+
+
+def require_same_data(path: Path, prepared: Prepared) -> None:
+    """Raise UserError where a run would go on with other data than it began with: its item indices would lie."""
+    began = read_json(path / DATA_FILE, "a run directory")["fingerprint"]
+    if began != prepared.manifest["fingerprint"]:
+        raise UserError(
+            f"{path} began with data of fingerprint {began}, and now it is {prepared.manifest['fingerprint']}; "
+            "bring the old data back, or begin a new run"
+        )
 
 
 def load_run(path: str | Path) -> Run:

@@ -162,3 +162,10 @@ def test_the_evaluation_equals_ranking_query_by_query(prepared, part: str) -> No
         expected |= {f"{name}/{key}": value for key, value in metrics.compute().items()}
     assert results == pytest.approx(expected, abs=1e-9)
     assert f"item_knn/{prepared.event_types[1]}/recall_at_3" in results
+
+
+def test_item_knn_counts_its_window_in_the_sessions_order() -> None:
+    events = np.array([9, 1, 5])  # by id, 1 and 9 are two apart; in the session they are neighbours
+    knn = ItemKNN(events, np.zeros(3, dtype=np.int64), num_items=9, window=1)
+    (scores,) = knn(torch.tensor([[9]]))
+    assert scores[1 - 1] > 0 and scores[9 - 1] > 0 and scores[5 - 1] == 0

@@ -130,9 +130,9 @@ class SessionLoader:
         order, batches = self._sorted, np.arange(len(self))
         if self.next_batch >= len(batches):  # the last iteration ran to the end of its epoch
             self.epoch, self.next_batch = self.epoch + 1, 0
-        if self.seed is None:  # queries are never resumed half-way
-            self.next_batch = 0
-        if self.seed is not None:
+        if self.seed is None:
+            self.next_batch = 0  # queries are never resumed half-way
+        else:
             random = np.random.default_rng([self.seed, self.epoch])
             shuffled = random.permutation(len(order))
             order = shuffled[np.argsort(self.windows.length[shuffled], kind="stable")]

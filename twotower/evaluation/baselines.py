@@ -61,15 +61,16 @@ class ItemKNN:
         session: [E] ascending.
         num_items: V.
         neighbours: how many of each item's best neighbours are kept.
-        window: pairs of a session's distinct items further apart than this are not counted.
+        window: pairs more than so many distinct items apart in their session are not counted.
     """
 
     def __init__(
         self, item_index: Array, session: Array, num_items: int, neighbours: int = 100, window: int = 50
     ) -> None:
         width = num_items + 1
-        key = np.unique(session * np.int64(width) + item_index)  # one a session and item
-        session, item = key // width, key % width
+        _, first = np.unique(session * np.int64(width) + item_index, return_index=True)
+        first.sort()  # each session's distinct items, in the order of their first event
+        session, item = session[first], item_index[first].astype(np.int64)
         count = np.bincount(item, minlength=width)
         pairs = np.empty(0, dtype=np.int64)
         times = np.empty(0, dtype=np.int64)
@@ -77,7 +78,9 @@ class ItemKNN:
             same = np.flatnonzero(session[distance:] == session[:-distance])
             if len(same) == 0:
                 break
-            found, number = np.unique(item[same] * np.int64(width) + item[same + distance], return_counts=True)
+            one, other = item[same], item[same + distance]
+            key = np.minimum(one, other) * width + np.maximum(one, other)
+            found, number = np.unique(key, return_counts=True)
             pairs, inverse = np.unique(np.concatenate([pairs, found]), return_inverse=True)
             times = np.bincount(inverse, weights=np.concatenate([times, number]))
         own = np.flatnonzero(count)

@@ -1,5 +1,6 @@
 """Where negatives come from, and with which probability. Shapes: P targets of a step, N negatives, V items."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -65,10 +66,6 @@ class MixtureNegatives(nn.Module):
             return negatives
         ids = torch.randint(1, self.num_items + 1, (self.uniform,), device=target.device)
         ids = torch.unique(torch.cat([ids, target]) if self.in_batch else ids)
-        missed = torch.full_like(ids, self.uniform, dtype=torch.double) * self._log_miss_uniform()
-        if self.in_batch:
-            missed = missed + max(0, len(target) - 1) * self.log_miss[ids]
+        others = max(0, len(target) - 1) if self.in_batch else 0
+        missed = self.uniform * math.log1p(-1 / self.num_items) + others * self.log_miss[ids]
         return Negatives(ids, torch.log(-torch.expm1(missed)).float())
-
-    def _log_miss_uniform(self) -> float:
-        return float(torch.log1p(torch.tensor(-1 / self.num_items, dtype=torch.double)))
