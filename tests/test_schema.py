@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from twotower.errors import UserError
-from twotower.schema import Prepared, open_prepared
+from twotower.schema import Prepared, open_prepared, read_item_features
 
 FILES = [
     "catalogue.parquet",
     "event_type.npy",
+    "features.json",
+    "input_hour.npy",
+    "item_features.npz",
     "item_index.npy",
     "manifest.json",
     "offsets.npy",
@@ -30,6 +33,8 @@ def prepared(make_prepared: Callable[..., Prepared]) -> Prepared:
         validation=[1, 0, 2],
         types=[[0, 1, 0], [1, 1], [0, 0, 1, 1]],
         event_types=("buy", "view"),
+        inputs={"hour": [[1, 2, 0], [0, 24], [3, 3, 3, 3]]},
+        item_features={"genre.codes": np.array([1, 0, 2, 1]), "genre.offsets": np.array([0, 1, 2, 4])},
     )
 
 
@@ -42,10 +47,26 @@ def test_what_was_written_is_opened(prepared: Prepared) -> None:
     assert prepared.validation_end.tolist() == [3, 5, 8]
     assert prepared.fit_end(False).tolist() == [2, 5, 6]
     assert prepared.fit_end(True).tolist() == [3, 5, 8]
+    assert {name: codes.tolist() for name, codes in prepared.inputs.items()} == {"hour": [1, 2, 0, 0, 24, 3, 3, 3, 3]}
+    assert {n: a.tolist() for n, a in read_item_features(prepared.path).items()} == {
+        "genre.codes": [1, 0, 2, 1],
+        "genre.offsets": [0, 1, 2, 4],
+    }
     assert prepared.num_items == 3
     assert prepared.event_types == ["buy", "view"]
     dtypes = {name: str(getattr(prepared, name).dtype) for name in ("item_index", "event_type", "timestamp")}
     assert dtypes == {"item_index": "int32", "event_type": "uint8", "timestamp": "int64"}
+
+
+def test_item_features_that_can_not_be_read_are_named(prepared: Prepared) -> None:
+    file = prepared.path / "item_features.npz"
+    for damaged in (b"", file.read_bytes()[:40]):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"item_features\.npz is missing or damaged"):
+            read_item_features(prepared.path)
+    file.unlink()
+    with pytest.raises(UserError, match=r"item_features\.npz is missing or damaged"):
+        read_item_features(prepared.path)
 
 
 def test_arrays_can_not_be_changed(prepared: Prepared) -> None:
@@ -85,11 +106,11 @@ def test_a_truncated_file_is_named(prepared: Prepared, name: str) -> None:
             open_prepared(prepared.path)
 
 
-@pytest.mark.parametrize("version", [0, 2, None, "1"])
+@pytest.mark.parametrize("version", [0, 1, 3, None, "2"])
 def test_another_format_version_is_refused(prepared: Prepared, version: object) -> None:
     file = prepared.path / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "format_version": version}))
-    with pytest.raises(UserError, match=rf"manifest.json has format version {version}, expected 1; delete"):
+    with pytest.raises(UserError, match=rf"manifest.json has format version {version}, expected 2; delete"):
         open_prepared(prepared.path)
 
 

@@ -1,5 +1,7 @@
 """Files and folders that appear whole or not at all."""
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -17,6 +19,8 @@ from twotower.errors import UserError
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that takes its name when the block ends without an error.
 
+    What a killed process left of an earlier attempt is removed first.
+
     Raises UserError where `path` exists already: finished work is never replaced.
     """
     refusal = f"{path} exists already; name another folder or delete this one"
@@ -24,7 +28,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         raise UserError(refusal)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        _remove_abandoned(path)
+        temporary, lock = _locked_folder(path)
     except OSError as error:
         raise UserError(f"{path.parent} can't hold folders: {error.strerror}; name another place") from None
     try:
@@ -39,6 +44,34 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    finally:
+        os.close(lock)
+
+
+def _locked_folder(path: Path) -> tuple[Path, int]:
+    """A new temporary folder and the lock on it, which ends with this process."""
+    while True:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        lock = os.open(temporary, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if temporary.exists():  # else another process took it for abandoned before it was locked
+            return temporary, lock
+        os.close(lock)
+
+
+def _remove_abandoned(path: Path) -> None:
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        try:
+            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:  # a file, or gone meanwhile
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+        except OSError:  # somebody is at work there
+            continue
+        finally:
+            os.close(lock)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -5,6 +5,7 @@ Shapes: E events, S sessions, V items. Events lie session after session, oldest 
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,17 @@ ITEM_ID = "item_id"
 TIMESTAMP = "timestamp"
 EVENT_TYPE = "event_type"
 SPLIT = "split"
+CONSENT = "consent"
 
 CATALOGUE_FILE = "catalogue.parquet"  # item_id, train_count; row r is item_index r + 1
+FEATURES_FILE = "features.json"  # how values become codes: encoders of item and event features, the clock's zone
+ITEM_FEATURES_FILE = "item_features.npz"  # name.codes [T] and name.offsets [V + 1] of bags, name.values [V, W] of numbers
 MANIFEST_FILE = "manifest.json"
+STATISTICS_FILE = "statistics.json"  # what preparation counted, for the audit and the data card
+AUDIT_FILE = "audit.json"
+CARD_FILE = "card.html"
 CEILING_FILE = "ceiling.json"  # beside it where the data's true distribution is known: metrics of its ranking
-FORMAT_VERSION = 1  # another number whenever the same events would be prepared in another way
+FORMAT_VERSION = 2  # another number whenever the same events would be prepared in another way
 
 Array = npt.NDArray[Any]
 
@@ -43,9 +50,17 @@ ARRAYS: dict[str, str] = {
 }
 
 
+def input_file(name: str) -> str:
+    """The file of an event input: [E] unsigned codes, 0 where it is unknown."""
+    return f"input_{name}.npy"
+
+
 @dataclass(frozen=True)
 class Prepared:
-    """An opened prepared directory; its arrays are memory-mapped and read-only."""
+    """An opened prepared directory; its arrays are memory-mapped and read-only.
+
+    `inputs` holds for each event input (see twotower.inputs) its codes [E].
+    """
 
     path: Path
     manifest: dict[str, Any]
@@ -55,6 +70,7 @@ class Prepared:
     offsets: Array
     train_end: Array
     validation_end: Array
+    inputs: dict[str, Array]
 
     @property
     def num_items(self) -> int:
@@ -71,14 +87,14 @@ class Prepared:
         return self.validation_end if validation_too else self.train_end
 
 
-def write_prepared(directory: Path, arrays: Mapping[str, Array], manifest: dict[str, Any]) -> None:
-    """Write arrays and manifest into `directory`, which holds the catalogue file already.
+def write_prepared(directory: Path, manifest: dict[str, Any]) -> None:
+    """Seal `directory`, which holds all other files already, with its manifest.
 
-    The caller makes the directory appear whole (see files.atomic_directory).
+    `manifest` names the event inputs. The fingerprint is that of what a model learns from; the caller makes the
+    directory appear whole (see files.atomic_directory).
     """
-    for name, dtype in ARRAYS.items():
-        np.save(directory / f"{name}.npy", arrays[name].astype(dtype, copy=False), allow_pickle=False)
-    names = [*(f"{name}.npy" for name in ARRAYS), CATALOGUE_FILE]
+    arrays = [f"{name}.npy" for name in ARRAYS] + [input_file(name) for name in manifest["inputs"]]
+    names = [*arrays, CATALOGUE_FILE, FEATURES_FILE, ITEM_FEATURES_FILE]
     files = {name: sha256(directory / name) for name in names}
     fingerprint = _fingerprint(files)
     content = {"format_version": FORMAT_VERSION, "fingerprint": fingerprint, "files": files, **manifest}
@@ -104,7 +120,20 @@ def open_prepared(path: str | Path) -> Prepared:
         if sha256(path / name) != expected:
             raise UserError(f"{path / name} is damaged (its SHA-256 is not the manifest's); {remedy}")
     arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
-    return Prepared(path=path, manifest=manifest, **arrays)
+    inputs = {
+        name: np.load(path / input_file(name), mmap_mode="r", allow_pickle=False) for name in manifest["inputs"]
+    }
+    return Prepared(path=path, manifest=manifest, inputs=inputs, **arrays)
+
+
+def read_item_features(directory: Path) -> dict[str, Array]:
+    """The arrays of ITEM_FEATURES_FILE in a prepared or a run directory, by their names there."""
+    file = directory / ITEM_FEATURES_FILE
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is missing or damaged ({error}); prepare the events again") from None
 
 
 def _seal(content: Mapping[str, Any]) -> str:

@@ -8,10 +8,21 @@ from typing import Any
 
 import pytest
 
+from twotower.data import prepare as prepare_module
 from twotower.data import splits
 from twotower.data.prepare import prepare_events
+from twotower.data.readers import events
+from twotower.data.source import Source
+from twotower.schema import Prepared
 
 Prepare = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def plain_card(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes a second; only tests marked `card` look at what was drawn."""
+    if "card" not in request.keywords:
+        monkeypatch.setattr(prepare_module, "data_card", lambda *_: "<html></html>")
 
 
 @pytest.fixture
@@ -19,13 +30,27 @@ def prepare(tmp_path: Path) -> Prepare:
     """Prepare the events at a path into tmp_path/prepared, with a temporal split unless another is given."""
 
     def run(path: object, split: Callable[..., Any] | None = None, **settings: Any) -> Path:
-        return prepare_events(
+        def prepare(source: Source) -> Prepared:
+            return prepare_events(
+                source,
+                session_gap_minutes=settings.get("session_gap_minutes", 30),
+                time_zone=settings.get("time_zone", "UTC"),
+                bounce=settings.get("bounce"),
+                features=settings.get("features", {}),
+                min_users_per_item=settings.get("min_users_per_item", 1),
+                erase=settings.get("erase"),
+                memory_gib=settings.get("memory_gib", 2),
+                split=split or partial(splits.temporal, test_fraction=0.25, validation_fraction=0.25),
+                prepared_root=str(tmp_path / "prepared"),
+            )
+
+        return events.read(
             path=str(path),
             columns=settings.get("columns", {}),
             timestamp_unit=settings.get("timestamp_unit", "auto"),
-            session_gap_minutes=settings.get("session_gap_minutes", 30),
-            split=split or partial(splits.temporal, test_fraction=0.25, validation_fraction=0.25),
-            prepared_root=str(tmp_path / "prepared"),
+            items=settings.get("items"),
+            users=settings.get("users"),
+            prepare=prepare,
         ).path
 
     return run

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from twotower.batch import SessionBatch
-from twotower.data.loader import SessionLoader, query_loader, training_loader
+from twotower.data import loader as loader_module
+from twotower.data.loader import SessionLoader, query_loader, training_loader, type_weights
+from twotower.errors import UserError
 from twotower.schema import PAD
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
@@ -130,6 +132,18 @@ def test_batches_hold_about_as_many_events_as_asked_with_little_padding(make_pre
     assert sum(events) / cells > 0.93
 
 
+@pytest.mark.parametrize(("max_length", "size"), [(20, 512), (50, 2048)])
+def test_real_lengths_leave_less_than_a_twentieth_to_padding(make_prepared, max_length: int, size: int) -> None:
+    """Visits' lengths are about geometric; so are these, of 5 events on average."""
+    lengths = 1 + np.random.default_rng(0).geometric(0.25, size=20_000)
+    sessions = np.split(np.ones(lengths.sum(), dtype=int), np.cumsum(lengths)[:-1])
+    loader = training_loader(make_prepared([s.tolist() for s in sessions]), max_length, size, seed=0)
+    batches = list(loader)
+    events = sum(int((b.item_index != PAD).sum()) for b in batches)
+    assert events / sum(b.item_index.numel() for b in batches) > 0.95
+    assert events / len(batches) == pytest.approx(size, rel=0.02)
+
+
 def test_each_epoch_has_all_windows_once_in_another_order(make_prepared) -> None:
     prepared = make_prepared(distinct_sessions(random_lengths(5, 200, 30)))
     loader = training_loader(prepared, 10, 100, seed=7)
@@ -183,6 +197,7 @@ def test_ranks_share_each_batch_out(make_prepared, monkeypatch, part: str, size:
     for batch, *parts in zip(alone, *shares, strict=True):
         assert Counter(rows_of(batch)) == Counter(row for part in parts for row in rows_of(part))
         assert all(len(part.item_index) for part in parts), "no rank is left without a row to compute on"
+        assert batch.target_weight.sum() == sum(part.target_weight.sum() for part in parts)
 
 
 @pytest.mark.parametrize("taken", [0, 1, 4])
@@ -259,4 +274,130 @@ def test_one_window_is_one_batch(make_prepared) -> None:
     (batch,) = list(loader)
     assert len(loader) == 1
     assert batch.item_index.tolist() == [[4, 5]]
+    assert batch.inputs.shape == (1, 2, 0)
     assert batch.target.tolist() == [[5, 6]]
+    assert batch.target_weight.tolist() == [[1.0, 1.0]]
+
+
+def test_columns_have_the_types_that_torch_needs(make_prepared) -> None:
+    prepared = make_prepared([[4, 5, 6]], inputs={"hour": [[1, 2, 3]]})
+    (batch,) = list(training_loader(prepared, 5, 100, seed=0, inputs=["hour"]))
+    kinds = {name: column.dtype for name, column in batch._asdict().items()}
+    assert kinds.pop("target_weight") == torch.float32
+    assert set(kinds.values()) == {torch.int64}
+
+
+def test_batches_are_pinned_where_there_is_a_gpu(make_prepared, monkeypatch) -> None:
+    prepared = make_prepared([[4, 5, 6]], inputs={"hour": [[1, 2, 3]]})
+    pinned = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor)
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    loader = training_loader(prepared, 5, 100, seed=0, inputs=["hour"])
+    assert len(list(loader)) == 1
+    assert not pinned
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    (batch,) = list(loader)
+    assert [id(column) for column in batch] == [id(column) for column in pinned]
+
+
+Target = tuple[tuple[int, ...], tuple[tuple[int, ...], ...], int, int, float]  # items, codes, target, type, weight
+
+
+def targets_of(batches: list[SessionBatch]) -> list[Target]:
+    """Each target of all batches with what is seen before it."""
+    result = []
+    for batch in batches:
+        assert batch.item_index.shape == batch.target.shape == batch.target_type.shape == batch.target_weight.shape
+        assert ((batch.target != PAD) == (batch.target_weight != 0)).all()
+        for row, position in (batch.target_weight != 0).nonzero().tolist():
+            seen = slice(0, position + 1)
+            items, codes = batch.item_index[row, seen].tolist(), batch.inputs[row, seen].tolist()
+            own = (column[row, position].item() for column in batch[2:])
+            result.append((tuple(items), tuple(map(tuple, codes)), *own))
+    return result
+
+
+@pytest.mark.parametrize("max_length", [1, 3, 50])
+@pytest.mark.parametrize(
+    "weights",
+    [None, {"buy": 4.0, "remove": -1.5}, {"view": 0, "look": 0}, {"view": 0, "look": 0, "buy": 0.5, "remove": -2}],
+)
+def test_weights_and_inputs_equal_a_naive_loop(make_prepared, monkeypatch, max_length: int, weights) -> None:
+    monkeypatch.setattr(loader_module, "EVENTS_AT_ONCE", 100)  # so that counting takes several turns
+    random = np.random.default_rng(11)
+    names = ("view", "buy", "remove", "look")
+    lengths = [*random_lengths(11, 60, 20), 2, 1, max_length + 2]
+    sessions, types, hours, gaps = (
+        [random.integers(low, high, size=n).tolist() for n in lengths]
+        for low, high in ((1, 31), (0, 4), (0, 25), (0, 64))
+    )
+    types[-2:] = [[0], [3] * (max_length + 2)]
+    train = [int(random.integers(0, n + 1)) for n in lengths]
+    validation = [int(random.integers(0, n - t + 1)) for n, t in zip(lengths, train, strict=True)]
+    inputs = {"hour": hours, "other": types, "gap": gaps}
+    prepared = make_prepared(sessions, train, validation, 30, types, event_types=names, inputs=inputs)
+    of_type = [(weights or {}).get(name, 1) for name in names]
+
+    def expected(part: str, min_history: int) -> list[Target]:
+        result = []
+        for s, (session, t, v) in enumerate(zip(sessions, train, validation, strict=True)):
+            begin, end = {"training": (1, t), "validation": (t, t + v), "test": (t + v, len(session))}[part]
+            for p in range(max(begin, min_history), end):
+                weight = of_type[types[s][p]]
+                if weight == 0 or (part != "training" and weight < 0):
+                    continue
+                first = (p - 1) // max_length * max_length if part == "training" else max(0, p - max_length)
+                codes = tuple((gaps[s][q], hours[s][q]) for q in range(first, p))
+                result.append((tuple(session[first:p]), codes, session[p], types[s][p], weight))
+        return result
+
+    how = {"inputs": ["gap", "hour"], "target_weights": weights}
+    loaders = {
+        ("training", 1): training_loader(prepared, max_length, 40, seed=0, **how),
+        ("validation", 1): query_loader(prepared, "validation", max_length, 40, **how),
+        ("test", 3): query_loader(prepared, "test", max_length, 40, 3, **how),
+    }
+    for (part, min_history), loader in loaders.items():
+        batches = list(loader)
+        wanted = expected(part, min_history)
+        assert wanted
+        assert Counter(targets_of(batches)) == Counter(wanted)
+        assert loader.num_queries == len(wanted)
+        assert loader.target_counts().tolist() == np.bincount([w[2] for w in wanted], minlength=31).tolist()
+        assert all((batch.target_weight != 0).any(dim=1).all() for batch in batches), "no row without a target"
+
+
+def test_inputs_that_the_data_does_not_have_are_named(make_prepared) -> None:
+    prepared = make_prepared([[1, 2]], inputs={"hour": [[1, 2]]})
+    with pytest.raises(UserError, match=r"model\.inputs names 'hours'.*did you mean 'hour'"):
+        training_loader(prepared, 5, 10, seed=0, inputs=["hours"])
+    with pytest.raises(UserError, match="it has none"):
+        query_loader(make_prepared([[1, 2]]), "test", 5, 10, inputs=["hour"])
+
+
+def test_a_weight_belongs_to_its_type_and_others_weigh_one() -> None:
+    names = ["buy", "look", "view"]
+    assert type_weights(names, None).tolist() == [1.0, 1.0, 1.0]
+    assert type_weights(names, {}).tolist() == [1.0, 1.0, 1.0]
+    weights = type_weights(names, {"view": 0.5, "look": -2})
+    assert weights.tolist() == [1.0, -2.0, 0.5]
+    assert weights.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"veiw": 1}, "'veiw'; there are buy, look, view; did you mean 'view'"),
+        ({"view": "high"}, "target_weights.view=high; expected a number"),
+        ({"view": True}, "target_weights.view=True"),
+        ({"view": float("nan")}, "target_weights.view=nan"),
+        ({"buy": 0, "look": -1, "view": 0}, "positive weight"),
+    ],
+)
+def test_weights_that_mean_nothing_are_refused(weights, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        type_weights(["buy", "look", "view"], weights)

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,10 @@ def test_every_row_is_accounted_for(prepare: Prepare, tmp_path: Path) -> None:
     assert prepared.event_types == ["buy", "cart", "view"]
     assert arrays(prepared) == {
         "item_index": [1, 2, 1, 2, 2, 1],
-        "event_type": [2, 2, 1, 2, 2, 0],
-        "timestamp": [3, 3, 1, 2, 20, 22],
+        "event_type": [1, 2, 2, 2, 2, 0],
+        "timestamp": [1, 2, 3, 3, 20, 22],
         "offsets": [0, 2, 4, 6],
-        "train_end": [0, 4, 4],  # b ends first and trains, a validates, d and e test
+        "train_end": [2, 2, 4],  # b ends first and trains, a validates, d and e test
         "validation_end": [2, 4, 4],
     }
     manifest = prepared.manifest
@@ -198,19 +199,25 @@ def test_the_session_column_decides_and_visits_may_have_no_user(prepare: Prepare
     assert prepared.offsets.tolist() == [0, 3, 6, 9, 12, 15, 18]
 
 
-def test_file_order_breaks_ties_across_files(prepare: Prepare, tmp_path: Path) -> None:
-    for number in range(3):
-        items = [(number * 7 + i) % 20 for i in range(7)]
-        events = {
-            "user_id": [1] * 7,
-            "item_id": items,
-            "timestamp": [5] * 7,
-            "event_type": [f"type {number}"] * 7,
-        }
-        frame = pl.DataFrame(events)
-        frame.write_parquet(tmp_path / f"{number}.parquet")
-    prepared = open_prepared(prepare(tmp_path / "*.parquet", splits.leave_one_out, session_gap_minutes=None))
-    assert prepared.item_index.tolist() == [*range(1, 21), 1]
+def tied(path: Path, names: list[str]) -> Path:
+    """Three files of seven events of one user at one moment, and of one later event, under these names."""
+    path.mkdir()
+    for number, name in enumerate(names):
+        items = [*((number * 7 + i) % 20 for i in range(7)), 0]
+        frame = pl.DataFrame({"user_id": [1] * 8, "item_id": items, "timestamp": [5] * 7 + [6]})
+        frame.write_parquet(path / f"{name}.parquet")
+    return path
+
+
+def test_ties_keep_the_order_of_their_file_whatever_its_name(prepare: Prepare, tmp_path: Path) -> None:
+    found = []
+    for folder, names in {"a": ["0", "1", "2"], "b": ["2", "0", "1"], "c": ["x", "w", "v"]}.items():
+        path = tied(tmp_path / folder, names)
+        prepared = open_prepared(prepare(path, splits.leave_one_out, session_gap_minutes=None))
+        found.append(prepared.item_index.tolist())
+    # The first rows of the three files, then the second ones; of those the smaller item first, and none twice.
+    places = [sorted((number * 7 + i) % 20 + 1 for number in range(3)) for i in range(7)]
+    assert found == [[*dict.fromkeys(item for row in places for item in row), 1]] * 3
 
 
 def test_the_result_does_not_depend_on_the_thread(prepare: Prepare, tmp_path: Path) -> None:
@@ -227,8 +234,35 @@ def test_the_result_does_not_depend_on_the_thread(prepare: Prepare, tmp_path: Pa
     frame.write_parquet(tmp_path / "a.parquet")
     rows = [*zip(*(frame[c].to_list() for c in frame.columns), strict=True)]
     rows = sorted(dict.fromkeys(rows), key=lambda r: (r[0], r[2]))  # Python's sort is stable
+    expected = [[item + 1 for _, item, _ in session] for _, session in groupby(rows, key=lambda r: r[0])]
     prepared = open_prepared(prepare(tmp_path / "a.parquet", splits.leave_one_out))
-    assert prepared.item_index.tolist() == [item + 1 for _, item, _ in rows]
+    found = [part.tolist() for part in np.split(prepared.item_index, prepared.offsets[1:-1])]
+    assert sorted(found) == sorted(expected)
+    starts = prepared.timestamp[prepared.offsets[:-1]]
+    assert (np.diff(starts) >= 0).all()
+
+
+@pytest.mark.parametrize("bytes_per_row", [1e3, 1e6, 2e7])
+def test_the_result_does_not_depend_on_the_memory(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_per_row: float
+) -> None:
+    """From one part to a hundred and more of them."""
+    random = np.random.default_rng(0)
+    columns = {
+        "user_id": random.integers(0, 400, 3000),
+        "item_id": random.integers(0, 50, 3000),
+        "timestamp": 1_700_000_000_000 + random.integers(0, 500, 3000) * MINUTE,
+        "event_type": random.choice(["view", "buy"], 3000),
+        "device": random.choice(["phone", "desk", None], 3000),
+    }
+    pl.DataFrame(columns).write_parquet(tmp_path / "a.parquet")
+    settings: dict[str, Any] = {"features": {"events": {"device": {"kind": "categorical"}}}, "min_users_per_item": 2}
+    reference = open_prepared(prepare(tmp_path / "a.parquet", **settings))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a.parquet").rename(tmp_path / "b" / "a.parquet")
+    monkeypatch.setattr(prepare_module, "BYTES_PER_ROW", bytes_per_row)
+    prepared = open_prepared(prepare(tmp_path / "b", **settings))
+    assert prepared.manifest["fingerprint"] == reference.manifest["fingerprint"]
 
 
 # Once
@@ -256,6 +290,10 @@ def test_another_input_or_setting_makes_another_directory(prepare: Prepare, tmp_
         prepare(path, PREDEFINED),
         prepare(path, partial(splits.temporal, test_fraction=0.3, validation_fraction=0.25)),
         prepare(path, columns={"event_type": "split"}),
+        prepare(path, time_zone="Asia/Tokyo"),
+        prepare(path, bounce={"event_type": "event", "seconds": 3}),
+        prepare(path, features={"events": {"split": {"kind": "categorical"}}}),
+        prepare(path, min_users_per_item=2),
     ]
     log(path, item_id=[1, 2] * 9)
     directories.append(prepare(path))
@@ -318,6 +356,120 @@ def test_the_manifest_keeps_the_settings(prepare: Prepare, tmp_path: Path) -> No
     assert manifest["settings"]["files"] == [[str(path), path.stat().st_size, path.stat().st_mtime_ns]]
 
 
+# Inputs, privacy
+
+
+def test_event_inputs_are_told_of_every_event(prepare: Prepare, tmp_path: Path) -> None:
+    rows = [  # session, item, time, type, device
+        *[("a", i, 10 * i, "view", "phone") for i in (1, 2, 3)],
+        *[("b", i, 1000 + 10 * i, "cart", None) for i in (1, 2, 3)],
+        *[("c", i, 2000 + 10 * i, "view", "desk") for i in (1, 2, 3)],
+        ("d", 1, 3000, "view", "phone"),
+        ("d", 9, 3060, "view", "phone"),  # of an item that only the test has: the gap counts from it all the same
+        ("d", 2, 3063, "cart", "watch"),
+    ]
+    path = tmp_path / "a.parquet"
+    frame = pl.DataFrame(rows, schema=["session_id", "item_id", "timestamp", "event_type", "device"], orient="row")
+    frame.with_columns(pl.col("timestamp") * 1000 + 1_699_999_200_000).write_parquet(path)  # from 22:00 on, a Tuesday
+    spec = {"device": {"kind": "categorical"}}
+    prepared = open_prepared(prepare(path, features={"events": spec}, time_zone="Asia/Tokyo"))
+    inputs = {name: codes.tolist() for name, codes in prepared.inputs.items()}
+    assert inputs["event_type"] == [2, 2, 2, 1, 1, 1, 2, 2, 2, 2, 1]  # cart, view
+    gap = 1 + int(2 * np.log2(11))
+    assert inputs["gap"] == [0, gap, gap] * 3 + [0, 1 + int(2 * np.log2(4))]
+    assert set(inputs["hour"]) == {1 + 7}
+    assert set(inputs["weekday"]) == {3}
+    features = json.loads((prepared.path / "features.json").read_text())
+    vocabulary = features["events"]["device"]["vocabulary"]
+    assert sorted(vocabulary) == ["desk", "phone"]
+    assert len(set(inputs["device"][3:6])) == 1 and inputs["device"][3] == 0
+    assert inputs["device"][0] != inputs["device"][6] != 0
+    assert inputs["device"][-1] not in (0, inputs["device"][0], inputs["device"][6])
+    assert prepared.manifest["inputs"]["device"] == max(inputs["device"]) + 1 or 1 + 1 + 2
+    assert features["time_zone"] == "Asia/Tokyo"
+
+
+def test_a_view_left_soon_is_a_bounce(prepare: Prepare, tmp_path: Path) -> None:
+    seconds = [0, 2, 60, 62, 200, 400] * 3
+    sessions = np.repeat(["a", "b", "c"], 6)
+    times = [1_700_000_000_000 + 1000 * (s + 10_000 * (i // 6)) for i, s in enumerate(seconds)]
+    kinds = ["view", "view", "cart", "view", "view", "view"] * 3
+    columns = {"session_id": sessions, "item_id": [1, 2, 3] * 6, "timestamp": times, "event_type": kinds}
+    pl.DataFrame(columns).write_parquet(tmp_path / "a.parquet")
+    prepared = open_prepared(prepare(tmp_path / "a.parquet", bounce={"event_type": "view", "seconds": 3}))
+    assert prepared.event_types == ["bounce", "cart", "view"]
+    assert prepared.event_type.tolist() == [0, 2, 1, 2, 2, 2] * 3
+    assert (
+        prepared.inputs["event_type"].tolist() == [3, 3, 2, 3, 3, 3] * 3
+    )  # a model is not told before it can be known
+
+
+def test_an_item_of_few_users_stays_out(prepare: Prepare, tmp_path: Path) -> None:
+    rows = [(user, item, 100 * user + item) for user in range(8) for item in (1, 2, 3 + user % 4)]
+    rows += [(0, 9, 5), (0, 9, 6), (7, 9, 790)]  # two events before the test, of one user
+    path = tmp_path / "a.parquet"
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    frame.with_columns(pl.col("timestamp") + 10**9).write_parquet(path)
+    settings: dict[str, Any] = {"session_gap_minutes": None, "timestamp_unit": "ordinal"}
+    directory = prepare(path, min_users_per_item=2, **settings)
+    kept = pl.read_parquet(directory / "catalogue.parquet")["item_id"].to_list()
+    assert kept == [1, 2, 3, 4]  # users 0 to 5 are before the test: 5 and 6 have one of them each
+    dropped = json.loads((directory / "manifest.json").read_text())["rows"]["dropped"]
+    assert dropped == {"item that fewer than 2 users touched": 2 + 1 + 2 + 2}
+    assert 9 in pl.read_parquet(prepare(path, **settings) / "catalogue.parquet")["item_id"].to_list()
+
+
+def test_where_no_user_is_known_a_session_stands_for_one(prepare: Prepare, tmp_path: Path) -> None:
+    path = log(tmp_path / "a.parquet", item_id=[1, 2, 7, 2, 1, 1, 1, 2, 2, 1, 1, 2, 2, 1, 1, 2, 2, 2])
+    directory = prepare(path, min_users_per_item=2)
+    assert pl.read_parquet(directory / "catalogue.parquet")["item_id"].to_list() == [1, 2]
+
+
+def test_erased_users_and_missing_consent_are_counted(prepare: Prepare, tmp_path: Path) -> None:
+    path = log(
+        tmp_path / "a.parquet", user_id=np.repeat([f"user {i}" for i in range(6)], 3).tolist(), ok=[True] * 17 + [None]
+    )
+    (tmp_path / "erase.txt").write_text("user 0\nsomebody else\n")
+    columns = {"consent": "ok"}
+    manifest = open_prepared(prepare(path, erase=str(tmp_path / "erase.txt"), columns=columns)).manifest
+    assert manifest["rows"]["dropped"] == {"erased at the user's request": 3, "no consent": 1}
+    with pytest.raises(UserError, match=r"can't be read .*; expected text, one user id a line"):
+        prepare(path, erase=str(tmp_path / "missing.txt"))
+    with pytest.raises(UserError, match="the events have no user column"):
+        prepare(log(tmp_path / "b.parquet"), erase=str(tmp_path / "erase.txt"))
+
+
+def test_no_raw_id_is_in_the_prepared_directory(prepare: Prepare, tmp_path: Path) -> None:
+    """Not even while it is made: ids of users and sessions are searched for as text and as eight bytes."""
+    sessions = (np.repeat(np.arange(6), 3) + 7_919_000_000_000_011).tolist()
+    users = np.repeat([f"ann-{i}@example.org" for i in range(6)], 3).tolist()
+    path = log(tmp_path / "a.parquet", session_id=sessions, user_id=users)
+    seen: list[bytes] = []
+    sort = prepare_module.sort_partitions
+
+    def look(partitions: Any, rows: int, work: Path, *rest: Any) -> Any:
+        seen.extend(file.read_bytes() for file in work.iterdir())
+        return sort(partitions, rows, work, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare_module, "sort_partitions", look)
+        directory = prepare(path, min_users_per_item=2)
+    seen += [file.read_bytes() for file in directory.iterdir()]
+    assert len(seen) > 10
+    for content in seen:
+        assert b"example.org" not in content and b"79190000000000" not in content
+        assert not any(np.int64(s).tobytes() in content for s in sessions)
+
+
+def test_what_a_killed_preparation_left_is_removed(prepare: Prepare, tmp_path: Path) -> None:
+    path = log(tmp_path / "a.parquet")
+    directory = prepare(path)
+    left = directory.with_name(f".{directory.name}.killed")
+    directory.rename(left)
+    assert prepare(path) == directory
+    assert not left.exists()
+
+
 # Refusals
 
 
@@ -326,7 +478,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "too small a gap": (
         {"session_id": None, "user_id": [1] * 18},
         {"session_gap_minutes": 5},
-        "each session has one event.*is data.session_gap_minutes too small",
+        "each session has one event.*is preparation.session_gap_minutes too small",
     ),
     "one item": ({"item_id": [5] * 18}, {}, "1 different items; ranking needs at least 2"),
     "no items": ({"item_id": [None] * 18}, {}, "none of the 18 rows can be used: 18 no item_id"),
@@ -364,11 +516,20 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"event_type": [str(i) for i in range(300)], "item_id": [1, 2] * 150, "timestamp": range(300),
          "session_id": [i // 3 for i in range(300)]},
         {},
-        "300 event types, expected up to 255",
+        "over 255 event types; is data.columns.event_type right",
     ),
     "misspelt role": ({}, {"columns": {"itm_id": "sku"}}, "did you mean 'item_id'"),
     "misspelt column": ({}, {"columns": {"item_id": "itemid"}}, "no column 'itemid'.*did you mean 'item_id'"),
     "a number as a name": ({}, {"columns": {"item_id": 3}}, "no column '3'"),
+    "little memory": ({}, {"memory_gib": 0.1}, "memory_gib=0.1; expected 0.75 or more"),
+    "zone": ({}, {"time_zone": "Europe/Berlni"}, "no such zone; did you mean 'Europe/Berlin'"),
+    "bounce of what": ({}, {"bounce": {"event_type": "vew", "seconds": 3}}, "no event has the type 'vew'"),
+    "bounce how": ({}, {"bounce": {"seconds": 3}}, "expected {event_type: NAME, seconds: NUMBER}"),
+    "feature of what": (
+        {"device": ["phone"] * 18},
+        {"features": {"events": {"devce": {"kind": "categorical"}}}},
+        "no column 'devce' in the events.*did you mean 'device'",
+    ),
     "list ids": ({"item_id": [[1]] * 18}, {}, "item_id holds List"),
     "no rows": ({"session_id": [], "item_id": [], "timestamp": []}, {}, "no rows in 1 file"),
 }  # fmt: skip
@@ -385,7 +546,7 @@ def test_refusals_leave_nothing(prepare: Prepare, tmp_path: Path, case: str) -> 
 
 def test_a_header_without_rows(prepare: Prepare, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("session_id,item_id,timestamp\n")
-    with pytest.raises(UserError, match=r"a\.csv: no rows in 1 file\(s\), only column names"):
+    with pytest.raises(UserError, match=r"a\.csv: no rows in 1 file\(s\)"):
         prepare(tmp_path / "a.csv")
 
 

@@ -1,38 +1,105 @@
-"""The catalogue: which items exist for the model, and their rows."""
+"""The catalogue: which items exist for the model, and their rows. Shapes: K different items, V of the catalogue."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from twotower.data.splits import TEST, TRAIN
+from twotower.data.merge import Block
+from twotower.data.splits import PARTS, TEST, TRAIN, VALIDATION
 from twotower.errors import UserError
-from twotower.schema import ITEM_ID
+from twotower.schema import ITEM_ID, USER_ID
 
-PART = "part"  # 0 train, 1 validation, 2 test
+Ints = npt.NDArray[Any]
 
 
-def build_catalogue(events: pl.DataFrame) -> pl.DataFrame:
-    """The items of the events before the test, sorted by id: row r is item_index r + 1.
+def identifiers(values: pl.Series) -> pl.Series:
+    """Item ids as Int64 where every one is a whole number, else as String.
 
-    Validation is cut from the training data, so its items are known; an item that only the test has seen
-    is not. `train_count` counts training events alone.
+    Numbers that went through a floating-point column on their way are whole ("12.0"); numbers with leading zeros
+    are strings.
+    """
+    if values.dtype.is_integer():
+        return values.cast(pl.Int64)
+    digits = values.str.strip_suffix(".0")
+    whole = digits.cast(pl.Int64, strict=False)
+    same = whole.null_count() == values.null_count() and (whole.cast(pl.String) == digits).all()
+    return whole if same else values
+
+
+def count_values(found: Iterable[Block], items: int, sizes: Mapping[str, int]) -> tuple[Ints, dict[str, Ints]]:
+    """[3, K + 1] events by part and item; and of each other column how many events before the test have a value.
+
+    Args:
+        sizes: column -> how many values it has.
+    """
+    by_part = np.zeros((len(PARTS), items + 1), dtype=np.int64)
+    seen = {name: np.zeros(size, dtype=np.int64) for name, size in sizes.items()}
+    for block in found:
+        keys = block.part * np.int64(items + 1) + block.columns[ITEM_ID]
+        by_part += np.bincount(keys, minlength=by_part.size).reshape(by_part.shape)
+        for name, count in seen.items():
+            count += np.bincount(block.columns[name][block.part != TEST], minlength=len(count))
+    return by_part, seen
+
+
+def users_of_items(found: Iterable[Block]) -> Iterator[pl.DataFrame]:
+    """Items and users of the events before the test; where no user is known, a session stands for one."""
+    sessions = 0
+    for block in found:
+        session = np.cumsum(block.first, dtype=np.uint64) + np.uint64(sessions)
+        user = block.columns.get(USER_ID, session)
+        before = block.part != TEST
+        yield pl.DataFrame({"item": block.columns[ITEM_ID][before], "user": np.where(user == 0, session, user)[before]})
+        sessions += int(block.first.sum())
+
+
+def count_users(pairs: Iterable[pl.DataFrame], enough: int, items: int) -> Ints:
+    """[K + 1] how many different users touched each item, counted up to `enough`.
+
+    Args:
+        pairs: frames of the columns item and user, any number of rows; at most K * `enough` of them are kept.
+    """
+    seen: pl.DataFrame | None = None
+    for frame in pairs:
+        seen = (frame if seen is None else seen.vstack(frame)).unique()
+        seen = seen.filter(pl.int_range(pl.len()).over("item") < enough)
+    counts = np.zeros(items + 1, dtype=np.int64)
+    if seen is not None:
+        found = seen.group_by("item").len()
+        counts[found["item"].to_numpy()] = found["len"].to_numpy()
+    return counts
+
+
+def build_catalogue(ids: pl.Series, counts: Ints, few_users: npt.NDArray[np.bool_]) -> tuple[pl.DataFrame, Ints]:
+    """The items of the events before the test, but those that few users touched, by id: row r is item_index r + 1.
+
+    Validation is cut from the training data, so its items are known; an item that only the test has seen is not.
+    `train_count` counts training events alone.
+
+    Args:
+        ids: [K] in their order.
+        counts: [3, K + 1] events by part and item, from 1.
+        few_users: [K + 1].
 
     Returns:
-        A frame [V] of ITEM_ID and train_count.
+        A frame [V] of ITEM_ID and train_count, and [K + 1] the item_index of each item, 0 where it has none.
 
     Raises:
         UserError: fewer than two items.
     """
-    known = events.filter(pl.col(PART) != TEST)
-    catalogue = known.group_by(ITEM_ID).agg(train_count=(pl.col(PART) == TRAIN).sum().cast(pl.Int64))
-    if catalogue.height < 2:
+    known = counts[TRAIN] + counts[VALIDATION] > 0
+    chosen = np.flatnonzero(known & ~few_users)
+    if len(chosen) < 2:
+        few = f", {known.sum() - len(chosen):,} of too few users" if known.sum() > len(chosen) else ""
         raise UserError(
-            f"before the test there are {catalogue.height} different items; ranking needs at least 2. "
-            "Is data.columns.item_id right?"
+            f"before the test there are {len(chosen)} different items{few}; ranking needs at least 2. "
+            "Is data.columns.item_id right? (The test part alone has "
+            f"{(counts[TEST] > 0).sum():,} items.)"
         )
-    return catalogue.sort(ITEM_ID)
-
-
-def item_indices(events: pl.DataFrame, catalogue: pl.DataFrame) -> pl.Series:
-    """[E] each event's row in the catalogue from 1; null where the item is not in it."""
-    rows = catalogue.select(ITEM_ID, index=pl.Series(np.arange(1, catalogue.height + 1)))
-    return events.select(ITEM_ID).join(rows, on=ITEM_ID, how="left", maintain_order="left")["index"]
+    index = np.zeros(counts.shape[1], dtype=np.int32)
+    index[chosen] = np.arange(1, len(chosen) + 1)
+    catalogue = pl.DataFrame({ITEM_ID: ids.gather(chosen - 1), "train_count": counts[TRAIN][chosen]})
+    return catalogue, index

@@ -1,14 +1,18 @@
 """Rows that can't be used, counted by reason; timestamps of any kind as whole numbers."""
 
+from collections import Counter
+from collections.abc import Collection, Iterable
+
 import polars as pl
 
 from twotower.errors import UserError
-from twotower.schema import EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, USER_ID
+from twotower.schema import CONSENT, EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, USER_ID
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-ORDINAL = "ordinal"
+ORDINAL, DATE = "ordinal", "date"
 # Seconds since 1970: numbers that are no time in between (1973 to 5138) in any unit are ordinals.
 EARLIEST, LATEST = 10**8, 10**11
+LOOKS = (ORDINAL, *PER_SECOND, "beyond")  # what a number looks like, in rising order
 ISO_8601 = (  # after "T" has taken the place of a space; without a zone a time is UTC
     "%Y-%m-%dT%H:%M:%S%.f%#z",
     "%Y-%m-%dT%H:%M:%S%.f",
@@ -16,66 +20,98 @@ ISO_8601 = (  # after "T" has taken the place of a space; without a zone a time 
     "%Y-%m-%dT%H:%M",
     "%Y-%m-%d",
 )
+YES = ("true", "1", "1.0", "yes", "y", "t", "granted")
 
 
-def whole_timestamps(column: pl.Series, unit: str) -> tuple[pl.Series, str]:
+def count_looks(column: pl.Series) -> Counter[str]:
+    """How many values look like a time in which unit: LOOKS for numbers, also as text, and DATE for dates."""
+    if column.dtype in (pl.Date, pl.Datetime):
+        return Counter({DATE: len(column) - column.null_count()})
+    _check_type(column)
+    text = column.dtype == pl.String
+    if column.dtype.is_integer():
+        column = column.cast(pl.Int64, strict=False)
+    numbers = (_trimmed(column) if text else column).cast(pl.Float64, strict=False)
+    numbers = numbers.fill_nan(None)
+    edges = [EARLIEST * per for per in PER_SECOND.values()] + [LATEST * PER_SECOND["ns"]]
+    below = [int((numbers < edge).sum()) for edge in edges] + [len(numbers) - numbers.null_count()]
+    looks = Counter({look: n - m for look, n, m in zip(LOOKS, below, [0, *below], strict=False)})
+    if text and numbers.null_count() > column.null_count():
+        dates = _dates(column)
+        looks[DATE] = len(dates) - dates.null_count()
+    return +looks
+
+
+def choose_unit(looks: Counter[str], given: str) -> str:
+    """What the timestamps count: DATE where most are dates, else as `given`, else what the median looks like.
+
+    Args:
+        looks: over all rows.
+        given: s, ms, us, ns, ordinal, or auto.
+    """
+    check_unit(given)
+    numbers = sum(looks[look] for look in LOOKS)
+    if looks[DATE] > numbers or given != "auto":
+        return DATE if looks[DATE] > numbers else given
+    seen = 0
+    for look in LOOKS:
+        seen += looks[look]
+        if 2 * seen > numbers:
+            return look if look in PER_SECOND else ORDINAL
+    return ORDINAL
+
+
+def check_unit(unit: str) -> None:
+    """Raise UserError for a unit that does not exist."""
+    if unit not in (*PER_SECOND, ORDINAL, "auto"):
+        raise UserError(f"data.timestamp_unit={unit}; expected auto, {', '.join(PER_SECOND)} or {ORDINAL}")
+
+
+def whole_timestamps(column: pl.Series, unit: str) -> pl.Series:
     """Timestamps as Int64 microseconds since 1970, or ordinals (only their order means anything).
 
-    Dates, datetimes, ISO 8601 strings and numbers are understood; a value that is not becomes null, as does
-    a time after the year 5138.
+    A value that is not of the unit becomes null, as does a time after the year 5138.
 
     Args:
         column: [E] of any type.
-        unit: what numbers count: s, ms, us, ns or ordinal; auto: the unit in which their median is a time
-            after 1973, else ordinal.
-
-    Returns:
-        The column and the unit it came in.
+        unit: what `choose_unit` said.
 
     Raises:
-        UserError: an unknown unit, a column of another type, or one without a single usable value.
+        UserError: a column of another type, or fractions that are to be ordinals.
     """
-    if unit not in (*PER_SECOND, ORDINAL, "auto"):
-        raise UserError(f"data.timestamp_unit={unit}; expected auto, {', '.join(PER_SECOND)} or {ORDINAL}")
-    numbers = _read_text(column) if column.dtype == pl.String else column
-    if numbers.dtype in (pl.Date, pl.Datetime):
-        numbers, unit = numbers.cast(pl.Datetime("us")).cast(pl.Int64), "us"
-    elif numbers.dtype.is_integer() or numbers.dtype == pl.Null:
-        numbers = numbers.cast(pl.Int64, strict=False)
-    elif numbers.dtype.is_numeric():
-        numbers = numbers.cast(pl.Float64).fill_nan(None)
-    else:
+    if unit == DATE:
+        if column.dtype == pl.String:
+            column = _dates(column)
+        elif column.dtype not in (pl.Date, pl.Datetime):
+            return pl.repeat(None, len(column), dtype=pl.Int64, eager=True).alias(column.name)
+        return column.cast(pl.Datetime("us")).cast(pl.Int64)
+    _check_type(column)
+    if column.dtype == pl.String:  # whole numbers keep all their digits
+        text = _trimmed(column)
+        whole = _microseconds(text.cast(pl.Int64, strict=False), unit)
+        return whole.fill_null(_microseconds(text.cast(pl.Float64, strict=False).fill_nan(None), unit))
+    if column.dtype.is_integer() or column.dtype == pl.Null:
+        return _microseconds(column.cast(pl.Int64, strict=False), unit)
+    return _microseconds(column.cast(pl.Float64).fill_nan(None), unit)
+
+
+def _check_type(column: pl.Series) -> None:
+    if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Null)):
         raise UserError(f"the timestamps are of type {column.dtype}; expected dates with times, or numbers")
-    unit = _guess(numbers) if unit == "auto" else unit
-    whole = _microseconds(numbers, unit)
-    if whole.null_count() == len(whole) and column.null_count() < len(column):
-        raise UserError(
-            f"no timestamp can be read, the first is '{column.drop_nulls()[0]}' (unit: {unit}); expected "
-            "ISO 8601 (2025-01-31T12:00:00Z), or numbers in the unit that data.timestamp_unit says"
-        )
-    return whole, unit
 
 
-def _read_text(text: pl.Series) -> pl.Series:
-    """Text as numbers or as UTC datetimes, whichever more of its rows are."""
-    text = text.str.strip_chars()
-    numbers, whole = text.cast(pl.Float64, strict=False), text.cast(pl.Int64, strict=False)
-    times = pl.repeat(None, len(text), dtype=pl.Datetime("us", "UTC"), eager=True)
-    if numbers.null_count() > text.null_count():
-        text = text.str.strip_suffix(" UTC").str.replace(" ", "T", literal=True)
-        for form in ISO_8601:
-            if times.null_count() > text.null_count():
-                read = text.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False)
-                times = times.fill_null(read)
-    if times.null_count() < numbers.null_count():
-        return times
-    return whole if whole.null_count() == numbers.null_count() else numbers
+def _trimmed(text: pl.Series) -> pl.Series:
+    return text.str.strip_chars()
 
 
-def _guess(numbers: pl.Series) -> str:
-    median = numbers.median()
-    seconds = median if isinstance(median, int | float) else 0
-    return next((u for u, per in PER_SECOND.items() if EARLIEST * per <= seconds < LATEST * per), ORDINAL)
+def _dates(text: pl.Series) -> pl.Series:
+    """Text as UTC datetimes; null where it is no date."""
+    text = _trimmed(text).str.strip_suffix(" UTC").str.replace(" ", "T", literal=True)
+    times = pl.repeat(None, len(text), dtype=pl.Datetime("us", "UTC"), eager=True).alias(text.name)
+    for form in ISO_8601:
+        if times.null_count() > text.null_count():
+            times = times.fill_null(text.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False))
+    return times
 
 
 def _microseconds(numbers: pl.Series, unit: str) -> pl.Series:
@@ -93,24 +129,34 @@ def _microseconds(numbers: pl.Series, unit: str) -> pl.Series:
     factor = PER_SECOND["us"] // PER_SECOND[unit]
     inside = numbers.clip(lower_bound=-1) * factor  # all that is negative is dropped, but must not overflow
     whole = inside.round().cast(pl.Int64, strict=False)
-    return pl.select(pl.when(numbers < LATEST * PER_SECOND[unit]).then(whole)).to_series()
+    return pl.select(pl.when(numbers < LATEST * PER_SECOND[unit]).then(whole)).to_series().alias(numbers.name)
 
 
-def drop_unusable(events: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Remove rows with nulls, negative timestamps and exact repetitions, in this order.
+def drop_unusable(
+    events: pl.DataFrame, required: Iterable[str], erase: Collection[str], dropped: Counter[str]
+) -> pl.DataFrame:
+    """Remove rows of erased users, without consent, with nulls, and with negative timestamps, in this order.
+
+    Args:
+        events: [E] with whole timestamps; nulls where none could be read.
+        required: columns that a row must have a value in.
+        erase: users' ids, as text, whose events go.
+        dropped: rows removed are added here, by reason; each row by the first that holds.
 
     Returns:
-        The kept rows in their order, and the number of rows dropped by reason; no reason without rows.
+        The kept rows in their order.
     """
-    kept, dropped = events, {}
-    for name in (ITEM_ID, SESSION_ID, USER_ID, EVENT_TYPE, SPLIT):
-        if name in events.columns:
-            before, kept = kept.height, kept.filter(pl.col(name).is_not_null())
-            dropped[f"no {name}"] = before - kept.height
-    before, kept = kept.height, kept.filter(pl.col(TIMESTAMP).is_not_null())
-    dropped["no readable timestamp"] = before - kept.height
-    before, kept = kept.height, kept.filter(pl.col(TIMESTAMP) >= 0)
-    dropped["negative timestamp"] = before - kept.height
-    before, kept = kept.height, kept.unique(maintain_order=True, keep="first")
-    dropped["repetition of an identical row"] = before - kept.height
-    return kept, {reason: count for reason, count in dropped.items() if count}
+    good = {"no readable timestamp": pl.col(TIMESTAMP).is_not_null(), "negative timestamp": pl.col(TIMESTAMP) >= 0}
+    names = (ITEM_ID, SESSION_ID, USER_ID, EVENT_TYPE, SPLIT)
+    good = {f"no {name}": pl.col(name).is_not_null() for name in names if name in required} | good
+    if CONSENT in events.columns:
+        given = pl.col(CONSENT).cast(pl.String).str.strip_chars().str.to_lowercase()
+        good = {"no consent": given.is_in(YES).fill_null(False)} | good
+    if erase:
+        listed = pl.col(USER_ID).cast(pl.String).is_in(pl.Series(sorted(erase)).implode())
+        good = {"erased at the user's request": ~listed.fill_null(False)} | good
+    for reason, condition in good.items():
+        kept = events.filter(condition)
+        dropped[reason] += events.height - kept.height
+        events = kept
+    return events

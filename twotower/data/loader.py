@@ -1,10 +1,11 @@
 """Batches of sessions, gathered from the flat arrays without a Python loop over sessions.
 
-Shapes: W windows, B rows of a batch, L the widest row's length. A window is one row of a batch: the input events
-[start, start + length), the targets one event further; columns before `first_query` are context only.
+Shapes: W windows, B rows of a batch, L the widest row's length, K event inputs, E events, T event types, V items. A
+window is one row of a batch: the history's events [start, start + length), the targets one event further; columns
+before `first_query` are context only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,11 +13,12 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
-from twotower.batch import SessionBatch, build_history
-from twotower.errors import UserError
+from twotower.batch import SessionBatch, gather, history_positions
+from twotower.errors import UserError, nearest
 from twotower.schema import PAD, Prepared
 
 Array = npt.NDArray[Any]
+EVENTS_AT_ONCE = 1 << 24  # counted in one go; bounds the memory that counting takes
 
 
 class Windows(NamedTuple):
@@ -58,24 +60,68 @@ def query_windows(start: Array, first: Array, end: Array, max_length: int, min_h
     return Windows(*map(np.concatenate, zip(row, (target - max_length, full, full - 1), strict=True)))
 
 
+def type_weights(event_types: Sequence[str], target_weights: Mapping[str, float] | None) -> Array:
+    """[T] float32 what a target of each type weighs; a type that `target_weights` does not name weighs 1.
+
+    Raises UserError for the name of no event type, for what is no number, or where no weight is positive.
+    """
+    weights = dict(target_weights or {})
+    for name, weight in weights.items():
+        if name not in event_types:
+            raise UserError(
+                f"target_weights names the event type '{name}'; there are {', '.join(event_types)}"
+                f"{nearest(str(name), event_types)}"
+            )
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not np.isfinite(weight):
+            raise UserError(f"target_weights.{name}={weight}; expected a number: positive, 0 (no target) or negative")
+    result = np.array([weights.get(name, 1.0) for name in event_types], dtype=np.float32)
+    if not (result > 0).any():
+        raise UserError(f"target_weights={weights} leaves nothing to rank high; give some event type a positive weight")
+    return result
+
+
 def training_loader(
-    prepared: Prepared, max_length: int, positions_per_batch: int, seed: int, validation_too: bool = False
+    prepared: Prepared,
+    max_length: int,
+    positions_per_batch: int,
+    seed: int,
+    validation_too: bool = False,
+    inputs: Sequence[str] = (),
+    target_weights: Mapping[str, float] | None = None,
 ) -> "SessionLoader":
-    """The events that a model may learn from, shuffled; with `validation_too` up to the test."""
+    """The events that a model may learn from, shuffled; with `validation_too` up to the test.
+
+    Args:
+        inputs: event inputs to deliver, in this order.
+        target_weights: see type_weights; a negative one makes an explicit negative of its events.
+    """
     windows = training_windows(prepared.offsets[:-1], prepared.fit_end(validation_too), max_length)
-    return SessionLoader(prepared, windows, max_length, positions_per_batch, seed)
+    weights = type_weights(prepared.event_types, target_weights)
+    return SessionLoader(prepared, windows, max_length, positions_per_batch, seed, inputs, weights)
 
 
 def query_loader(
-    prepared: Prepared, part: str, max_length: int, positions_per_batch: int, min_history: int = 1
+    prepared: Prepared,
+    part: str,
+    max_length: int,
+    positions_per_batch: int,
+    min_history: int = 1,
+    inputs: Sequence[str] = (),
+    target_weights: Mapping[str, float] | None = None,
 ) -> "SessionLoader":
-    """Every query of `part`, "validation" or "test", in one fixed order."""
+    """Every query of `part`, "validation" or "test", in one fixed order.
+
+    Args:
+        inputs: event inputs to deliver, in this order.
+        target_weights: see type_weights; only an event whose type weighs more than 0 is to be found.
+    """
     bounds = {
         "validation": (prepared.train_end, prepared.validation_end),
         "test": (prepared.validation_end, prepared.offsets[1:]),
     }
     windows = query_windows(prepared.offsets[:-1], *bounds[part], max_length, min_history)
-    return SessionLoader(prepared, windows, max_length, positions_per_batch, seed=None)
+    weights = type_weights(prepared.event_types, target_weights).clip(min=0)
+    return SessionLoader(prepared, windows, max_length, positions_per_batch, None, inputs, weights)
 
 
 class SessionLoader:
@@ -83,28 +129,50 @@ class SessionLoader:
 
     Each batch holds about `positions_per_batch` events and is the same for every number of ranks: a rank takes
     every world-size-th row of it. `state_dict` gives the position in the epoch, so that a resumed run goes on
-    with the next batch and replays none.
+    with the next batch and replays none. Tensors lie in pinned memory where there is a GPU to copy them to.
 
     Args:
+        windows: rows to deliver; of one event at most one of them has it as a target.
         seed: shuffles rows and batches, anew each epoch; None keeps one order.
+        inputs: names of the event inputs to deliver, in this order.
+        weights: [T] of targets by event type; 0 makes no target, and a row without any is left out.
     """
 
     def __init__(
-        self, prepared: Prepared, windows: Windows, max_length: int, positions_per_batch: int, seed: int | None
+        self,
+        prepared: Prepared,
+        windows: Windows,
+        max_length: int,
+        positions_per_batch: int,
+        seed: int | None,
+        inputs: Sequence[str],
+        weights: Array,
     ) -> None:
+        for name in inputs:
+            if name not in prepared.inputs:
+                raise UserError(
+                    f"model.inputs names '{name}', which the data does not have; it has "
+                    f"{', '.join(prepared.inputs) or 'none'}{nearest(name, prepared.inputs)}"
+                )
         self.prepared = prepared
-        self.windows = windows
         self.max_length = max_length
         self.seed = seed
+        self.inputs = list(inputs)
+        self.weights = weights
         self.epoch = 0
         self.next_batch = 0
-        order = np.argsort(windows.length, kind="stable")
-        total = np.cumsum(windows.length[order])
+        targets = self._targets_of(windows)
+        some = np.flatnonzero(targets)
+        self.windows = windows if len(some) == len(targets) else Windows(*(column[some] for column in windows))
+        self._targets = int(targets.sum())
+        # Few bytes a length: numpy then sorts them by counting.
+        self._length = self.windows.length.astype(np.min_scalar_type(max_length))
+        self._sorted = np.argsort(self._length, kind="stable")
+        total = np.cumsum(self.windows.length[self._sorted])
         count = max(1, round(total[-1] / positions_per_batch)) if len(total) else 0
-        self._sorted = order
         marks = np.arange(1, count) * (total[-1] / max(count, 1)) if count else np.empty(0)
         cuts = np.searchsorted(total, marks)
-        self._bounds = np.unique(np.concatenate([[0], cuts, [len(order)]])).astype(np.int64)
+        self._bounds = np.unique(np.concatenate([[0], cuts, [len(total)]])).astype(np.int64)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -113,20 +181,29 @@ class SessionLoader:
     @property
     def num_queries(self) -> int:
         """Targets in an epoch, over all ranks."""
-        return int((self.windows.length - self.windows.first_query).sum())
+        return self._targets
 
     def target_counts(self) -> Array:
-        """[V + 1] how often each item_index is a target in an epoch."""
-        marks = np.zeros(len(self.prepared.item_index) + 2, dtype=np.int64)
-        np.add.at(marks, self.windows.start + self.windows.first_query + 1, 1)
-        np.add.at(marks, self.windows.start + self.windows.length + 1, -1)
-        times = np.cumsum(marks)[: len(self.prepared.item_index)]
-        return np.bincount(self.prepared.item_index, weights=times, minlength=self.prepared.num_items + 1).astype(
-            np.int64
-        )
+        """[V + 1] how often each item_index is a target in an epoch, be its weight positive or negative.
+
+        Takes about two bytes an event.
+        """
+        begin, stop = self._target_range(self.windows)
+        mark = np.zeros(len(self.prepared.item_index) + 1, dtype=np.int8)
+        mark[begin] += 1  # no two rows begin, or end, at one event
+        mark[stop] -= 1
+        is_target = np.cumsum(mark, out=mark, dtype=np.int8).view(bool)
+        if not self.weights.all():
+            is_target[:-1] &= self._has_weight()
+        counts = np.zeros(self.prepared.num_items + 1, dtype=np.int64)
+        for first in range(0, len(mark) - 1, EVENTS_AT_ONCE):
+            part = slice(first, min(first + EVENTS_AT_ONCE, len(mark) - 1))
+            counts += np.bincount(self.prepared.item_index[part][is_target[part]], minlength=len(counts))
+        return counts
 
     def __iter__(self) -> Iterator[SessionBatch]:
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        pinned = torch.cuda.is_available()
         order, batches = self._sorted, np.arange(len(self))
         if self.next_batch >= len(batches):  # the last iteration ran to the end of its epoch
             self.epoch, self.next_batch = self.epoch + 1, 0
@@ -135,14 +212,16 @@ class SessionLoader:
         else:
             random = np.random.default_rng([self.seed, self.epoch])
             shuffled = random.permutation(len(order))
-            order = shuffled[np.argsort(self.windows.length[shuffled], kind="stable")]
+            order = shuffled[np.argsort(self._length[shuffled], kind="stable")]
             random.shuffle(batches)
         while self.next_batch < len(batches):
             batch = batches[self.next_batch]
             rows = order[self._bounds[batch] : self._bounds[batch + 1]]
             self.next_batch += 1
             share = rows[rank::world]
-            yield self._gather(share) if len(share) else self._without_targets(rows[:1])
+            arrays = self._gather(share) if len(share) else self._without_targets(rows[:1])
+            tensors = (torch.from_numpy(array) for array in arrays)
+            yield SessionBatch(*(t.pin_memory() if pinned else t for t in tensors))
 
     def set_epoch(self, epoch: int) -> None:
         """Begin `epoch`, unless it is the one under way."""
@@ -160,13 +239,36 @@ class SessionLoader:
     def _without_targets(self, rows: Array) -> SessionBatch:
         """What a rank gets that no row of a batch is left for: something to compute on, and nothing that counts."""
         batch = self._gather(rows)
-        return batch._replace(target=torch.full_like(batch.target, PAD))
+        return batch._replace(target=np.full_like(batch.target, PAD), target_weight=np.zeros_like(batch.target_weight))
 
     def _gather(self, rows: Array) -> SessionBatch:
+        """The batch of the windows `rows`, as arrays."""
         start, length, first_query = (column[rows] for column in self.windows)
-        end = start + length
-        item_index = build_history(self.prepared.item_index, end, length, self.max_length)
-        target = build_history(self.prepared.item_index, end + 1, length, self.max_length)
-        target_type = build_history(self.prepared.event_type, end + 1, length, self.max_length)
-        target[np.arange(target.shape[1]) < first_query[:, None]] = PAD
-        return SessionBatch(*map(torch.from_numpy, (item_index, target, target_type)))
+        position, valid = history_positions(start + length, length, self.max_length)
+        data = self.prepared
+        inputs = np.empty((*position.shape, len(self.inputs)), dtype=np.int64)
+        for k, name in enumerate(self.inputs):
+            inputs[:, :, k] = gather(data.inputs[name], position, valid)
+        item_index = gather(data.item_index, position, valid)
+        position += 1
+        is_query = valid & (np.arange(position.shape[1]) >= first_query[:, None])
+        target_type = gather(data.event_type, position, valid)
+        weight = np.where(is_query, self.weights[target_type], np.float32(0))
+        target = gather(data.item_index, position, weight != 0)
+        return SessionBatch(item_index, inputs, target, target_type, weight)
+
+    def _targets_of(self, windows: Windows) -> Array:
+        """[W] how many targets each row has."""
+        begin, stop = self._target_range(windows)
+        if self.weights.all() or len(begin) == 0:
+            return stop - begin
+        flags = np.append(self._has_weight(), False)  # so that a row may end where the events do
+        return np.add.reduceat(flags, np.stack([begin, stop], axis=1).ravel(), dtype=np.int64)[::2]
+
+    def _target_range(self, windows: Windows) -> tuple[Array, Array]:
+        """[W], [W] the events between which a row's targets lie; never empty."""
+        return windows.start + windows.first_query + 1, windows.start + windows.length + 1
+
+    def _has_weight(self) -> Array:
+        """[E] True where the event's type makes it a target."""
+        return np.take(self.weights != 0, self.prepared.event_type)

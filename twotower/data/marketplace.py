@@ -4,15 +4,14 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from twotower.data import synthetic
-from twotower.data.prepare import prepare_events
-from twotower.data.splits import Split
+from twotower.data.readers import events
+from twotower.data.source import Prepare
 from twotower.data.synthetic import Marketplace, generate
 from twotower.files import atomic_directory, sha256, write_json
 from twotower.schema import CATALOGUE_FILE, CEILING_FILE, ITEM_ID, SESSION_ID, TIMESTAMP, Prepared
@@ -27,10 +26,10 @@ def prepare_marketplace(
     days: int,
     seed: int,
     oracle: bool,
-    split: Callable[..., Split],
-    prepared_root: str,
+    root: str,
+    prepare: Prepare,
 ) -> Prepared:
-    """Generate a marketplace (or find it generated), prepare its events and state the ceiling.
+    """Generate a marketplace below `root` (or find it generated), prepare its events and state the ceiling.
 
     Returns:
         The opened prepared directory, with the oracle's metrics on the test's queries in CEILING_FILE.
@@ -38,18 +37,18 @@ def prepare_marketplace(
     market = Marketplace(items=items, users=users, sessions=sessions, days=days, seed=seed)
     # A changed generator gives other files, so its code is part of the folder's name.
     settings = json.dumps([dataclasses.asdict(market), oracle, sha256(Path(synthetic.__file__))], sort_keys=True)
-    raw = Path(prepared_root) / f"marketplace-{hashlib.sha256(settings.encode()).hexdigest()[:12]}-raw"
+    raw = Path(root) / f"marketplace-{hashlib.sha256(settings.encode()).hexdigest()[:12]}-raw"
     if not raw.exists():
         log.info("generating a marketplace of %d items and %d sessions: %s", items, sessions, raw)
         with atomic_directory(raw) as temporary:
             generate(temporary, market, oracle=oracle)
-    prepared = prepare_events(
-        path=str(raw / "events"),
+    prepared = events.read(
+        str(raw / "events"),
         columns={},
         timestamp_unit="ms",
-        session_gap_minutes=None,
-        split=split,
-        prepared_root=prepared_root,
+        items=str(raw / "items.parquet"),
+        users=None,
+        prepare=prepare,
     )
     if oracle and not (prepared.path / CEILING_FILE).exists():
         write_json(prepared.path / CEILING_FILE, _ceiling(prepared, raw))

@@ -1,59 +1,95 @@
-"""Raw event files to a prepared directory; the same input and settings are prepared once."""
+"""A source of events to a prepared directory; the same input and settings are prepared once.
 
+Three passes, none of which holds all events: rows are cleaned and spread over files by session; each file is sorted
+into sessions; the sessions are written in the order in which they begin. No id of a user or a session is written
+anywhere, nor is anything that depends on one.
+
+Memory: `memory_gib` bounds the rows held at one time. What grows with the data is about 50 bytes a session, the
+distinct ids of items, the distinct values of features, and tables of features. Shapes: E events, S sessions, K items.
+"""
+
+import functools
 import hashlib
 import json
 import logging
 import re
+import resource
+import shutil
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from twotower.data.catalogue import PART, build_catalogue, item_indices
-from twotower.data.clean import ORDINAL, drop_unusable, whole_timestamps
-from twotower.data.readers.events import find_files, read_events
-from twotower.data.sessions import assign_sessions
-from twotower.data.splits import TEST, TRAIN, VALIDATION, Split
-from twotower.errors import UserError
-from twotower.files import atomic_directory
+from twotower.data.audit import audit
+from twotower.data.card import data_card
+from twotower.data.catalogue import build_catalogue, count_users, count_values, identifiers, users_of_items
+from twotower.data.clean import ORDINAL
+from twotower.data.event_features import EventFeatures, Specs
+from twotower.data.item_features import encode_items
+from twotower.data.merge import Sorted, blocks, by_start, sort_partitions
+from twotower.data.sessions import BOUNCE, SECOND, Counts, describe_rule, session_rule
+from twotower.data.source import Source
+from twotower.data.spill import Partitions, ranks
+from twotower.data.splits import PARTS, TEST, Sessions, Split
+from twotower.data.spread import spread
+from twotower.data.write import UNKNOWN, EventCodes, Tally, write_events
+from twotower.errors import UserError, nearest
+from twotower.features import form
+from twotower.files import atomic_directory, write_bytes, write_json
+from twotower.inputs import check_zone
 from twotower.schema import (
+    AUDIT_FILE,
+    CARD_FILE,
     CATALOGUE_FILE,
     EVENT_TYPE,
+    FEATURES_FILE,
     FORMAT_VERSION,
-    SESSION_ID,
+    ITEM_FEATURES_FILE,
+    ITEM_ID,
     SPLIT,
-    TIMESTAMP,
-    USER_ID,
-    Array,
+    STATISTICS_FILE,
     Prepared,
     open_prepared,
     write_prepared,
 )
 
 log = logging.getLogger(__name__)
+Array = npt.NDArray[Any]
 
-INDEX = "index"  # item_index
-PARTS = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
+BYTES_PER_ROW = 400  # held at one time for each row of a part that is being sorted
+LEAST_MEMORY = 0.75  # GiB: the programs themselves, and room for a few parts
 
 
 def prepare_events(
-    path: str,
-    columns: Mapping[str, str | None],
-    timestamp_unit: str,
+    source: Source,
+    *,
     session_gap_minutes: float | None,
-    split: Callable[..., Split],
+    time_zone: str,
+    bounce: Mapping[str, Any] | None,
+    features: Mapping[str, Specs],
+    min_users_per_item: int,
+    erase: str | None,
+    memory_gib: float,
+    split: Callable[[Sessions], Split],
     prepared_root: str,
 ) -> Prepared:
-    """Prepare the event files behind `path`, or find them prepared already.
+    """Prepare the events of `source`, or find them prepared already.
 
     Args:
-        path: a file, a folder or a glob of Parquet, CSV or JSON Lines.
-        columns: schema name -> the files' name for it (None: the same name, where there is one).
-        timestamp_unit: auto, s, ms, us, ns or ordinal.
+        source: what a reader hands over.
         session_gap_minutes: where there is no session column, a pause that ends a session (None: never).
+        time_zone: of the clocks by which hours and days are counted.
+        bounce: event_type and seconds: an event of that type left sooner becomes one of the type "bounce".
+        features: "items" and "events", each name -> specification (see twotower.features).
+        min_users_per_item: an item that fewer different users touched before the test stays out.
+        erase: a text file of user ids whose events are left out.
+        memory_gib: peak memory of the process.
         split: one of data.splits, with its settings.
         prepared_root: the folder that holds prepared directories.
 
@@ -63,26 +99,42 @@ def prepare_events(
     Raises:
         UserError: the input can't be read, or nothing usable is left of it.
     """
-    files = find_files(path)
-    # Overrides from the command line may be numbers; columns have names.
-    columns = {name: None if source is None else str(source) for name, source in columns.items()}
     settings = {
         "format_version": FORMAT_VERSION,
-        "files": [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files],
-        "columns": columns,
-        "timestamp_unit": timestamp_unit,
+        "files": [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in source.files],
+        **source.settings,
+        "timestamp_unit": source.unit,
         "session_gap_minutes": session_gap_minutes,
+        "time_zone": time_zone,
+        "bounce": dict(bounce) if bounce else None,
+        "features": {kind: {name: dict(spec) for name, spec in specs.items()} for kind, specs in features.items()},
+        "min_users_per_item": min_users_per_item,
+        "erased": hashlib.sha256(Path(erase).read_bytes()).hexdigest() if erase and Path(erase).is_file() else erase,
         "split": _settings_of(split),
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    name = re.sub(r"[^\w.-]+", "", Path(path).stem).strip(".-_") or "events"
+    name = re.sub(r"[^\w.-]+", "", source.name).strip(".-_") or "events"
     directory = Path(prepared_root) / f"{name}-{key}"
     if directory.exists():
         log.info("prepared already: %s", directory)
     else:
+        check_zone(time_zone)
+        preparation = functools.partial(
+            _prepare,
+            source,
+            session_gap_minutes=session_gap_minutes,
+            time_zone=time_zone,
+            bounce=bounce,
+            features=features,
+            min_users_per_item=min_users_per_item,
+            erase=_read_erased(erase),
+            rows_at_once=_rows_at_once(memory_gib),
+            split=split,
+            settings=settings,
+        )
         try:
             with atomic_directory(directory) as temporary:
-                _prepare(files, columns, timestamp_unit, session_gap_minutes, split, settings, temporary)
+                preparation(temporary)
         except UserError:
             if not directory.exists():  # else another process has prepared the same meanwhile
                 raise
@@ -92,98 +144,160 @@ def prepare_events(
 
 
 def _prepare(
-    files: list[Path],
-    columns: Mapping[str, str | None],
-    timestamp_unit: str,
-    session_gap_minutes: float | None,
-    split: Callable[..., Split],
-    settings: dict[str, Any],
+    source: Source,
     directory: Path,
+    *,
+    session_gap_minutes: float | None,
+    time_zone: str,
+    bounce: Mapping[str, Any] | None,
+    features: Mapping[str, Specs],
+    min_users_per_item: int,
+    erase: frozenset[str],
+    rows_at_once: int,
+    split: Callable[[Sessions], Split],
+    settings: dict[str, Any],
 ) -> None:
     began = time.perf_counter()
-    events = read_events(files, columns)
-    rows_read = events.height
-    if rows_read == 0:
-        raise UserError(f"{files[0]}: no rows in {len(files)} file(s), only column names; expected events")
-    stamps, unit = whole_timestamps(events[TIMESTAMP], timestamp_unit)
-    events = events.with_columns(stamps.alias(TIMESTAMP))
-    if SPLIT in events.columns and settings["split"]["name"] != "predefined":
-        log.info("the column '%s' is not used; split=predefined uses it", columns.get(SPLIT) or SPLIT)
-        events = events.drop(SPLIT)
-    if SESSION_ID in events.columns and USER_ID in events.columns:
-        events = events.drop(USER_ID)  # the session column decides; its anonymous visits have no user
-    events, dropped = drop_unusable(events)
-    if events.height == 0:
-        raise UserError(f"none of the {rows_read:,} rows can be used: {_reasons(dropped)}")
+    use_split = SPLIT in source.columns and settings["split"]["name"] == "predefined"
+    if SPLIT in source.columns and not use_split:
+        log.info("the split column is not used; split=predefined uses it")
+    work = directory / "work"
+    work.mkdir()
+    event_features = EventFeatures(features.get("events", {}), source)
+    partitions = Partitions(work, 1 << max(0, -(-source.rows // rows_at_once) - 1).bit_length())
+    use_users = min_users_per_item > 1
+    found = spread(source, partitions, event_features, use_split=use_split, use_users=use_users, erase=erase)
+    timed = found.unit != ORDINAL
+    ids, item_lut = ranks(identifiers(found.items.values))
+    event_types, type_lut, bounced = _event_types(found.types.values.to_list(), bounce)
+    luts = {ITEM_ID: item_lut, EVENT_TYPE: type_lut, **event_features.settle()}
+    rule = session_rule(found.by_user, found.unit, session_gap_minutes, bounced)
+    counts = Counts()
+    events, sessions = sort_partitions(partitions, found.read, work, luts, rule, counts)
+    _require_sessions(events, counts, describe_rule(found.by_user, rule))
+    cut = split(sessions)
+    del sessions  # memory
 
-    events, session_source = assign_sessions(events, unit, session_gap_minutes)
-    events = _drop(events, pl.len().over(SESSION_ID) == 1, dropped, "only event of its session")
-    if events.height == 0:
+    items, seen = count_values(blocks(events, cut, rows_at_once), len(ids), event_features.sizes)
+    few_users = np.zeros(len(ids) + 1, dtype=bool)
+    if use_users:
+        users = count_users(users_of_items(blocks(events, cut, rows_at_once)), min_users_per_item, len(ids))
+        few_users = (users < min_users_per_item) & (items[:TEST].sum(0) > 0)
+    catalogue, index = build_catalogue(ids, items, few_users)
+    encoders: dict[str, Any] = {"events": event_features.fit(seen)}
+    table = source.items() if source.items else pl.LazyFrame(schema={ITEM_ID: pl.String})
+    before = cut.facts.get("test_start") if timed else None
+    encoders["items"], item_arrays, item_facts = encode_items(table, features.get("items", {}), catalogue, before)
+
+    input_types = list(range(1, len(event_types) + 1))
+    if bounced:  # a model is told of a bounce by the next event's gap, when it can be known
+        input_types[bounced[2]] = input_types[bounced[0]]
+    zone = time_zone if timed else None
+    inputs = EventCodes(input_types, zone, event_features, encoders["events"])
+    tally = Tally(event_types, inputs.sizes, zone)
+    few_reason = f"item that fewer than {min_users_per_item} users touched"
+    ordered = by_start(events, cut, rows_at_once)
+    dropped = found.dropped + Counter(counts.dropped)
+    dropped += Counter(write_events(directory, ordered, index, few_users, few_reason, inputs, tally))
+    shutil.rmtree(work)
+
+    statistics = tally.statistics()
+    kept = {part: sum(kind[part] for kind in statistics["types"].values()) for part in PARTS}
+    if 0 in kept.values():
         raise UserError(
-            f"each session has one event, so there is no next item to learn (sessions: {session_source}); "
-            "is it the right session column, or is data.session_gap_minutes too small?"
+            f"split={settings['split']['name']} leaves events of {kept}; expected some in each part. "
+            f"Dropped: {', '.join(f'{count:,} {reason}' for reason, count in dropped.items()) or 'none'}"
         )
-    if unit != ORDINAL:  # the order is settled; from here on milliseconds are enough
-        events = events.with_columns(pl.col(TIMESTAMP) // 1000)
-
-    parts = split(
-        offsets=_offsets(events),
-        timestamp=events[TIMESTAMP].to_numpy(),
-        labels=events[SPLIT].to_numpy() if SPLIT in events.columns else None,
-    )
-    events = events.with_columns(pl.Series(PART, _part(_offsets(events), parts)))
-    test_events = events.filter(pl.col(PART) == TEST).height
-    catalogue = build_catalogue(events)
-    events = events.with_columns(item_indices(events, catalogue).alias(INDEX))
-    outside = "test event of an item that no earlier event has"
-    events = _drop(events, pl.col(INDEX).is_null(), dropped, outside)
-    # Only test events go: what a model may learn from must not depend on what the test holds.
-    alone = (pl.len().over(SESSION_ID) == 1) & (pl.col(PART) == TEST)
-    events = _drop(events, alone, dropped, "left alone in its session")
-
-    counts = {name: events.filter(pl.col(PART) == part).height for part, name in PARTS.items()}
-    if 0 in counts.values():
-        raise UserError(
-            f"split={settings['split']['name']} leaves events of {counts}; expected some in each part. "
-            f"Dropped: {_reasons(dropped) or 'none'}"
-        )
-    event_types, arrays = _arrays(events)
     catalogue.write_parquet(directory / CATALOGUE_FILE)
-    manifest = {
+    np.savez(directory / ITEM_FEATURES_FILE, allow_pickle=False, **item_arrays)
+    facts = {"time_zone": time_zone, "event_types": event_types, "input_types": input_types, **encoders}
+    write_json(directory / FEATURES_FILE, facts)
+    tested = int(items[TEST].sum())
+    manifest: dict[str, Any] = {
         "num_items": catalogue.height,
         "event_types": event_types,
-        "rows": {"read": rows_read, "kept": events.height, "dropped": dropped},
-        "sessions": {"count": len(arrays["offsets"]) - 1, "source": session_source},
-        "timestamp_unit": unit,
-        "split": {
-            **parts.facts,
-            "events": counts,
-            "test_events_outside_catalogue": dropped.get(outside, 0) / max(1, test_events),
+        "inputs": inputs.sizes,
+        "item_features": {name: form(encoder) for name, encoder in encoders["items"].items()},
+        "rows": {"read": found.read, "kept": sum(kept.values()), "dropped": dict(dropped)},
+        "sessions": {
+            "count": sum(statistics["session_lengths"].values()),
+            "source": describe_rule(found.by_user, rule),
         },
+        "timestamp_unit": found.unit,
+        "split": {**cut.facts, "events": kept, "test_events_outside_catalogue": dropped[UNKNOWN] / max(1, tested)},
         "settings": settings,
         "seconds": round(time.perf_counter() - began, 2),
     }
-    write_prepared(directory, arrays, manifest)
-
-
-def _arrays(events: pl.DataFrame) -> tuple[list[str], dict[str, Array]]:
-    """Event types by code, and schema's arrays of the kept events."""
-    names, code = ["event"], np.zeros(events.height, dtype=np.uint8)
-    if EVENT_TYPE in events.columns:
-        names = sorted(events[EVENT_TYPE].unique())
-        if len(names) > 255:
-            raise UserError(f"{len(names)} event types, expected up to 255; is data.columns.event_type right?")
-        code = events[EVENT_TYPE].replace_strict(names, range(len(names)), return_dtype=pl.UInt8).to_numpy()
-    offsets = _offsets(events)
-    part = events[PART].to_numpy()
-    return names, {
-        "item_index": events[INDEX].to_numpy(),
-        "event_type": code,
-        "timestamp": events[TIMESTAMP].to_numpy(),
-        "offsets": offsets,
-        "train_end": offsets[:-1] + np.add.reduceat(part == TRAIN, offsets[:-1], dtype=np.int64),
-        "validation_end": offsets[:-1] + np.add.reduceat(part != TEST, offsets[:-1], dtype=np.int64),
+    statistics |= {
+        **{key: manifest[key] for key in ("rows", "timestamp_unit", "split")},
+        "session_source": manifest["sessions"]["source"],
+        "timestamp_units": dict(found.looks),
+        "cuts": {"gap_minutes": session_gap_minutes if found.by_user else None, **counts.cuts},
+        "whole_hour_pauses": {"whole": counts.whole, "near": counts.near},
+        "sessions_of_several_users": counts.of_several_users,
+        "targets_outside_catalogue": {"test_events": tested, "outside": dropped[UNKNOWN]},
+        "encoders": encoders,
+        **item_facts,
     }
+    write_json(directory / STATISTICS_FILE, statistics)
+    write_prepared(directory, manifest)
+    prepared = open_prepared(directory)
+    findings = audit(prepared, statistics)
+    write_json(directory / AUDIT_FILE, findings)
+    write_bytes(directory / CARD_FILE, data_card(prepared, statistics, findings).encode())
+
+
+def _require_sessions(events: Sorted, counts: Counts, source: str) -> None:
+    if len(events.start) == 0:
+        raise UserError(
+            f"each session has one event, so there is no next item to learn (sessions: {source}); "
+            "is it the right session column, or is preparation.session_gap_minutes too small?"
+        )
+    if counts.backwards:
+        raise UserError(
+            f"in {counts.backwards:,} places a session goes back in the split column, as from test to train; "
+            "expected train, then validation, then test. Are the session and time columns right?"
+        )
+
+
+def _event_types(
+    values: list[str], bounce: Mapping[str, Any] | None
+) -> tuple[list[str], Array, tuple[int, int, int] | None]:
+    """Names in their order, [codes + 1] each provisional code's place among them, and the rule for bounces."""
+    values = values or ["event"]
+    names, rule = sorted(values), None
+    if bounce:
+        if set(bounce) != {"event_type", "seconds"} or not isinstance(bounce["seconds"], int | float):
+            raise UserError(f"preparation.bounce={dict(bounce)}; expected {{event_type: NAME, seconds: NUMBER}}")
+        base = str(bounce["event_type"])
+        if base not in values:
+            raise UserError(f"preparation.bounce: no event has the type '{base}'{nearest(base, values)}")
+        if BOUNCE in values:
+            raise UserError(f"preparation.bounce: the events have the type '{BOUNCE}' already; leave the setting out")
+        names = sorted([*values, BOUNCE])
+        rule = (names.index(base), round(bounce["seconds"] * SECOND), names.index(BOUNCE))
+    return names, np.array([0, *(names.index(value) for value in values)], np.uint8), rule
+
+
+def _rows_at_once(memory_gib: float) -> int:
+    """How many rows may be held at one time, beside what the process holds already."""
+    if not isinstance(memory_gib, int | float) or memory_gib < LEAST_MEMORY:
+        raise UserError(f"preparation.memory_gib={memory_gib}; expected {LEAST_MEMORY} or more")
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return max(1, int(max(memory_gib * 2**30 - held, 2**28) / 2 / BYTES_PER_ROW))
+
+
+def _read_erased(path: str | None) -> frozenset[str]:
+    """The user ids in a text file, one a line."""
+    if path is None:
+        return frozenset()
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"preparation.erase={path} can't be read ({error}); expected text, one user id a line"
+        ) from None
+    return frozenset(line.strip() for line in lines if line.strip())
 
 
 def describe(manifest: Mapping[str, Any]) -> str:
@@ -194,7 +308,9 @@ def describe(manifest: Mapping[str, Any]) -> str:
         f"rows read {rows['read']:,}, kept {rows['kept']:,}, dropped {rows['read'] - rows['kept']:,}",
         *(f"  dropped {count:,}: {reason}" for reason, count in rows["dropped"].items()),
         f"sessions {sessions['count']:,} from {sessions['source']}; items {manifest['num_items']:,}; "
-        f"event types: {', '.join(manifest['event_types'])}; timestamps in {manifest['timestamp_unit']}",
+        f"event types: {', '.join(manifest['event_types'])}; timestamps: {manifest['timestamp_unit']}",
+        f"event inputs: {', '.join(manifest['inputs'])}; "
+        f"item features: {', '.join(manifest['item_features']) or 'none'}",
         f"split {split['kind']}, events: {parts}; "
         f"{split['test_events_outside_catalogue']:.2%} of the test's events are outside the catalogue",
     ]
@@ -205,29 +321,3 @@ def _settings_of(split: Callable[..., Split]) -> dict[str, Any]:
     """A split's name and settings: Hydra hands it over as a functools.partial."""
     function = getattr(split, "func", split)
     return {"name": function.__name__, **getattr(split, "keywords", {})}
-
-
-def _drop(events: pl.DataFrame, condition: pl.Expr, dropped: dict[str, int], reason: str) -> pl.DataFrame:
-    """Remove the rows that meet a condition and count them in `dropped`."""
-    kept = events.filter(~condition)
-    if kept.height < events.height:
-        dropped[reason] = events.height - kept.height
-    return kept
-
-
-def _offsets(events: pl.DataFrame) -> Array:
-    """[S + 1] where each session begins, and the end; events are sorted by session."""
-    session = events[SESSION_ID].to_numpy()
-    return np.concatenate([[0], np.flatnonzero(np.diff(session)) + 1, [len(session)]])
-
-
-def _part(offsets: Array, split: Split) -> Array:
-    """[E] the part of each event."""
-    position, lengths = np.arange(offsets[-1]), np.diff(offsets)
-    trained = position < np.repeat(split.train_end, lengths)
-    tested = position >= np.repeat(split.validation_end, lengths)
-    return np.where(trained, TRAIN, np.where(tested, TEST, VALIDATION))
-
-
-def _reasons(dropped: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())

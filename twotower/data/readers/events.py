@@ -1,153 +1,143 @@
-"""Event files of any shop: Parquet, CSV or JSON Lines; one file, a folder or a glob."""
+"""Event files of any shop: Parquet, CSV or JSON Lines; one file, a folder (Hive-partitioned, too) or a glob."""
 
-import glob
-import gzip
-import zlib
-from collections.abc import Mapping, Sequence
+import datetime as dt
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from urllib.parse import unquote
 
 import polars as pl
+import pyarrow.parquet as pq
 
+from twotower.data.readers.chunks import (
+    RawFile,
+    csv_columns,
+    csv_separator,
+    delimited_frames,
+    in_chunks,
+    json_frames,
+    json_keys,
+    parquet_frames,
+)
+from twotower.data.readers.feature_table import feature_table
+from twotower.data.readers.files import CSV, JSON_LINES, PARQUET, count_about, file_format, find_files, readable
+from twotower.data.source import PLACE, Prepare, Source
 from twotower.errors import UserError, nearest
-from twotower.schema import EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, USER_ID
+from twotower.schema import CONSENT, EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, USER_ID, Prepared
 
-COLUMNS = (SESSION_ID, USER_ID, ITEM_ID, TIMESTAMP, EVENT_TYPE, SPLIT)
-FORMATS = {
-    ".parquet": "Parquet",
-    ".pq": "Parquet",
-    ".csv": "CSV",
-    ".csv.gz": "CSV",
-    ".tsv": "CSV",
-    ".tsv.gz": "CSV",
-    ".jsonl": "JSON Lines",
-    ".jsonl.gz": "JSON Lines",
-    ".ndjson": "JSON Lines",
-}
-EXPECTED = {
-    "Parquet": "a whole Parquet file",
-    "CSV": "UTF-8 text, a line with the columns' names, and as many fields in each line",
-    "JSON Lines": "UTF-8 text with one JSON object a line, a column of one kind throughout",
-}
+COLUMNS = (SESSION_ID, USER_ID, ITEM_ID, TIMESTAMP, EVENT_TYPE, SPLIT, CONSENT)
+IDS = (SESSION_ID, USER_ID, ITEM_ID)
+INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)  # that Int64 holds
+UTC = pl.Datetime("us", "UTC")
+NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # how Hive and Spark write null
 
 
-def find_files(path: str) -> list[Path]:
-    """The event files behind a file, folder or glob, in order of their names.
+@dataclass(frozen=True)
+class _Table:
+    """One file: its columns' types as polars reads them, and the folder keys (year=2025) that it lies under."""
 
-    In a folder, what begins with "." or "_" is passed over: other programs leave such files there. A glob
-    takes all that it matches.
-
-    Raises UserError when there are none, when they are of different formats, or when one is empty.
-    """
-    given = Path(path).expanduser()
-    if given.is_dir():
-        found = [p for p in given.rglob("*") if not any(n[0] in "._" for n in p.relative_to(given).parts)]
-    elif given.exists():
-        found = [given]
-    else:
-        found = [Path(p) for p in glob.glob(str(given), recursive=True)]
-        if not found:
-            beside = [p.name for p in given.parent.iterdir()] if given.parent.is_dir() else []
-            raise UserError(f"data.path={path}: no such file, folder or glob{nearest(given.name, beside)}")
-    files = sorted(p for p in found if p.is_file() and _format(p))
-    if not files:
-        raise UserError(f"data.path={path}: no event files; expected names that end in {', '.join(FORMATS)}")
-    formats = sorted({str(_format(p)) for p in files})
-    if len(formats) > 1:
-        raise UserError(
-            f"data.path={path}: files of {' and '.join(formats)}; choose one kind with a glob, "
-            f"for example data.path='{given / '*'}{files[0].suffix}'"
-        )
-    empty = [p for p in files if p.stat().st_size == 0]
-    if empty:
-        raise UserError(f"{empty[0]} is empty (0 bytes); delete it or write it again")
-    return files
+    path: Path
+    kind: str
+    schema: dict[str, pl.DataType]
+    keys: dict[str, str | None]
+    rows: int
 
 
-def read_events(files: Sequence[Path], columns: Mapping[str, str | None]) -> pl.DataFrame:
-    """Read the mapped columns of all files, one below the other in the files' order.
+def read(
+    path: str,
+    columns: Mapping[str, str | None],
+    timestamp_unit: str,
+    items: str | None,
+    users: str | None,
+    prepare: Prepare,
+) -> Prepared:
+    """Prepare the event files behind `path`.
 
     Args:
-        files: what `find_files` gave.
-        columns: schema name -> the file's name for it. None means "the schema's own name, when it is there".
-
-    Returns:
-        A frame with those of schema's columns that the files have. Ids are Int64 or String, event types and
-        splits String, timestamps UTC datetimes, numbers or String.
+        path: a file, a folder or a glob of Parquet, CSV or JSON Lines. Keys of Hive's folders (year=2025) are columns.
+        columns: schema name -> the files' name for it. None means "the schema's own name, when it is there".
+        timestamp_unit: what numeric timestamps count: auto, s, ms, us, ns or ordinal.
+        items: a table of item features (see feature_table), or None.
+        users: a table of user features, or None.
+        prepare: what takes the source.
 
     Raises:
         UserError: a missing or unusable column (the nearest name is suggested), or an unreadable file.
     """
-    unknown = [name for name in columns if name not in COLUMNS]
-    if unknown:
-        raise UserError(
-            f"data.columns.{unknown[0]} is not a column the events have{nearest(unknown[0], COLUMNS)} "
-            f"Expected: {', '.join(COLUMNS)}"
+    # Overrides from the command line may be numbers; columns have names.
+    names = {name: None if source is None else str(source) for name, source in columns.items()}
+    for name in names:
+        if name not in COLUMNS:
+            near = nearest(name, COLUMNS) or "."
+            raise UserError(
+                f"data.columns.{name} is not a column that events have{near} Expected: {', '.join(COLUMNS)}"
+            )
+    tables = [_open(file) for file in find_files(path)]
+    sources = _sources(tables, names)
+    types = {name: _type(name, source, tables) for name, source in sources.items() if name in COLUMNS}
+
+    def chunks(wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
+        chosen = {name: types.get(name) or _type(name, sources[name], tables) for name in wanted}
+        yield from in_chunks([_raw_file(table, sources, chosen) for table in tables], wanted)
+
+    extra = {}
+    for name, given in ((ITEM_ID, items), (USER_ID, users)):
+        extra[name] = feature_table(given, name, names, timestamp_unit) if given else ([], None)
+    return prepare(
+        Source(
+            name=Path(path).stem,
+            files=[table.path for table in tables] + extra[ITEM_ID][0] + extra[USER_ID][0],
+            settings={"reader": "events", "columns": names, "unit": timestamp_unit, "items": items, "users": users},
+            columns=list(sources),
+            rows=sum(table.rows for table in tables),
+            unit=timestamp_unit,
+            chunks=chunks,
+            items=extra[ITEM_ID][1],
+            users=extra[USER_ID][1],
         )
-    frames = [_read_file(file, columns) for file in files]
-    for file, frame in zip(files, frames, strict=True):
-        if frame.columns != frames[0].columns:
-            name = sorted(set(frame.columns) ^ set(frames[0].columns))[0]
-            has, lacks = (file, files[0]) if name in frame.columns else (files[0], file)
+    )
+
+
+def _open(file: Path) -> _Table:
+    """What a file holds, from its beginning (text) or its end (Parquet)."""
+    kind = str(file_format(file))
+    keys = _keys(file)
+    with readable(file):
+        if kind == PARQUET:
+            with pq.ParquetFile(file) as parquet:
+                frame = pl.DataFrame(parquet.schema_arrow.empty_table())
+                return _Table(file, kind, dict(frame.schema), keys, parquet.metadata.num_rows)
+        present = csv_columns(file) if kind == CSV else json_keys(file)
+    return _Table(file, kind, dict.fromkeys(present, pl.String()), keys, count_about(file))
+
+
+def _keys(file: Path) -> dict[str, str | None]:
+    """The keys of Hive's folders key=value above a file."""
+    pairs = [part.split("=", 1) for part in file.parts[:-1] if "=" in part[1:]]
+    return {unquote(key): None if value == NO_PARTITION else unquote(value) for key, value in pairs}
+
+
+def _sources(tables: Sequence[_Table], names: Mapping[str, str | None]) -> dict[str, str]:
+    """What a source's columns are called in the files: schema's names first, then the files' further columns."""
+    present = [list({**table.schema, **table.keys}) for table in tables]
+    if tables[0].kind == JSON_LINES:  # a key that a file lacks is null there
+        present = [list({name: None for columns in present for name in columns})] * len(tables)
+    sources = {}
+    for name in COLUMNS:
+        found = [_find(t.path, name, names.get(name), has) for t, has in zip(tables, present, strict=True)]
+        if found[0] and all(found):
+            sources[name] = found[0]
+        elif any(found):
+            has, lacks = (
+                next(t.path for t, f in zip(tables, found, strict=True) if bool(f) == b) for b in (True, False)
+            )
             raise UserError(f"{has} has a column for {name}, {lacks} has none; all files should be alike")
-    stamps = [(file, frame[TIMESTAMP].dtype) for file, frame in zip(files, frames, strict=True)]
-    dated = {dtype.is_temporal(): file for file, dtype in stamps if dtype != pl.Null}
-    if len(dated) == 2:
-        raise UserError(f"timestamps are dates in {dated[True]} but not in {dated[False]}; all should be alike")
-    return pl.concat(frames, how="vertical_relaxed")  # ids: Int64, or String where one file's are
+    further = {name: name for columns in present for name in columns if name not in (*COLUMNS, PLACE)}
+    return sources | further
 
 
-def _format(path: Path) -> str | None:
-    return next((FORMATS[s] for s in FORMATS if path.name.lower().endswith(s)), None)
-
-
-def _read_file(file: Path, columns: Mapping[str, str | None]) -> pl.DataFrame:
-    kind = str(_format(file))
-    path = glob.escape(str(file))  # else polars takes a "[" for a glob
-    try:
-        if kind == "Parquet":
-            table = pl.scan_parquet(path, hive_partitioning=False)
-        elif kind == "CSV":
-            table = _read_csv(file).lazy()
-        else:
-            table = pl.scan_ndjson(path, infer_schema_length=None)
-        present = table.collect_schema().names()
-        sources = {name: _source(file, name, columns.get(name), present) for name in COLUMNS}
-        mapped = [pl.col(source).alias(name) for name, source in sources.items() if source]
-        events = table.select(mapped).collect()
-    except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        reason += _broken_line(file) if kind == "JSON Lines" else ""
-        raise UserError(f"{file} can't be read as {kind}: {reason}; expected {EXPECTED[kind]}") from None
-    return events.with_columns(_plain(column, file) for column in events.get_columns())
-
-
-def _read_csv(file: Path) -> pl.DataFrame:
-    """All columns as strings: their types are found later, over all rows.
-
-    Unmapped columns are read, too: polars sees lines of too many fields, whose values have moved, only then.
-    """
-    with _open_text(file) as text:
-        header = text.readline()
-    separator = max(",;\t|", key=header.count)
-    return pl.scan_csv(glob.escape(str(file)), separator=separator, infer_schema=False).collect()
-
-
-def _open_text(file: Path) -> IO[str]:
-    opener = gzip.open if file.name.lower().endswith(".gz") else open
-    return opener(file, "rt", encoding="utf-8-sig", errors="replace")
-
-
-def _broken_line(file: Path) -> str:
-    """Which line of a JSON Lines file is the first that is no JSON object, in words."""
-    with _open_text(file) as text:
-        lines = pl.Series(text.read().split("\n"), dtype=pl.String)
-    objects = lines.str.json_path_match("$").str.starts_with("{").fill_null(False)
-    broken = (~objects & (lines.str.strip_chars() != "")).arg_true()
-    return f" (line {broken[0] + 1})" if len(broken) else ""
-
-
-def _source(file: Path, name: str, source: str | None, present: Sequence[str]) -> str | None:
+def _find(file: Path, name: str, source: str | None, present: Sequence[str]) -> str | None:
     """The file's name for a schema column; None where it has none and needs none."""
     has = f"(it has: {', '.join(present)})"
     if source is None:
@@ -164,31 +154,94 @@ def _source(file: Path, name: str, source: str | None, present: Sequence[str]) -
     return source
 
 
-def _plain(column: pl.Series, file: Path) -> pl.Series:
-    """A column in one of the few types that the rest of the preparation knows."""
-    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
-        raise UserError(f"{file}: {column.name} holds {column.dtype}; expected strings or numbers")
-    if column.name == TIMESTAMP:
-        return column.cast(pl.Datetime("us", "UTC")) if column.dtype in (pl.Date, pl.Datetime) else column
-    if column.name == SPLIT:
-        return column.cast(pl.String)
-    ids = _identifier(column)
-    return ids.cast(pl.String) if column.name == EVENT_TYPE else ids
+def _type(name: str, source: str, tables: Sequence[_Table]) -> pl.DataType:
+    """The one type of a column in all chunks."""
+    found = [(table.path, _source_type(name, source, table)) for table in tables]
+    known = [(path, dtype) for path, dtype in found if dtype != pl.Null]
+    types = [dtype for _, dtype in known]
+    for path, dtype in known:
+        odd = dtype.is_nested() or dtype in (pl.Binary, pl.Object)
+        if odd or (name == TIMESTAMP and dtype in (pl.Time, pl.Duration, pl.Boolean)):
+            raise UserError(f"{path}: {source} holds {dtype}; expected strings or numbers")
+    if name == TIMESTAMP:
+        dated = {dtype.is_temporal(): path for path, dtype in known}
+        if len(dated) == 2:
+            raise UserError(f"timestamps are dates in {dated[True]} but not in {dated[False]}; all should be alike")
+        if True in dated:
+            return UTC
+    if name in (EVENT_TYPE, SPLIT, CONSENT):
+        return pl.String()
+    if all(dtype in INTEGERS for dtype in types) or (name not in IDS and all(dtype.is_integer() for dtype in types)):
+        return pl.Int64()
+    return pl.Float64() if name not in IDS and all(dtype.is_numeric() for dtype in types) else pl.String()
 
 
-def _identifier(column: pl.Series) -> pl.Series:
-    """Int64 where every value is a whole number, else String; an empty string is no id.
+def _source_type(name: str, source: str, table: _Table) -> pl.DataType:
+    if source in table.schema:
+        return table.schema[source]
+    if source not in table.keys:
+        return pl.Null()
+    value = table.keys[source]
+    if value is None:
+        return pl.Null()
+    return UTC if name == TIMESTAMP and _date(value) else pl.String()
 
-    Numbers that went through a floating-point column on their way are whole ("12.0", 12.0); numbers with
-    leading zeros are strings.
-    """
-    if column.dtype.is_numeric():
-        column = column.fill_nan(None) if column.dtype.is_float() else column
+
+def _date(value: str) -> dt.datetime | None:
+    """A folder's value as a time, where it is one: 2025-01-31, 20250131, 2025-01-31 12:00:00."""
+    try:
+        time = dt.datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=dt.UTC)
+
+
+def _raw_file(table: _Table, sources: Mapping[str, str], types: Mapping[str, pl.DataType]) -> RawFile:
+    columns = {name: _expression(name, sources[name], dtype, table) for name, dtype in types.items()}
+
+    def frames(needed: Sequence[str]) -> Iterator[pl.DataFrame]:
+        needed = needed or list(table.schema)[:1]  # else there would be no rows to repeat a folder's value for
+        if table.kind == PARQUET:
+            yield from parquet_frames(table.path, needed)
+        elif table.kind == CSV:
+            yield from delimited_frames(table.path, csv_separator(table.path))
+        else:
+            for frame in json_frames(table.path, dict.fromkeys(needed, pl.String)):
+                _refuse_nested(frame, table.path)
+                yield frame
+
+    return RawFile(table.path, frames, columns)
+
+
+def _expression(name: str, source: str, dtype: pl.DataType, table: _Table) -> pl.Expr:
+    """A column of one of the few types that the preparation knows."""
+    if source not in table.schema:
+        value = table.keys.get(source)
+        return pl.lit(_date(value) if value and dtype == UTC else value, dtype=dtype)
+    column, given = pl.col(source), table.schema[source]
+    if dtype != pl.String:
+        return column.cast(dtype, strict=False)
+    if given.is_float() or given.is_decimal():
+        # Whole numbers that went through such a column on their way: 12.0 is the item 12.
+        column = column.fill_nan(None) if given.is_float() else column
         whole = column.cast(pl.Int64, strict=False)
-        same = whole.null_count() == column.null_count() and (whole.cast(column.dtype) == column).all()
-        return whole if same else column.cast(pl.String)
-    text = column.cast(pl.String).replace("", None)
-    digits = text.str.strip_suffix(".0")
-    whole = digits.cast(pl.Int64, strict=False)
-    same = whole.null_count() == text.null_count() and (whole.cast(pl.String) == digits).all()
-    return whole if same else text
+        return pl.when(whole.cast(given) == column).then(whole.cast(pl.String)).otherwise(column.cast(pl.String))
+    text = column.cast(pl.String)
+    return pl.when(text != "").then(text)  # an empty string is no value
+
+
+def _refuse_nested(frame: pl.DataFrame, file: Path) -> None:
+    """Raise UserError where a JSON value is an array or an object: polars hands over its text."""
+    for column in frame.get_columns():
+        suspects = column.filter(column.str.starts_with("[") | column.str.starts_with("{"))
+        for value in suspects.unique().head(100):
+            if _is_json(value):
+                raise UserError(f"{file}: {column.name} holds {value}; expected strings or numbers")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

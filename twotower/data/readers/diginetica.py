@@ -1,0 +1,76 @@
+"""Diginetica, CIKM Cup 2016 track 2: item views and purchases (competitions.codalab.org/competitions/11161).
+
+Semicolons, a line with names. train-item-views.csv: sessionId;userId;itemId;timeframe;eventdate (in some copies
+session_id and so on); train-purchases.csv: sessionId;userId;timeframe;eventdate;ordernumber;itemId; timeframe is
+milliseconds since the session began, eventdate its day. product-categories.csv: itemId;categoryId; products.csv:
+itemId;pricelog2;product.name.tokens, with commas between the tokens.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from twotower.data.readers.chunks import csv_columns, delimited_file, in_chunks, small_table, utc_time
+from twotower.data.readers.files import count_about, published_file, readable
+from twotower.data.source import Prepare, Source
+from twotower.errors import UserError
+from twotower.schema import EVENT_TYPE, ITEM_ID, SESSION_ID, TIMESTAMP, USER_ID, Prepared
+
+PAGE = "competitions.codalab.org/competitions/11161 (dataset-train-diginetica.zip)"
+NAMES = {SESSION_ID: ("sessionId", "session_id"), USER_ID: ("userId", "user_id"), ITEM_ID: ("itemId", "item_id")}
+
+
+def read(path: str, purchases: bool, items: bool, prepare: Prepare) -> Prepared:
+    """Prepare Diginetica's raw logs: item views are of the type view, purchases of the type purchase.
+
+    Items have a category, a price (2 ** pricelog2) and name_tokens (a list).
+
+    Args:
+        path: the folder with train-item-views.csv and, unless switched off, the other files.
+        purchases: whether to read train-purchases.csv, too.
+        items: whether to read product-categories.csv and products.csv.
+        prepare: what takes the source.
+    """
+    kinds = {"train-item-views.csv": "view"} | ({"train-purchases.csv": "purchase"} if purchases else {})
+    files = {published_file(path, [name], PAGE): kind for name, kind in kinds.items()}
+    tables = [published_file(path, [n], PAGE) for n in ("product-categories.csv", "products.csv")] if items else []
+    raw = [delimited_file(file, _columns(file, kind), ";") for file, kind in files.items()]
+    return prepare(
+        Source(
+            name="diginetica",
+            files=[*files, *tables],
+            settings={"reader": "diginetica", "purchases": purchases, "items": items},
+            columns=list(raw[0].columns),
+            rows=sum(count_about(file) for file in files),
+            unit="auto",
+            chunks=lambda wanted: in_chunks(raw, wanted),
+            items=partial(_items, *tables) if items else None,
+        )
+    )
+
+
+def _columns(file: Path, kind: str) -> Mapping[str, pl.Expr]:
+    with readable(file):
+        present = csv_columns(file)
+    columns = {}
+    for name, choices in NAMES.items():
+        own = next((choice for choice in choices if choice in present), None)
+        if own is None:
+            raise UserError(f"{file} has no column {' or '.join(choices)} (it has: {', '.join(present)}); see {PAGE}")
+        columns[name] = pl.col(own).cast(pl.Int64, strict=False)
+    since = pl.duration(milliseconds=pl.col("timeframe").cast(pl.Int64, strict=False))
+    columns[TIMESTAMP] = (utc_time("eventdate", "%Y-%m-%d") + since).cast(pl.Datetime("us", "UTC"))
+    return columns | {EVENT_TYPE: pl.lit(kind)}
+
+
+def _items(categories: Path, products: Path) -> pl.LazyFrame:
+    item = pl.col("itemId").alias(ITEM_ID)
+    with readable(categories):
+        category = small_table(categories, ";").select(item, category="categoryId")
+    with readable(products):
+        price = 2.0 ** pl.col("pricelog2").cast(pl.Float64, strict=False)
+        tokens = pl.col("product.name.tokens").str.split(",")
+        product = small_table(products, ";").select(item, price=price, name_tokens=tokens)
+    return product.join(category, on=ITEM_ID, how="full", coalesce=True).lazy()

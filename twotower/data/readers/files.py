@@ -1,0 +1,130 @@
+"""The files behind a setting: found, opened, measured; and errors that say which one can't be read, and why."""
+
+import glob
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import polars as pl
+import pyarrow as pa
+
+from twotower.errors import UserError, nearest
+
+PARQUET, CSV, JSON_LINES = "Parquet", "CSV", "JSON Lines"
+FORMATS = {
+    ".parquet": PARQUET,
+    ".pq": PARQUET,
+    ".csv": CSV,
+    ".csv.gz": CSV,
+    ".tsv": CSV,
+    ".tsv.gz": CSV,
+    ".jsonl": JSON_LINES,
+    ".jsonl.gz": JSON_LINES,
+    ".ndjson": JSON_LINES,
+    ".ndjson.gz": JSON_LINES,
+}
+EXPECTED = {
+    PARQUET: "a whole Parquet file",
+    CSV: "UTF-8 text with as many fields in each line as in the first",
+    JSON_LINES: "UTF-8 text with one JSON object a line",
+}
+SAMPLE_BYTES = 2**22
+
+
+def file_format(path: Path) -> str | None:
+    """One of FORMATS by the end of the name; None for another file."""
+    return next((FORMATS[end] for end in FORMATS if path.name.lower().endswith(end)), None)
+
+
+def find_files(path: str, setting: str = "data.path") -> list[Path]:
+    """The files of a table behind a file, folder or glob, in order of their names.
+
+    In a folder, what begins with "." or "_" is passed over, as other programs leave such files there (but not
+    folders "_key=value"). A glob takes all that it matches.
+
+    Raises UserError when there are none, when they are of different formats, or when one is empty.
+    """
+    given = Path(path).expanduser()
+    if given.is_dir():
+        found = [p for p in given.rglob("*") if not any(map(_is_hidden, p.relative_to(given).parts))]
+    elif given.exists():
+        found = [given]
+    else:
+        found = [Path(p) for p in glob.glob(str(given), recursive=True)]
+        if not found:
+            beside = [p.name for p in given.parent.iterdir()] if given.parent.is_dir() else []
+            raise UserError(f"{setting}={path}: no such file, folder or glob{nearest(given.name, beside)}")
+    files = sorted(p for p in found if p.is_file() and file_format(p))
+    if not files:
+        raise UserError(f"{setting}={path}: no files of a table; expected names that end in {', '.join(FORMATS)}")
+    formats = sorted({str(file_format(p)) for p in files})
+    if len(formats) > 1:
+        raise UserError(
+            f"{setting}={path}: files of {' and '.join(formats)}; choose one kind with a glob, "
+            f"for example {setting}='{given / '*'}{files[0].suffix}'"
+        )
+    refuse_empty(files)
+    return files
+
+
+def published_file(folder: str | Path, names: Sequence[str], page: str) -> Path:
+    """A file of a public data set under one of its names, gzipped or not.
+
+    Raises UserError saying from which page to download it, and where to put it.
+    """
+    folder = Path(folder).expanduser()
+    found = [folder / (name + end) for name in names for end in ("", ".gz") if (folder / (name + end)).is_file()]
+    if not found:
+        raise UserError(
+            f"data.path={folder}: {'there is no' if folder.is_dir() else 'expected a folder with'} "
+            f"{' or '.join(names)}; download it from {page} and put it there"
+        )
+    refuse_empty(found[:1])
+    return found[0]
+
+
+def published_files(path: str, page: str) -> list[Path]:
+    """`find_files` for a public data set: raises UserError that says from which page to download it, too."""
+    try:
+        return find_files(path)
+    except UserError as error:
+        raise UserError(f"{error}. Download the data from {page}; data.path is the file or its folder") from None
+
+
+def refuse_empty(files: Iterable[Path]) -> None:
+    """Raise UserError for a file of 0 bytes."""
+    for file in files:
+        if file.stat().st_size == 0:
+            raise UserError(f"{file} is empty (0 bytes); delete it or write it again")
+
+
+def open_bytes(file: Path) -> IO[bytes]:
+    """A file's content, unzipped where its name ends in .gz."""
+    return gzip.open(file, "rb") if file.name.lower().endswith(".gz") else file.open("rb")  # type: ignore[return-value]
+
+
+def count_about(file: Path, mark: bytes = b"\n") -> int:
+    """About how often a text file holds `mark` (rather more), judged by its beginning."""
+    with readable(file), file.open("rb") as raw:
+        text = gzip.GzipFile(fileobj=raw) if file.name.lower().endswith(".gz") else raw
+        sample = text.read(SAMPLE_BYTES)
+        share = 1.0 if len(sample) < SAMPLE_BYTES else raw.tell() / file.stat().st_size
+    return int((sample.count(mark) + 1) * (1.0 if share == 1 else 1.25 / share))
+
+
+@contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """Turn what goes wrong while a file is read into a UserError that names it."""
+    kind = file_format(file) or CSV
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pa.ArrowException, OSError, EOFError, zlib.error, UnicodeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(f"{file} can't be read as {kind}: {reason}; expected {EXPECTED[kind]}") from None
+
+
+def _is_hidden(name: str) -> bool:
+    return name[0] == "." or (name[0] == "_" and "=" not in name)

@@ -1,0 +1,75 @@
+"""Values of any type as texts, and texts as codes of a vocabulary. Shapes: N values, T texts in all of them."""
+
+import math
+import zlib
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+LISTS = (list, tuple, np.ndarray)
+
+
+def text_of(value: Any) -> str | None:
+    """A value's one text form: 3, 3.0 and "3" are one category; None is null, as is an empty text or no number."""
+    if value is None or isinstance(value, str):
+        return value or None
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, float | np.floating):
+        if not math.isfinite(value):
+            return None
+        return str(int(value)) if value == int(value) else str(value)
+    if isinstance(value, (*LISTS, dict)):
+        return None
+    return str(value)
+
+
+def pieces_of(settings: Mapping[str, Any], values: Sequence[Any]) -> tuple[list[str], Array]:
+    """The texts in all values [N], one after another, and how many each value has [N]."""
+    if settings["kind"] == "categorical":
+        texts = [text_of(value) for value in values]
+        return [t for t in texts if t is not None], np.array([t is not None for t in texts], dtype=np.int64)
+    lists = [_split(value, settings["separator"]) for value in values]
+    return list(chain.from_iterable(lists)), np.array([len(row) for row in lists], dtype=np.int64)
+
+
+def _split(value: Any, separator: str | None) -> dict[str, None]:
+    """The different texts in one value of a multi-valued feature, in their order."""
+    if isinstance(value, str):
+        parts = [part.strip() for part in value.split(separator)] if separator else [value]
+    else:
+        parts = [text_of(part) or "" for part in (value if isinstance(value, LISTS) else [value])]
+    return dict.fromkeys(part for part in parts if part)
+
+
+def vocabulary_of(pieces: Sequence[str], weight: Array, min_count: int) -> list[str]:
+    """The texts that occur at least `min_count` times, in the order of their characters."""
+    place = {piece: i for i, piece in enumerate(sorted(set(pieces)))}
+    count = np.bincount(_look_up(place, pieces), weights=weight, minlength=len(place))
+    return [piece for piece, is_kept in zip(place, count >= min_count, strict=True) if is_kept]
+
+
+def codes_of(encoder: Mapping[str, Any], pieces: Sequence[str]) -> Array:
+    """[T] codes of texts: after 0 and the out-of-vocabulary codes their place in the vocabulary.
+
+    Each different text is looked for once; one that is not there gets the out-of-vocabulary code that its CRC-32
+    picks, the same on every machine.
+    """
+    vocabulary, spare = encoder["vocabulary"], encoder["out_of_vocabulary"]
+    codes = {}
+    for piece in set(pieces):
+        place = bisect_left(vocabulary, piece)
+        if place < len(vocabulary) and vocabulary[place] == piece:
+            codes[piece] = 1 + spare + place
+        else:
+            codes[piece] = 1 + zlib.crc32(piece.encode("utf-8", "surrogatepass")) % spare
+    return _look_up(codes, pieces)
+
+
+def _look_up(table: Mapping[str, int], pieces: Sequence[str]) -> Array:
+    return np.fromiter(map(table.__getitem__, pieces), dtype=np.int64, count=len(pieces))

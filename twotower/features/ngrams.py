@@ -1,0 +1,55 @@
+"""Texts as bags of their character n-grams, hashed. Shapes: N values, T n-grams of all texts."""
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower.features.bags import Bags, bags, runs
+from twotower.features.categories import text_of
+
+Array = npt.NDArray[Any]
+TEXTS_AT_ONCE = 1 << 16
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that products keep all bits (Knuth's multiplicative hashing)
+
+
+def ngram_bags(values: Sequence[Any], ngrams: Sequence[int], buckets: int) -> Bags:
+    """Hashed n-grams of each value's text, a chunk of values at a time to bound the memory."""
+    parts = [
+        _ngram_codes(values[i : i + TEXTS_AT_ONCE], ngrams, buckets)
+        for i in range(0, max(1, len(values)), TEXTS_AT_ONCE)
+    ]
+    length = np.concatenate([length for _, length in parts])
+    return bags(np.concatenate([codes for codes, _ in parts]), length)
+
+
+def _ngram_codes(values: Sequence[Any], ngrams: Sequence[int], buckets: int) -> tuple[Array, Array]:
+    """Codes [T] from 1, value after value, and how many each value has [N].
+
+    Texts lie in one array of code points; the n-grams that begin at each place are hashed together as polynomials
+    of their characters, and those that reach into the next text are left out.
+    """
+    texts = [_normal(value, ngrams[-1]) for value in values]
+    chars = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
+    size = np.array([len(text) for text in texts], dtype=np.int64)
+    begin = np.cumsum(size) - size
+    number = np.maximum(size[:, None] - ngrams + 1, 0)  # [N, lengths of n-grams]
+    place = np.cumsum(number).reshape(number.shape) - number
+    codes = np.empty(number.sum(), dtype=np.int32)
+    for column, n in enumerate(ngrams):
+        windows = max(0, len(chars) - n + 1)
+        hashed = np.full(windows, n, dtype=np.uint64)
+        for i in range(n):
+            hashed = hashed * MULTIPLIER + chars[i : i + windows]
+        hashed = hashed[runs(begin, number[:, column])]
+        hashed = (hashed ^ (hashed >> np.uint64(32))) * MULTIPLIER  # lets all bits decide on the bucket
+        codes[runs(place[:, column], number[:, column])] = 1 + (hashed >> np.uint64(32)) % np.uint64(buckets)
+    return codes, number.sum(axis=1)
+
+
+def _normal(value: Any, longest: int) -> str:
+    """A text in one form: NFKC, small letters, single spaces; one at each end too, and enough for one n-gram."""
+    words = unicodedata.normalize("NFKC", text_of(value) or "").lower().split()
+    return f" {' '.join(words)} ".ljust(longest) if words else ""
