@@ -18,13 +18,14 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from twotower import cli, run
 from twotower.callbacks import Progress
+from twotower.data.audit import require_sound
 from twotower.data.loader import SessionLoader, query_loader, training_loader
 from twotower.errors import UserError
 from twotower.evaluation.baselines import evaluate_baselines, fit_baselines
 from twotower.evaluation.report import print_report
 from twotower.files import read_json, write_json
 from twotower.module import TwoTowerModule
-from twotower.schema import CEILING_FILE, Prepared
+from twotower.schema import CEILING_FILE, Prepared, read_item_features
 
 log = logging.getLogger("train")
 warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")  # of Lightning's own code
@@ -43,6 +44,7 @@ def train(config: DictConfig) -> None:
         raise UserError(f"evaluation.ks={config.evaluation.ks} lacks 20: ndcg@20 picks the epoch; add it")
     pl.seed_everything(config.seed, verbose=False)
     prepared: Prepared = instantiate(config.data)
+    require_sound(prepared, config.accept)
     path = Path(config.run_dir)
     if checkpoint:
         run.require_same_data(path, prepared)
@@ -85,7 +87,13 @@ def fit(
 ) -> tuple[pl.Trainer, pl.LightningModule, Progress]:
     """Train with validation; or, without it, for a known number of epochs on training + validation data."""
     loader = training_loader(
-        prepared, config.model.max_length, config.positions_per_batch, config.seed, validation_too=bool(refit_epochs)
+        prepared,
+        config.model.max_length,
+        config.positions_per_batch,
+        config.seed,
+        validation_too=bool(refit_epochs),
+        inputs=config.model.inputs,
+        target_weights=config.target_weights,
     )
     if len(loader) == 0:
         raise UserError("no training session has two events; the split leaves nothing to learn from")
@@ -117,7 +125,7 @@ def fit(
 def build_module(config: DictConfig, prepared: Prepared, loader: SessionLoader) -> TwoTowerModule:
     """The towers with all that trains them, for the events that `loader` delivers."""
     return TwoTowerModule(
-        model=run.build_model(config, prepared.num_items),
+        model=run.build_model(config, prepared.manifest, read_item_features(prepared.path)),
         negatives=instantiate(config.model.negatives, target_counts=torch.from_numpy(loader.target_counts())),
         loss=instantiate(config.model.loss),
         temperature=config.model.temperature,
@@ -131,7 +139,15 @@ def build_module(config: DictConfig, prepared: Prepared, loader: SessionLoader) 
 def queries(config: DictConfig, prepared: Prepared, part: str) -> SessionLoader:
     """The queries of "validation" or "test"."""
     settings = config.evaluation
-    loader = query_loader(prepared, part, config.model.max_length, settings.positions_per_batch, settings.min_history)
+    loader = query_loader(
+        prepared,
+        part,
+        config.model.max_length,
+        settings.positions_per_batch,
+        settings.min_history,
+        inputs=config.model.inputs,
+        target_weights=config.target_weights,
+    )
     if loader.num_queries == 0:
         raise UserError(
             f"the {part} part has no query with a history of {settings.min_history} or more events; "

@@ -1,6 +1,6 @@
 """What several tests share: small prepared directories and small models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,9 @@ import pytorch_lightning as pl
 import torch
 
 from twotower.data.loader import SessionLoader
-from twotower.model.item_tower import IdItemTower
+from twotower.files import write_json
+from twotower.model.event_inputs import EventInputs
+from twotower.model.item_tower import FeatureItemTower, IdItemTower
 from twotower.model.losses import softmax
 from twotower.model.negatives import CatalogueNegatives, MixtureNegatives
 from twotower.model.optimizer import adamw
@@ -21,7 +23,17 @@ from twotower.model.user_tower.gru import GRUTower
 from twotower.model.user_tower.mean_pool import MeanPoolTower
 from twotower.model.user_tower.transformer import TransformerTower
 from twotower.module import TwoTowerModule
-from twotower.schema import CATALOGUE_FILE, Prepared, open_prepared, write_prepared
+from twotower.schema import (
+    ARRAYS,
+    CATALOGUE_FILE,
+    FEATURES_FILE,
+    ITEM_FEATURES_FILE,
+    Prepared,
+    input_file,
+    open_prepared,
+    read_item_features,
+    write_prepared,
+)
 
 MakePrepared = Callable[..., Prepared]
 MakeTower = Callable[..., torch.nn.Module]
@@ -41,6 +53,8 @@ def make_prepared(tmp_path_factory: pytest.TempPathFactory) -> MakePrepared:
         types: Sequence[Sequence[int]] | None = None,
         timestamps: Sequence[Sequence[int]] | None = None,
         event_types: Sequence[str] = ("view",),
+        inputs: Mapping[str, Sequence[Sequence[int]]] | None = None,  # each one's codes, by session
+        item_features: Mapping[str, np.ndarray[Any, Any]] | None = None,  # arrays as ITEM_FEATURES_FILE names them
     ) -> Prepared:
         lengths = np.array([len(s) for s in sessions], dtype=np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -64,7 +78,30 @@ def make_prepared(tmp_path_factory: pytest.TempPathFactory) -> MakePrepared:
             "train_end": train_end,
             "validation_end": validation_end,
         }
-        write_prepared(directory, arrays, {"num_items": num_items, "event_types": list(event_types)})
+        for name, dtype in ARRAYS.items():
+            np.save(directory / f"{name}.npy", arrays[name].astype(dtype), allow_pickle=False)
+        sizes = {}
+        for name, rows in (inputs or {}).items():
+            codes = flat(rows)
+            sizes[name] = int(codes.max(initial=0)) + 1
+            np.save(directory / input_file(name), codes.astype(np.uint16), allow_pickle=False)
+        np.savez(directory / ITEM_FEATURES_FILE, **(item_features or {}))
+        forms = {}
+        for key, array in (item_features or {}).items():
+            name, _, part = key.rpartition(".")
+            if part == "codes":
+                forms[name] = {"form": "bags", "size": int(array.max(initial=0)) + 1}
+            elif part == "values":
+                forms[name] = {"form": "dense", "size": array.shape[1]}
+        clock = {"time_zone": "UTC", "event_types": list(event_types), "input_types": [*range(1, len(event_types) + 1)]}
+        write_json(directory / FEATURES_FILE, {**clock, "events": {}, "items": {}})
+        manifest = {
+            "num_items": num_items,
+            "event_types": list(event_types),
+            "inputs": sizes,
+            "item_features": forms,
+        }
+        write_prepared(directory, manifest)
         return open_prepared(directory)
 
     return make
@@ -99,13 +136,18 @@ def make_module(make_tower: MakeTower) -> MakeModule:
         learning_rate: float = 0.02,
         ks: Sequence[int] = (1, 5),
         seed: int = 0,
+        features: bool = False,  # the item tower learns from item features, too
     ) -> TwoTowerModule:
         torch.manual_seed(seed)
         counts = torch.from_numpy(loader.target_counts())
-        items = IdItemTower(loader.prepared.num_items, dim, normalize)
+        num_items, sizes = loader.prepared.num_items, loader.prepared.manifest["inputs"]
+        items: torch.nn.Module = IdItemTower(num_items, dim, normalize)
+        if features:
+            items = FeatureItemTower(num_items, dim, normalize, read_item_features(loader.prepared.path))
+        events = EventInputs({name: sizes[name] for name in loader.inputs}, dim)
         users = make_tower(tower, dim, normalize, dropout, loader.max_length)
         return TwoTowerModule(
-            model=TwoTower(items, users),
+            model=TwoTower(items, events, users),
             negatives=MixtureNegatives(counts, uniform, True) if uniform else CatalogueNegatives(counts),
             loss=softmax,
             temperature=0.1 if normalize else 1.0,

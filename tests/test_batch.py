@@ -1,9 +1,9 @@
-"""build_history: the one way from events to model input."""
+"""The one way from events to model input."""
 
 import numpy as np
 import pytest
 
-from twotower.batch import build_history
+from twotower.batch import build_history, gather, history_positions
 from twotower.schema import PAD
 
 
@@ -41,6 +41,15 @@ def test_empty_histories_are_one_column_of_padding() -> None:
     assert build_history(events, np.array([0, 3]), np.array([0, 0]), 5).tolist() == [[PAD], [PAD]]
     assert build_history(events[:0], np.array([0]), np.array([0]), 5).tolist() == [[PAD]]
     assert build_history(events, np.empty(0, dtype=int), np.empty(0, dtype=int), 5).shape == (0, 1)
+
+
+def test_several_columns_are_gathered_by_the_same_positions() -> None:
+    items, hours = np.array([7, 8, 9, 4, 5]), np.array([10, 0, 12, 13, 14], dtype=np.uint8)
+    position, valid = history_positions(np.array([3, 5, 0]), np.array([3, 1, 0]), 2)
+    assert valid.tolist() == [[True, True], [True, False], [False, False]]
+    assert gather(items, position, valid).tolist() == [[8, 9], [5, PAD], [PAD, PAD]]
+    assert gather(hours, position, valid).tolist() == [[0, 12], [14, 0], [0, 0]]
+    assert gather(hours, position, valid).dtype == np.int64
 
 
 def test_a_memory_mapped_byte_column_works_too(tmp_path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {"polars", "torch", "pytorch_lightning", "torchmetrics", "hydra", "omegaconf", "mlflow", "faiss"}
-HEAVY |= {"onnx", "onnxruntime", "pyarrow", "rich"}
+HEAVY |= {"onnx", "onnxruntime", "pyarrow", "rich", "safetensors", "hypothesis", "matplotlib"}
 
 # room -> (heavy packages it may import, rooms of the package it may import)
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
@@ -17,15 +17,23 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "files": (set(), {"errors"}),
     "schema": (set(), {"errors", "files"}),
     "batch": (set(), {"schema"}),
-    "data": ({"polars", "torch"}, {"errors", "files", "schema", "batch"}),
-    "model": ({"torch"}, {"schema", "batch"}),
+    "features": (set(), {"errors"}),
+    "inputs": (set(), {"errors"}),
+    "data": (
+        {"polars", "pyarrow", "torch", "matplotlib"},
+        {"errors", "files", "schema", "batch", "features", "inputs"},
+    ),
+    "model": ({"torch"}, {"errors", "schema", "batch"}),
     "evaluation": ({"torch", "torchmetrics", "rich"}, {"schema", "batch", "model"}),
     "module": ({"torch", "pytorch_lightning"}, {"schema", "batch", "model", "evaluation"}),
     "callbacks": ({"pytorch_lightning"}, {"schema", "batch"}),
     "run": ({"torch", "hydra", "omegaconf"}, {"errors", "files", "schema", "batch", "model"}),
     "cli": ({"hydra", "omegaconf"}, {"errors"}),
-    "export": ({"torch", "faiss", "pyarrow"}, {"errors", "files", "schema", "batch", "model", "run", "serving"}),
-    "serving": ({"faiss", "onnxruntime", "pyarrow"}, {"errors", "files", "schema", "batch"}),
+    "export": (
+        {"torch", "faiss", "pyarrow"},
+        {"errors", "files", "schema", "batch", "features", "inputs", "model", "run", "serving"},
+    ),
+    "serving": ({"faiss", "onnxruntime", "pyarrow"}, {"errors", "files", "schema", "batch", "features", "inputs"}),
 }
 
 

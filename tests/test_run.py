@@ -5,16 +5,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from twotower import run
 from twotower.errors import UserError
 from twotower.files import read_json
+from twotower.model.item_tower import FeatureItemTower
 from twotower.schema import Prepared
 
 CONF = Path(__file__).parent.parent / "conf"
+
+
+ITEM_FEATURES = {
+    "category.codes": np.array([1, 2, 2, 0, 1], np.int32),
+    "category.offsets": np.array([0, 1, 2, 4, 5]),
+    "price.values": np.array([[0.5, 0], [1, 0], [-1, 0], [0, 1]], np.float32),
+}
+
+
+def configure(*overrides: str) -> DictConfig:
+    """A small model with features of items and of events."""
+    small = ["run_dir=somewhere", "name=test", "model.dim=8", "model.max_length=3"]
+    features = ["model/item_tower=features", "model.inputs=[device,gap]"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=[*small, *features, *overrides])
 
 
 def test_a_run_does_not_go_on_with_other_data(begun: Path, make_prepared: Callable[..., Prepared]) -> None:
@@ -25,12 +43,18 @@ def test_a_run_does_not_go_on_with_other_data(begun: Path, make_prepared: Callab
 @pytest.fixture
 def begun(tmp_path: Path, make_prepared: Callable[..., Prepared]) -> Path:
     """A run directory of a small transformer, with a checkpoint of its fresh weights."""
-    prepared = make_prepared([[1, 2, 3, 4], [4, 3, 2], [2, 1, 4, 3, 2]], train=[4, 1, 2], validation=[0, 2, 1])
-    overrides = ["run_dir=somewhere", "name=test", "model.dim=8", "model.max_length=3"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", overrides=overrides)
+    prepared = make_prepared(
+        [[1, 2, 3, 4], [4, 3, 2], [2, 1, 4, 3, 2]],
+        train=[4, 1, 2],
+        validation=[0, 2, 1],
+        inputs={"gap": [[0, 1, 1, 1], [0, 5, 6], [0, 7, 8, 9, 9]], "device": [[1] * 4, [2, 0, 2], [3] * 5]},
+        item_features=ITEM_FEATURES,
+    )
+    (prepared.path / "audit.json").write_text('{"findings": []}')
+    (prepared.path / "work.tmp").write_text("nothing that a run needs")
+    config = configure()
     run.begin_run(tmp_path, config, prepared)
-    model = run.build_model(config, prepared.num_items)
+    model = run.build_model(config, prepared.manifest, ITEM_FEATURES)
     state = {"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}
     torch.save(state, tmp_path / "checkpoints" / "best.ckpt")
     return tmp_path
@@ -38,14 +62,77 @@ def begun(tmp_path: Path, make_prepared: Callable[..., Prepared]) -> Path:
 
 def test_a_loaded_run_computes_what_its_checkpoint_held(begun: Path) -> None:
     loaded, again = run.load_run(begun), run.load_run(begun)
-    history = torch.tensor([[1, 4, 2]])
-    assert torch.equal(loaded.model(history), again.model(history))  # no dropout
+    history = torch.tensor([[1, 4, 2]]), torch.tensor([[[2, 0], [0, 5], [1, 9]]])
+    assert torch.equal(loaded.model(*history), again.model(*history))  # no dropout
+    assert list(loaded.model.event_inputs.names) == ["device", "gap"]
     saved = torch.load(begun / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     assert torch.equal(loaded.model.item_tower.embedding.weight, saved["model.item_tower.embedding.weight"])
 
 
+def test_a_loaded_run_has_its_own_item_features(begun: Path) -> None:
+    assert isinstance(run.load_run(begun).model.item_tower, FeatureItemTower)
+    before = run.load_run(begun).model.encode_items()
+    changed = ITEM_FEATURES | {"price.values": ITEM_FEATURES["price.values"] + 1}
+    np.savez(begun / "item_features.npz", **changed)
+    assert not torch.allclose(run.load_run(begun).model.encode_items(), before)
+
+
+def test_a_run_directory_holds_what_the_data_was(begun: Path) -> None:
+    files = {file.name for file in begun.iterdir()}
+    assert files == {
+        *("config.yaml", "data.json", "catalogue.parquet", "features.json", "item_features.npz", "audit.json"),
+        *("histories.json", "environment.json", "checkpoints"),
+    }
+    prepared = Path(read_json(begun / "data.json", "a run directory")["path"])
+    for name in ("catalogue.parquet", "features.json", "item_features.npz", "audit.json"):
+        assert (begun / name).read_bytes() == (prepared / name).read_bytes()
+
+
 def test_sample_histories_are_the_newest_events_before_the_validation_ends(begun: Path) -> None:
-    assert read_json(begun / "histories.json", "a run directory") == [[4, 3, 2], [2, 1, 4]]
+    assert read_json(begun / "histories.json", "a run directory") == {
+        "item_index": [[4, 3, 2], [2, 1, 4]],
+        "codes": {"device": [[2, 0, 2], [3, 3, 3]], "gap": [[0, 5, 6], [0, 7, 8]]},
+    }
+    first, second = run.read_histories(begun, ["device", "gap"])
+    assert first.item_index.tolist() == [4, 3, 2]
+    assert second.codes.tolist() == [[3, 0], [3, 7], [3, 8]]
+    (alone, _) = run.read_histories(begun, [])
+    assert alone.codes.shape == (3, 0)
+
+
+def test_the_sample_is_even_over_the_sessions_that_validate(make_prepared: Callable[..., Prepared]) -> None:
+    sessions = [[1 + s % 7, 1 + s // 7] for s in range(200)]
+    prepared = make_prepared(sessions, train=[1] * 200, validation=[0] * 40 + [1] * 160)
+    sample = run.sample_histories(prepared, 5, [])["item_index"]
+    numbers = [(second - 1) * 7 + first - 1 for first, second in sample]
+    assert len(numbers) == 64 and numbers[0] == 40 and numbers[-1] == 199
+    assert set(np.diff(numbers)) == {2, 3}
+    assert run.sample_histories(make_prepared([[1, 2]]), 5, []) == {"item_index": [], "codes": {}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{}",
+        '{"item_index": [[1]]}',
+        '{"item_index": [[1, 2]], "codes": {"device": [[1]], "gap": [[1, 1]]}}',
+        '{"item_index": [[1]], "codes": {"device": [[1]]}}',
+        '{"item_index": [[1]], "codes": {"device": [[1]], "gap": []}}',
+    ],
+)
+def test_damaged_histories_are_refused(begun: Path, content: str) -> None:
+    (begun / "histories.json").write_text(content)
+    with pytest.raises(UserError, match=r"histories.json is damaged"):
+        run.read_histories(begun, ["device", "gap"])
+
+
+def test_an_input_that_the_data_lacks_is_refused_by_the_nearest_name(make_prepared: Callable[..., Prepared]) -> None:
+    prepared = make_prepared([[1, 2]], inputs={"gap": [[0, 1]], "device": [[1, 1]]})
+    with pytest.raises(UserError, match=r"model.inputs has devise; .*gap, device; did you mean 'device'"):
+        run.input_sizes(configure("model.inputs=[gap,devise]"), prepared.manifest)
+    with pytest.raises(UserError, match=r"have none"):
+        run.input_sizes(configure("model.inputs=[gap]"), make_prepared([[1, 2]]).manifest)
 
 
 def test_the_refit_model_goes_before_the_best_and_the_best_before_the_last(begun: Path) -> None:
@@ -70,6 +157,8 @@ class Malicious:
         ("config.yaml", None, "is not a run directory"),
         ("data.json", b"{", "data.json is damaged"),
         ("data.json", None, "data.json is missing"),
+        ("item_features.npz", None, "item_features.npz is missing"),
+        ("item_features.npz", b"PK", "item_features.npz is missing or damaged"),
     ],
 )
 def test_a_damaged_run_is_refused_by_name(begun: Path, file: str, content: bytes | None, expected: str) -> None:

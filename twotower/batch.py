@@ -1,6 +1,6 @@
-"""Batches of sessions, and the one function that turns events into model input, in training and in serving.
+"""Batches of sessions, and the one way that events become model input, in training and in serving.
 
-Shapes: B sessions (rows), L history length of the widest row, E events.
+Shapes: B sessions (rows), L history length of the widest row, K event inputs, E events.
 Histories are oldest first and padded on the right, so padding comes after everything a causal tower sees.
 """
 
@@ -11,18 +11,20 @@ import numpy.typing as npt
 
 from twotower.schema import PAD
 
+Array = npt.NDArray[Any]
+
 
 class SessionBatch(NamedTuple):
-    """Rows of history with the item that followed each position; arrays or tensors."""
+    """Rows of history with the event that followed each position; arrays or tensors."""
 
     item_index: Any  # [B, L] the history, PAD where the row has ended
-    target: Any  # [B, L] the next item, PAD where the position is no query
+    inputs: Any  # [B, L, K] what is known of the history's events beside their items, as codes; 0 is unknown
+    target: Any  # [B, L] the next item, PAD where the position has no target
     target_type: Any  # [B, L] the next event's type
+    target_weight: Any  # [B, L] float32; > 0: rank the target high, < 0: rank it low, 0: there is none
 
 
-def build_history(
-    events: npt.NDArray[Any], end: npt.NDArray[Any], available: npt.NDArray[Any], max_length: int
-) -> npt.NDArray[np.int64]:
+def build_history(events: Array, end: Array, available: Array, max_length: int) -> npt.NDArray[np.int64]:
     """Gather the last `max_length` of the `available` events before position `end`, for each row.
 
     Args:
@@ -34,11 +36,23 @@ def build_history(
     Returns:
         [B, L] int64, oldest first, PAD on the right; L is the longest row's length, at least 1.
     """
+    return gather(events, *history_positions(end, available, max_length))
+
+
+def history_positions(end: Array, available: Array, max_length: int) -> tuple[Array, Array]:
+    """Where the events of each history lie, to gather several columns of them: see build_history.
+
+    Returns:
+        Positions [B, L], 0 where the row has ended, and [B, L] True where it has not.
+    """
     length = np.minimum(available, max_length)
-    width = max(1, int(length.max(initial=0)))
-    column = np.arange(width)
-    position = (end - length)[:, None] + column
-    inside = column < length[:, None]
+    column = np.arange(max(1, int(length.max(initial=0))))
+    valid = column < length[:, None]
+    return np.where(valid, (end - length)[:, None] + column, 0), valid
+
+
+def gather(events: Array, position: Array, valid: Array) -> npt.NDArray[np.int64]:
+    """[B, L] int64 the events at `position`, PAD where not `valid`."""
     if len(events) == 0:
         return np.full(position.shape, PAD, dtype=np.int64)
-    return np.where(inside, events[np.where(inside, position, 0)], PAD).astype(np.int64)
+    return np.where(valid, np.take(events, position), PAD).astype(np.int64, copy=False)

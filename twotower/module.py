@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
@@ -12,7 +13,6 @@ from twotower.evaluation.metrics import RankingMetrics
 from twotower.evaluation.ranks import queries_of, rank_by_dot_product
 from twotower.model.scoring import Logits, score
 from twotower.model.two_tower import TwoTower
-from twotower.schema import PAD
 
 
 class TwoTowerModule(LightningModule):
@@ -48,31 +48,35 @@ class TwoTowerModule(LightningModule):
         self.optimizer = optimizer
         self.total_steps = total_steps
         self.metrics = RankingMetrics(ks, event_types)
-        self.catalogue = torch.empty(0)  # [V, D] item vectors of the evaluation under way
+        self.item_vectors = torch.empty(0)  # [V + 1, D] of the evaluation under way, by item_index
 
     def training_step(self, batch: SessionBatch, batch_index: int) -> Tensor:
-        """Mean loss over all targets of the batch."""
-        is_query = batch.target != PAD
-        target = batch.target[is_query]
+        """Mean loss over all targets of the batch, each with the size of its weight."""
+        is_target = batch.target_weight != 0
+        target, weight = batch.target[is_target], batch.target_weight[is_target]
         negatives = self.negatives(target)
-        # One pass through the item tower for all that the step needs: inputs, targets, negatives.
+        # Each item that the step needs, in a history, as a target or as a negative, is encoded once.
         ids = [batch.item_index.flatten(), target, negatives.ids]
-        inputs, target_vector, negative_vector = self.model.item_tower(torch.cat(ids)).split([len(i) for i in ids])
-        user = self.model.user_tower(inputs.view(*batch.item_index.shape, -1))[is_query]
-        logits = score(user, target_vector, negative_vector, target, negatives, self.temperature)
-        loss = self.loss(logits).sum() / max(1, len(target))
+        distinct, row = torch.unique(torch.cat(ids), return_inverse=True)
+        vectors = F.embedding(row, self.model.item_tower(distinct))
+        history, target_vector, negative_vector = torch.split(vectors, [len(i) for i in ids])
+        user = self.model.encode_history(history.view(*batch.item_index.shape, -1), batch.inputs)[is_target]
+        logits = score(user, target_vector, negative_vector, target, weight.sign(), negatives, self.temperature)
+        size = weight.abs()
+        loss: Tensor = (size * self.loss(logits)).sum() / size.sum().clamp(min=torch.finfo(size.dtype).tiny)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(target))
         return loss
 
     def on_validation_epoch_start(self) -> None:
         """Encode the catalogue once for all batches."""
-        self.catalogue = self.model.encode_items()
+        self.item_vectors = F.pad(self.model.encode_items(), (0, 0, 1, 0))  # PAD is the zero vector
 
     def validation_step(self, batch: SessionBatch, batch_index: int) -> None:
         """Rank every query's target among the whole catalogue."""
         queries = queries_of(batch)
-        user = self.model.user_tower(self.model.item_tower(batch.item_index))[queries.row, queries.position]
-        self.metrics.update(rank_by_dot_product(user, self.catalogue, queries.target), queries.target_type)
+        history = F.embedding(batch.item_index, self.item_vectors)
+        user = self.model.encode_history(history, batch.inputs)[queries.row, queries.position]
+        self.metrics.update(rank_by_dot_product(user, self.item_vectors[1:], queries.target), queries.target_type)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over all ranks."""
@@ -93,4 +97,4 @@ class TwoTowerModule(LightningModule):
     def _log_metrics(self, part: str) -> None:
         self.log_dict({f"{part}/{name}": value for name, value in self.metrics.compute().items()})
         self.metrics.reset()
-        self.catalogue = torch.empty(0)
+        self.item_vectors = torch.empty(0)

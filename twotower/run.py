@@ -3,39 +3,57 @@
 config.yaml          the resolved configuration
 data.json            the prepared directory's manifest and path
 catalogue.parquet    item ids by row, with their counts
-histories.json       a sample of validation histories (item_index), for proofs at export
+features.json        how values become codes; item_features.npz: the items' codes, by row
+audit.json           what the audit of the data found; card.html: the data card (both where preparation left them)
+histories.json       a sample of validation histories, for proofs at export: {"item_index": [Q][l],
+                     "codes": {name of an event input: [Q][l]}}
 environment.json     git commit and versions
 checkpoints/         refit.ckpt (if asked for), best.ckpt, last.ckpt
 metrics.json         flat results: test/recall_at_20, baseline/item_knn/recall_at_20, ...
 train.log
+
+No id of a user or a session is in any of them. Shapes: Q histories, l events each, K event inputs, V items.
 """
 
 import pickle
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from twotower.batch import build_history
-from twotower.errors import UserError
+from twotower.errors import UserError, nearest
 from twotower.files import read_json, write_bytes, write_json
+from twotower.model.event_inputs import EventInputs
 from twotower.model.two_tower import TwoTower
-from twotower.schema import CATALOGUE_FILE, PAD, Prepared
+from twotower.schema import (
+    AUDIT_FILE,
+    CARD_FILE,
+    CATALOGUE_FILE,
+    FEATURES_FILE,
+    ITEM_FEATURES_FILE,
+    Prepared,
+    read_item_features,
+)
 
 CONFIG_FILE = "config.yaml"
 DATA_FILE = "data.json"
 HISTORIES_FILE = "histories.json"
 METRICS_FILE = "metrics.json"
 ENVIRONMENT_FILE = "environment.json"
+COPIED = (CATALOGUE_FILE, FEATURES_FILE, ITEM_FEATURES_FILE, AUDIT_FILE, CARD_FILE)  # from the prepared directory
 CHECKPOINTS = ("refit.ckpt", "best.ckpt", "last.ckpt")  # the first that exists is the run's model
 SAMPLE = 64  # histories kept for proofs
+Array = npt.NDArray[Any]
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "polars", "mlflow", "numpy", "twotower")
 
 
@@ -50,10 +68,35 @@ class Run:
     model: TwoTower
 
 
-def build_model(config: DictConfig, num_items: int) -> TwoTower:
-    """The towers that a resolved configuration describes, with fresh weights."""
-    item_tower = instantiate(config.model.item_tower, num_items=num_items)
-    return TwoTower(item_tower, instantiate(config.model.user_tower))
+class History(NamedTuple):
+    """What the user tower sees of one session, oldest event first."""
+
+    item_index: npt.NDArray[np.int64]  # [l]
+    codes: npt.NDArray[np.int64]  # [l, K] of the model's event inputs
+
+
+def build_model(config: DictConfig, data: Mapping[str, Any], item_features: Mapping[str, Array]) -> TwoTower:
+    """The towers that a resolved configuration describes, with fresh weights.
+
+    Args:
+        config: the whole training configuration.
+        data: the prepared directory's manifest.
+        item_features: the arrays of its ITEM_FEATURES_FILE.
+    """
+    item_tower = instantiate(config.model.item_tower, num_items=int(data["num_items"]), item_features=item_features)
+    event_inputs = EventInputs(input_sizes(config, data), config.model.dim)
+    return TwoTower(item_tower, event_inputs, instantiate(config.model.user_tower))
+
+
+def input_sizes(config: DictConfig, data: Mapping[str, Any]) -> dict[str, int]:
+    """The model's event inputs in their order, and how many codes each has; `data` is the prepared manifest."""
+    for name in config.model.inputs:
+        if name not in data["inputs"]:
+            raise UserError(
+                f"model.inputs has {name}; the prepared events have {', '.join(data['inputs']) or 'none'}"
+                f"{nearest(name, data['inputs'])}"
+            )
+    return {name: int(data["inputs"][name]) for name in config.model.inputs}
 
 
 def begin_run(path: Path, config: DictConfig, prepared: Prepared) -> None:
@@ -61,8 +104,11 @@ def begin_run(path: Path, config: DictConfig, prepared: Prepared) -> None:
     (path / "checkpoints").mkdir(parents=True, exist_ok=True)
     write_bytes(path / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True).encode())
     write_json(path / DATA_FILE, {"path": str(prepared.path), **prepared.manifest})
-    write_bytes(path / CATALOGUE_FILE, (prepared.path / CATALOGUE_FILE).read_bytes())
-    write_json(path / HISTORIES_FILE, sample_histories(prepared, config.model.max_length))
+    for name in COPIED:
+        if (prepared.path / name).is_file():
+            write_bytes(path / name, (prepared.path / name).read_bytes())
+    inputs = list(input_sizes(config, prepared.manifest))
+    write_json(path / HISTORIES_FILE, sample_histories(prepared, config.model.max_length, inputs))
     write_json(path / ENVIRONMENT_FILE, environment())
 
 
@@ -85,7 +131,7 @@ def load_run(path: str | Path) -> Run:
     path = Path(path)
     config = load_config(path)
     data = read_json(path / DATA_FILE, "a run directory")
-    model = build_model(config, int(data["num_items"]))
+    model = build_model(config, data, read_item_features(path))
     load_weights(model, checkpoint_of(path))
     metrics = read_json(path / METRICS_FILE, "a run directory") if (path / METRICS_FILE).is_file() else {}
     return Run(path, config, data, metrics, model.eval())
@@ -139,15 +185,31 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def sample_histories(prepared: Prepared, max_length: int) -> list[list[int]]:
-    """Up to SAMPLE validation histories, evenly over time: item indices, oldest first."""
-    sessions = np.flatnonzero(prepared.validation_end > prepared.train_end)
-    if len(sessions) == 0:
-        return []
-    sessions = sessions[np.unique(np.linspace(0, len(sessions) - 1, SAMPLE).astype(int))]
+def sample_histories(prepared: Prepared, max_length: int, inputs: Sequence[str]) -> dict[str, Any]:
+    """Up to SAMPLE validation histories, evenly over time, as HISTORIES_FILE holds them."""
+    sessions = np.flatnonzero(prepared.validation_end > prepared.train_end)  # they lie in the order in which they begin
+    sessions = sessions[np.unique(np.linspace(0, len(sessions) - 1, min(SAMPLE, len(sessions))).astype(int))]
     end = prepared.validation_end[sessions]
-    rows = build_history(prepared.item_index, end, end - prepared.offsets[sessions], max_length)
-    return [[int(i) for i in row if i != PAD] for row in rows]
+    length = np.minimum(end - prepared.offsets[sessions], max_length)
+
+    def newest(events: Array) -> list[list[int]]:
+        rows = build_history(events, end, length, max_length)
+        return [row[:count].tolist() for row, count in zip(rows, length, strict=True)]
+
+    codes = {name: newest(prepared.inputs[name]) for name in inputs}
+    return {"item_index": newest(prepared.item_index), "codes": codes}
+
+
+def read_histories(path: Path, inputs: Sequence[str]) -> list[History]:
+    """A run directory's sample, with the codes of `inputs` in their order; raises UserError where it is damaged."""
+    file = path / HISTORIES_FILE
+    content = read_json(file, "a run directory")
+    try:
+        columns = [content["item_index"], *(content["codes"][name] for name in inputs)]
+        rows = [np.array(history, dtype=np.int64).reshape(len(columns), -1).T for history in zip(*columns, strict=True)]
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"{file} is damaged ({type(error).__name__}: {error}); train again") from None
+    return [History(row[:, 0], row[:, 1:]) for row in rows if len(row)]
 
 
 def environment() -> dict[str, Any]:

@@ -69,11 +69,13 @@ def test_items_with_one_vector_are_tied_wherever_they_stand() -> None:
         assert tied.tolist() == [num_items] * 3
 
 
-def test_queries_are_the_positions_with_a_target_and_their_history_is_all_up_to_there() -> None:
+def test_queries_are_the_positions_with_a_target_to_be_found_and_their_history_is_all_up_to_there() -> None:
     batch = SessionBatch(
         item_index=torch.tensor([[5, 6, 7], [8, 9, 0]]),
-        target=torch.tensor([[0, 7, 3], [9, 0, 0]]),
+        inputs=torch.zeros(2, 3, 0, dtype=torch.long),
+        target=torch.tensor([[0, 7, 3], [9, 4, 0]]),
         target_type=torch.tensor([[0, 1, 2], [1, 0, 0]]),
+        target_weight=torch.tensor([[0.0, 1.0, 0.5], [2.0, -1.0, 0.0]]),
     )
     queries = queries_of(batch)
     assert [column.tolist() for column in queries] == [[0, 0, 1], [1, 2, 0], [7, 3, 9], [1, 2, 1]]

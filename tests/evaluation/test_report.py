@@ -32,3 +32,14 @@ def test_the_table_has_a_row_for_each_ranker_and_says_who_is_not_beaten(capsys: 
 def test_a_model_that_beats_all_gets_no_warning(capsys: pytest.CaptureFixture[str]) -> None:
     print_report({**METRICS, "test/recall_at_20": 0.6}, "a shop")
     assert "does not beat" not in capsys.readouterr().out
+
+
+def test_recall_by_the_targets_type(capsys: pytest.CaptureFixture[str]) -> None:
+    typed = {"test/cart/recall_at_20": 0.7, "test/view/recall_at_20": 0.3, "test/cart/recall_at_10": 0.1}
+    print_report(METRICS | typed, "a shop")
+    lines = capsys.readouterr().out.splitlines()
+    row = {line.split("│")[1].strip(): [c.strip() for c in line.split("│")[2:5]] for line in lines if "│" in line}
+    assert row["cart"] == ["0.7000", "", ""]
+    assert row["view"] == ["0.3000", "", "0.9000"]
+    print_report(METRICS, "a shop")
+    assert "of targets" not in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A small run directory with random weights, as train.py would leave one."""
+"""A small run directory with random weights, as train.py would leave one: V items, E events."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +11,23 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from twotower import run
+from twotower import features, run
 from twotower.cli import CONF
-from twotower.schema import CATALOGUE_FILE, open_prepared, write_prepared
+from twotower.files import write_json
+from twotower.schema import (
+    ARRAYS,
+    CATALOGUE_FILE,
+    FEATURES_FILE,
+    ITEM_FEATURES_FILE,
+    input_file,
+    open_prepared,
+    read_item_features,
+    write_prepared,
+)
 
 MakeRun = Callable[..., Path]
+TYPES = ["cart", "purchase", "view"]
+DEVICES = ["phone", "tablet", "desktop"]
 
 
 @pytest.fixture(scope="session")
@@ -33,13 +45,29 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
         pq.write_table(pa.table({"item_id": ids, "train_count": counts}), prepared / CATALOGUE_FILE)
         arrays = {
             "item_index": items,
-            "event_type": np.zeros(len(items)),
+            "event_type": random.integers(0, len(TYPES), len(items)),
             "timestamp": np.arange(len(items)),
             "offsets": offsets,
             "train_end": offsets[:-1],
             "validation_end": offsets[1:],
         }
-        write_prepared(prepared, arrays, {"num_items": len(ids), "event_types": ["event"]})
+        for name, dtype in ARRAYS.items():
+            np.save(prepared / f"{name}.npy", arrays[name].astype(dtype))
+        device = features.fit("events.device", {"kind": "categorical"}, DEVICES, [5, 3, 2])
+        sizes = {"event_type": len(TYPES) + 1, "gap": 64, "hour": 25, "weekday": 8}
+        sizes["device"] = features.form(device)["size"]
+        for name, size in sizes.items():
+            np.save(prepared / input_file(name), random.integers(0, size, len(items)).astype(np.uint8))
+        clock = {"time_zone": "Europe/Berlin", "event_types": TYPES, "input_types": [1, 2, 3]}
+        write_json(prepared / FEATURES_FILE, {**clock, "events": {"device": device}, "items": {}})
+        bags = np.concatenate([[0], np.cumsum(random.integers(0, 4, len(ids)))])
+        category = random.integers(0, 7, bags[-1]).astype(np.int32)
+        price = random.normal(size=(len(ids), 2)).astype(np.float32)
+        item_features = {"category.codes": category, "category.offsets": bags, "price.values": price}
+        np.savez(prepared / ITEM_FEATURES_FILE, **item_features)
+        forms = {"category": {"form": "bags", "size": 7}, "price": {"form": "dense", "size": 2}}
+        facts = {"num_items": len(ids), "event_types": TYPES, "inputs": sizes, "item_features": forms}
+        write_prepared(prepared, facts)
         settings = [
             f"run_dir={directory}",
             "name=tiny",
@@ -49,9 +77,12 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
         ]
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra.compose("train", [*settings, "model.dim=16", "model.max_length=6", *overrides])
-        run.begin_run(directory, config, open_prepared(prepared))
+        opened = open_prepared(prepared)
+        run.begin_run(directory, config, opened)
         torch.manual_seed(seed)
-        model = run.build_model(config, len(ids))
+        model = run.build_model(config, opened.manifest, read_item_features(prepared))
+        for embedding in model.event_inputs.embeddings:  # they start at zero, and would not be seen
+            torch.nn.init.normal_(embedding.weight)
         weights = {f"model.{name}": value for name, value in model.state_dict().items()}
         torch.save({"state_dict": weights}, directory / "checkpoints" / "last.ckpt")
         return directory

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from twotower import run
+from twotower import features, run
 from twotower.errors import UserError
 from twotower.export import bundle as export
 from twotower.export.bundle import export_bundle
@@ -23,11 +23,20 @@ NUMBERS = list(range(1000, 1040))
 WORDS = [f"Ünï-{i} 商品" for i in range(40)]
 
 
-def naive(loaded: run.Run, ids: list[Any], history: list[Any], k: int) -> tuple[list[Any], list[float]]:
+INPUTS = ["event_type", "gap", "hour", "weekday", "device"]
+ALL_INPUTS = f"model.inputs=[{','.join(INPUTS)}]"
+
+
+def naive(
+    loaded: run.Run, ids: list[Any], history: list[Any], k: int, codes: list[list[int]] | None = None
+) -> tuple[list[Any], list[float]]:
     """The best k items after one history, in torch, one dot product at a time."""
     index = torch.tensor([[ids.index(i) + 1 for i in history][-6:]])
+    known = len(loaded.config.model.inputs)
+    rows = (codes or [[0] * known for _ in history])[-6:]
+    inputs = torch.tensor(rows, dtype=torch.long).view(1, len(rows), known)
     with torch.no_grad():
-        user = loaded.model.eval()(index)[0]
+        user = loaded.model.eval()(index, inputs)[0]
         scores = [float(user @ loaded.model.item_tower(torch.tensor(row + 1))) for row in range(len(ids))]
     best = sorted(range(len(ids)), key=lambda row: -scores[row])[:k]
     return [ids[row] for row in best], [scores[row] for row in best]
@@ -55,6 +64,60 @@ def test_round_trip(make_run: Any, tmp_path: Path, tower: str, normalize: str) -
         assert found == expected_ids
 
 
+@pytest.mark.parametrize("tower", ["mean_pool", "gru", "transformer"])
+def test_round_trip_with_features_and_event_inputs(make_run: Any, tmp_path: Path, tower: str) -> None:
+    path = make_run(NUMBERS, f"model/user_tower={tower}", "model/item_tower=features", ALL_INPUTS)
+    loaded = run.load_run(path)
+    loaded.model.train()
+    report = export_bundle(loaded, tmp_path / "bundle")
+    assert max(report.tower_difference, report.index_difference, report.answer_difference) < 1e-5
+    sizes = json.loads((path / "data.json").read_text())["inputs"]
+    manifest = json.loads((report.path / "manifest.json").read_text())
+    assert manifest["inputs"] == [{"name": name, "size": sizes[name]} for name in INPUTS]
+    features = json.loads((path / "features.json").read_text())
+    assert json.loads((report.path / "features.json").read_text()) == {
+        key: features[key] for key in ("time_zone", "event_types", "input_types", "events")
+    }
+
+    golden, kept = (json.loads((p).read_text()) for p in (report.path / "golden.json", path / "histories.json"))
+    assert len(golden["histories"]) == len(kept["item_index"]) > 20
+    for row, history in enumerate(golden["histories"]):
+        assert [event["item_id"] for event in history] == [NUMBERS[i - 1] for i in kept["item_index"][row]]
+        assert {name: [e["codes"][name] for e in history] for name in INPUTS} == {
+            name: kept["codes"][name][row] for name in INPUTS
+        }
+
+    random = np.random.default_rng(4)
+    retriever = Retriever.load(report.path)
+    bare = 0
+    for length in [1, 1, 2, 3, 5, 6, 7, 20]:
+        history = random.choice(NUMBERS, length).tolist()
+        codes = random.integers(0, list(sizes.values()), (length, len(INPUTS))).tolist()
+        expected_ids, expected_scores = naive(loaded, NUMBERS, history, 10, codes)
+        found = retriever.recommend_encoded([history], [codes], k=10)
+        np.testing.assert_allclose(found.scores, [expected_scores], atol=1e-5)
+        assert found.ids == [expected_ids]
+        without = naive(loaded, NUMBERS, history, 10)
+        assert retriever.recommend([history], k=10).ids == [without[0]]  # bare ids: all codes are 0
+        bare += without[0] != expected_ids
+    assert bare > 4  # the codes do make a difference
+
+
+def test_an_order_of_inputs_is_the_models(make_run: Any, tmp_path: Path) -> None:
+    inputs = ["device", "event_type"]
+    loaded = run.load_run(make_run(NUMBERS, "model/user_tower=mean_pool", f"model.inputs=[{','.join(inputs)}]"))
+    bundle = export_bundle(loaded, tmp_path / "bundle").path
+    retriever = Retriever.load(bundle)
+    assert retriever.inputs == inputs
+    event = {"item_id": NUMBERS[3], "device": "tablet", "event_type": "purchase"}
+    encoder = json.loads((bundle / "features.json").read_text())["events"]["device"]
+    device = int(features.encode_single(encoder, ["tablet"])[0])
+    expected_ids, scores = naive(loaded, NUMBERS, [NUMBERS[3]], 10, [[device, 2]])
+    answers = retriever.recommend([[event]], k=10)
+    np.testing.assert_allclose(answers.scores, [scores], atol=1e-5)
+    assert answers.ids == [expected_ids]
+
+
 @pytest.fixture(scope="module")
 def exported(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[run.Run, Path]:
     loaded = run.load_run(make_run(WORDS, "model/user_tower=mean_pool"))
@@ -78,7 +141,7 @@ def test_contents(exported: tuple[run.Run, Path]) -> None:
     assert manifest["dataset_fingerprint"] == json.loads((loaded.path / "data.json").read_text())["fingerprint"]
     assert manifest["versions"]["packages"]["torch"] == torch.__version__
     golden = json.loads((path / "golden.json").read_text())
-    histories = json.loads((loaded.path / "histories.json").read_text())
+    histories = json.loads((loaded.path / "histories.json").read_text())["item_index"]
     assert golden["histories"] == [[WORDS[i - 1] for i in history] for history in histories]
     for history, ids in zip(golden["histories"], golden["ids"], strict=True):
         assert ids == naive(loaded, WORDS, history, 20)[0]
@@ -96,7 +159,7 @@ def _lose_length(loaded: run.Run) -> None:
 
 
 def _empty_histories(loaded: run.Run) -> None:
-    (loaded.path / "histories.json").write_text("[]")
+    (loaded.path / "histories.json").write_text('{"item_index": [], "codes": {}}')
 
 
 def _cut_catalogue(loaded: run.Run) -> None:
@@ -159,7 +222,7 @@ def test_failed_proofs_leave_nothing(
     reason: str,
 ) -> None:
     loaded, sound = run.load_run(exported[0].path), exported[1]
-    monkeypatch.setattr(export, "export_user_tower", lambda m, path, n: shutil.copy(sound / path.name, path))
+    monkeypatch.setattr(export, "export_user_tower", lambda m, path, n, k: shutil.copy(sound / path.name, path))
     fault(monkeypatch, loaded)
     with pytest.raises(UserError, match=reason):
         export_bundle(loaded, tmp_path / "bundle")

@@ -9,17 +9,26 @@ import torch
 from torch import nn
 
 from twotower.export.onnx import export_user_tower, tower_difference
+from twotower.model.event_inputs import EventInputs
 from twotower.model.item_tower import IdItemTower
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.gru import GRUTower
 from twotower.model.user_tower.transformer import TransformerTower
+from twotower.run import History
+
+SIZES = {"event_type": 3, "gap": 9}
+NO_CODES = np.empty((2, 0), np.int64)
 
 
-def tiny(tower: nn.Module) -> TwoTower:
+def tiny(tower: nn.Module, sizes: dict[str, int] | None = None) -> TwoTower:
     torch.manual_seed(0)
-    return TwoTower(IdItemTower(20, 8, normalize=True), tower)
+    inputs = EventInputs(sizes or {}, 8)
+    for embedding in inputs.embeddings:
+        nn.init.normal_(embedding.weight)
+    return TwoTower(IdItemTower(20, 8, normalize=True), inputs, tower)
 
 
+@pytest.mark.parametrize("sizes", [{}, SIZES, {"gap": 9}], ids=["no inputs", "two inputs", "one input"])
 @pytest.mark.parametrize(
     ("tower", "longest"),
     [
@@ -29,9 +38,9 @@ def tiny(tower: nn.Module) -> TwoTower:
     ],
     ids=["gru of two layers", "transformer", "one item"],
 )
-def test_every_shape(tmp_path: Path, tower: nn.Module, longest: int) -> None:
-    model = tiny(tower).train()
-    export_user_tower(model, tmp_path / "tower.onnx", longest)
+def test_every_shape(tmp_path: Path, tower: nn.Module, longest: int, sizes: dict[str, int]) -> None:
+    model = tiny(tower, sizes).train()
+    export_user_tower(model, tmp_path / "tower.onnx", longest, len(sizes))
     assert model.training and all(module.training for module in model.modules())  # untouched
     session = onnxruntime.InferenceSession(str(tmp_path / "tower.onnx"), providers=["CPUExecutionProvider"])
     random = np.random.default_rng(0)
@@ -40,26 +49,44 @@ def test_every_shape(tmp_path: Path, tower: nn.Module, longest: int) -> None:
         for length in range(1, longest + 1):
             histories = random.integers(1, 21, (batch, length))
             histories[np.arange(length) >= random.integers(1, length + 1, batch)[:, None]] = 0  # PAD
-            (vectors,) = session.run(["user_vector"], {"item_index": histories})
+            codes = random.integers(0, list(sizes.values()), (batch, length, len(sizes)))
+            feed = {"item_index": histories} | ({"event_inputs": codes} if sizes else {})
+            (vectors,) = session.run(["user_vector"], feed)
             with torch.no_grad():
-                expected = model(torch.from_numpy(histories)).numpy()
+                expected = model(torch.from_numpy(histories), torch.from_numpy(codes)).numpy()
             np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
 def test_difference_of_another_model_shows(tmp_path: Path) -> None:
     model = tiny(GRUTower(8, 1, 0.0, True))
-    export_user_tower(model, tmp_path / "tower.onnx", max_length=9)
-    assert tower_difference(model, tmp_path / "tower.onnx", [[1, 2]], 20, 9) < 1e-6
+    export_user_tower(model, tmp_path / "tower.onnx", max_length=9, num_inputs=0)
+    known = [History(np.array([1, 2]), NO_CODES)]
+
+    def difference() -> float:
+        return tower_difference(model, tmp_path / "tower.onnx", known, 20, {}, 9)
+
+    assert difference() < 1e-6
     with torch.no_grad():
         model.user_tower.gru.bias_hh_l0[-1] += 1e-2  # only visible through the reset gate
-    assert tower_difference(model, tmp_path / "tower.onnx", [[1, 2]], 20, 9) > 1e-4
+    assert difference() > 1e-4
     with torch.no_grad():
         model.user_tower.gru.bias_hh_l0[-1] = torch.nan
-    assert tower_difference(model, tmp_path / "tower.onnx", [[1, 2]], 20, 9) == float("inf")
+    assert difference() == float("inf")
+
+
+@pytest.mark.parametrize("code", [0, 8])
+def test_difference_of_a_single_code_shows(tmp_path: Path, code: int) -> None:
+    model = tiny(GRUTower(8, 1, 0.0, True), SIZES)
+    export_user_tower(model, tmp_path / "tower.onnx", 9, len(SIZES))
+    known = [History(np.array([1, 2]), np.array([[1, 1], [2, 2]]))]
+    assert tower_difference(model, tmp_path / "tower.onnx", known, 20, SIZES, 9) < 1e-6
+    with torch.no_grad():
+        model.event_inputs.embeddings[1].weight[code, 0] += 0.1  # no golden history has it, the random ones do
+    assert tower_difference(model, tmp_path / "tower.onnx", known, 20, SIZES, 9) > 1e-4
 
 
 def test_gru_that_cannot_be_exported(tmp_path: Path) -> None:
     tower = GRUTower(8, 1, 0.0, True)
     tower.gru = nn.GRU(8, 8, batch_first=False)
     with pytest.raises(ValueError, match="only a batch-first GRU"):
-        export_user_tower(tiny(tower), tmp_path / "tower.onnx", max_length=9)
+        export_user_tower(tiny(tower), tmp_path / "tower.onnx", max_length=9, num_inputs=0)

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from twotower.model.item_tower import IdItemTower
+from twotower.model.event_inputs import EventInputs
+from twotower.model.item_tower import FeatureItemTower
 from twotower.model.optimizer import adamw, warmup_cosine
 from twotower.model.two_tower import TwoTower
 
@@ -26,7 +28,10 @@ def test_a_single_step_has_a_rate() -> None:
 @pytest.mark.parametrize("name", ["mean_pool", "gru", "transformer"])
 def test_decay_shrinks_matrices_of_layers_alone(make_tower, name: str) -> None:
     """Without a gradient AdamW moves a parameter by its decay only."""
-    model = TwoTower(IdItemTower(10, 8, True), make_tower(name, 8, True))
+    arrays = {"a.codes": np.arange(10), "a.offsets": np.arange(11), "b.values": np.ones((10, 3), np.float32)}
+    items = FeatureItemTower(10, 8, True, arrays)
+    model = TwoTower(items, EventInputs({"hour": 25}, 8), make_tower(name, 8, True))
+    torch.nn.init.normal_(model.event_inputs.embeddings[0].weight)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     optimizer, _ = adamw(model, total_steps=1, learning_rate=0.1, weight_decay=0.5, warmup_fraction=1.0)
     for parameter in model.parameters():
@@ -34,6 +39,7 @@ def test_decay_shrinks_matrices_of_layers_alone(make_tower, name: str) -> None:
     optimizer.step()
     assert sum(len(g["params"]) for g in optimizer.param_groups) == len(before)
     for parameter_name, parameter in model.named_parameters():
-        is_matrix = parameter.ndim == 2 and "embedding" not in parameter_name and "position" not in parameter_name
+        is_table = any(part in parameter_name for part in ("embedding", "position", "bags"))
+        is_matrix = parameter.ndim == 2 and not is_table
         expected = before[parameter_name] * (1 - 0.1 * 0.5 if is_matrix else 1)
         torch.testing.assert_close(parameter.detach(), expected)

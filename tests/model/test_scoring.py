@@ -17,7 +17,7 @@ TEMPERATURE = 0.25
 
 def logits_of(user: Tensor, items: Tensor, target: Tensor, negatives: Negatives) -> Logits:
     """Logits from a table of items [V + 1, D]."""
-    return score(user, items[target], items[negatives.ids], target, negatives, TEMPERATURE)
+    return score(user, items[target], items[negatives.ids], target, torch.ones(len(target)), negatives, TEMPERATURE)
 
 
 def skewed_counts(num_items: int) -> Tensor:
@@ -27,8 +27,17 @@ def skewed_counts(num_items: int) -> Tensor:
 def test_temperature_comes_before_the_correction() -> None:
     user = torch.tensor([[1.0, 0.0]])
     negatives = Negatives(torch.tensor([4]), torch.tensor([math.log(0.5)]))
-    logits = score(user, torch.tensor([[0.8, 0.6]]), torch.tensor([[0.6, 0.8]]), torch.tensor([2]), negatives, 0.2)
+    logits = score(
+        user,
+        torch.tensor([[0.8, 0.6]]),
+        torch.tensor([[0.6, 0.8]]),
+        torch.tensor([2]),
+        torch.tensor([-1.0]),
+        negatives,
+        0.2,
+    )
     assert logits.target.tolist() == pytest.approx([4.0])
+    assert logits.sign.tolist() == [-1.0], "handed on, and no part of the logits"
     assert logits.negative.tolist() == [pytest.approx([3.0 + math.log(2)])]
 
 
@@ -143,7 +152,7 @@ def relative_error(uniform: int, corrected: bool, repeats: int = 300) -> float:
         negatives = negatives_of(torch.cat([own, others]))
         if not corrected:
             negatives = Negatives(negatives.ids, torch.zeros_like(negatives.log_q))
-        total += pulls(softmax(score(user, items[own], items[negatives.ids], own, negatives, 1.0)))
+        total += pulls(softmax(score(user, items[own], items[negatives.ids], own, torch.ones(1), negatives, 1.0)))
     return ((total / repeats - expected).norm() / expected.norm()).item()
 
 

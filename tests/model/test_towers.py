@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from twotower.model.event_inputs import EventInputs
 from twotower.model.item_tower import IdItemTower
 from twotower.model.optimizer import adamw
 from twotower.model.two_tower import TwoTower
 from twotower.schema import PAD
 
 DIM, LENGTH, ITEMS = 8, 12, 30
+SIZES = {"gap": 9, "hour": 5}  # of the event inputs
 
 each_tower = pytest.mark.parametrize("name", ["mean_pool", "gru", "transformer"])
 each_normalize = pytest.mark.parametrize("normalize", [True, False])
@@ -19,15 +21,24 @@ each_normalize = pytest.mark.parametrize("normalize", [True, False])
 def towers(make_tower, name: str, normalize: bool) -> TwoTower:
     torch.manual_seed(0)
     user_tower = make_tower(name, DIM, normalize, dropout=0.3, max_length=LENGTH)
-    model = TwoTower(IdItemTower(ITEMS, DIM, normalize), user_tower)
+    model = TwoTower(IdItemTower(ITEMS, DIM, normalize), EventInputs(SIZES, DIM), user_tower)
     with torch.no_grad():  # weights and biases that start at 0 or 1 would hide mistakes
-        for parameter in model.user_tower.parameters():
+        for parameter in [*model.user_tower.parameters(), *model.event_inputs.parameters()]:
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return model.eval()
 
 
+def codes(item_index: Tensor) -> Tensor:
+    """[B, L, 2] event inputs that depend on the item, and on nothing else, so that one tensor tells all."""
+    return torch.stack([item_index % 9, item_index * 7 % 5], dim=-1)
+
+
 def users(model: TwoTower, item_index: Tensor) -> Tensor:
-    vectors: Tensor = model.user_tower(model.item_tower(item_index))
+    return model.encode_history(model.item_tower(item_index), codes(item_index))
+
+
+def newest(model: TwoTower, item_index: Tensor) -> Tensor:
+    vectors: Tensor = model(item_index, codes(item_index))
     return vectors
 
 
@@ -54,7 +65,7 @@ def test_padding_changes_no_vector(towers: TwoTower) -> None:
     history = torch.randint(1, ITEMS + 1, (4, 5))
     wide = torch.cat([history, torch.full((4, LENGTH - 5), PAD)], dim=1)
     torch.testing.assert_close(users(towers, wide)[:, :5], users(towers, history), atol=1e-6, rtol=0)
-    torch.testing.assert_close(towers(wide), towers(history), atol=1e-6, rtol=0)
+    torch.testing.assert_close(newest(towers, wide), newest(towers, history), atol=1e-6, rtol=0)
 
 
 @each_tower
@@ -65,8 +76,8 @@ def test_a_batch_equals_its_rows_one_by_one(towers: TwoTower) -> None:
     batch = torch.full((4, LENGTH), PAD)
     for row, history in zip(batch, rows, strict=True):
         row[: history.shape[1]] = history[0]
-    single = torch.cat([towers(history) for history in rows])
-    torch.testing.assert_close(towers(batch), single, atol=1e-6, rtol=0)
+    single = torch.cat([newest(towers, history) for history in rows])
+    torch.testing.assert_close(newest(towers, batch), single, atol=1e-6, rtol=0)
 
 
 @each_tower
@@ -76,7 +87,7 @@ def test_forward_is_the_vector_at_the_newest_event(towers: TwoTower) -> None:
     batch = torch.tensor([[3, 4, 5, PAD], [7, PAD, PAD, PAD], [1, 1, 2, 2]])
     every = users(towers, batch)
     expected = torch.stack([every[0, 2], every[1, 0], every[2, 3]])
-    assert torch.equal(towers(batch), expected)
+    assert torch.equal(newest(towers, batch), expected)
 
 
 @each_tower
@@ -98,9 +109,9 @@ def test_vectors_have_length_one_where_asked(towers: TwoTower, normalize: bool) 
 @torch.no_grad()
 def test_dropout_is_alive_in_training_and_dead_in_evaluation(towers: TwoTower) -> None:
     history = torch.randint(1, ITEMS + 1, (4, 6))
-    assert torch.equal(towers(history), towers(history))
+    assert torch.equal(newest(towers, history), newest(towers, history))
     towers.train()
-    assert not torch.equal(towers(history), towers(history))
+    assert not torch.equal(newest(towers, history), newest(towers, history))
 
 
 @each_tower
@@ -138,7 +149,7 @@ def test_the_padding_vector_stays_zero_in_training(towers: TwoTower) -> None:
 @torch.no_grad()
 def test_row_r_of_the_catalogue_is_item_r_plus_one(normalize: bool) -> None:
     tower = IdItemTower(5, 3, normalize)
-    catalogue = TwoTower(tower, nn.Linear(3, 3)).encode_items()
+    catalogue = TwoTower(tower, nn.Identity(), nn.Linear(3, 3)).encode_items()
     assert catalogue.shape == (5, 3)
     for item in range(1, 6):
         row = tower.embedding.weight[item]

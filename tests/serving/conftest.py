@@ -1,14 +1,15 @@
 """A bundle made by hand, without torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 import onnx
 import pyarrow as pa
 import pytest
-from serving_oracle import DIM, MAX_LENGTH, naive_answers, toy_tower
+from serving_oracle import DIM, MAX_LENGTH, NOTHING, naive_answers, toy_tables, toy_tower
 
 from twotower.serving import bundle as fmt
 
@@ -24,25 +25,37 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
         counts: Sequence[int] | None = None,
         seed: int = 0,
         similarity: str = fmt.DOT,
+        inputs: Mapping[str, int] | None = None,  # the event inputs' sizes
+        features: Mapping[str, Any] = NOTHING,
     ) -> Path:
         directory: Path = tmp_path_factory.mktemp("bundle")
         vectors = np.random.default_rng(seed).normal(size=(len(ids), DIM)).astype(np.float32)
         if similarity == fmt.COSINE:
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        onnx.save(toy_tower(vectors), directory / fmt.TOWER_FILE)
+        inputs = inputs or {}
+        tables = toy_tables(inputs, seed)
+        onnx.save(toy_tower(vectors, tables), directory / fmt.TOWER_FILE)
         index = faiss.IndexFlatIP(DIM)
         index.add(vectors)
         histories = [[1], [2, 3], [3, 1, 2, 2]]
-        answers = [naive_answers(vectors, h, 3) for h in histories]
+        codes = [[[(h + t) % n for n in inputs.values()] for t in range(len(h_))] for h, h_ in enumerate(histories)]
+        answers = [naive_answers(vectors, h, 3, c, tables) for h, c in zip(histories, codes, strict=True)]
+        known = [[ids[i - 1] for i in h] for h in histories]
+        if inputs:
+            known = [
+                [{"item_id": i, "codes": dict(zip(inputs, row, strict=True))} for i, row in zip(*pair, strict=True)]
+                for pair in zip(known, codes, strict=True)
+            ]
         golden = {
             "k": 3,
-            "histories": [[ids[i - 1] for i in h] for h in histories],
+            "histories": known,
             "ids": [[ids[i - 1] for i in found] for found, _ in answers],
             "scores": [scores.tolist() for _, scores in answers],
         }
         facts = {"similarity": similarity, "dim": DIM, "num_items": len(ids), "max_length": MAX_LENGTH}
+        facts["inputs"] = [{"name": name, "size": size} for name, size in inputs.items()]
         train_count = np.array(counts if counts is not None else [1] * len(ids))
-        fmt.write_bundle(directory, vectors, pa.array(ids), train_count, index, golden, facts)
+        fmt.write_bundle(directory, vectors, pa.array(ids), train_count, index, dict(features), golden, facts)
         return directory
 
     return make

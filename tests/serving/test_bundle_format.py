@@ -82,11 +82,11 @@ def test_file_of_another_bundle(make_bundle: Any, path: Path) -> None:
 
 def test_newer_version(path: Path) -> None:
     seal(path, format_version=fmt.FORMAT_VERSION + 1)
-    with pytest.raises(UserError, match="version 2, this twotower reads 1; install a newer"):
+    with pytest.raises(UserError, match="version 3, this twotower reads 2; install a newer"):
         Retriever.load(path)
 
 
-@pytest.mark.parametrize("version", [0, None, "1", [1]])
+@pytest.mark.parametrize("version", [0, 1, None, "2", [2]])
 def test_other_version(path: Path, version: Any) -> None:
     seal(path, format_version=version)
     with pytest.raises(UserError, match="export the run again"):
@@ -176,3 +176,68 @@ def test_tower_of_a_smaller_catalogue(make_bundle: Any, path: Path) -> None:
     seal(path)
     with pytest.raises(UserError, match=r"user_tower.onnx"):
         Retriever.load(path)
+
+
+INPUTS = {"event_type": 3, "gap": 64, "hour": 25}
+FEATURES = {"time_zone": "Europe/Berlin", "event_types": ["cart", "view"], "input_types": [1, 2], "events": {}}
+
+
+@pytest.fixture
+def with_inputs(make_bundle: Any) -> Path:
+    path: Path = make_bundle(IDS, inputs=INPUTS, features=FEATURES)
+    Retriever.load(path)
+    return path
+
+
+def test_tower_of_other_inputs(make_bundle: Any, with_inputs: Path) -> None:
+    for inputs in ({}, {"event_type": 3, "gap": 64}, {**INPUTS, "hour": 24}):
+        other = make_bundle(IDS, inputs=inputs, features=FEATURES)
+        shutil.copy(other / fmt.TOWER_FILE, with_inputs / fmt.TOWER_FILE)
+        seal(with_inputs)
+        with pytest.raises(UserError, match=r"user_tower.onnx .*event inputs of \[3, 64, 25\] codes"):
+            Retriever.load(with_inputs)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"event_types": ["cart", "remove", "view"], "input_types": [1, 2, 3]},
+        {"input_types": [1]},
+        {"event_types": None},
+        {"time_zone": None},
+        {"time_zone": "../zone"},
+    ],
+)
+def test_features_that_do_not_fit_the_inputs(with_inputs: Path, change: Any) -> None:
+    (with_inputs / fmt.FEATURES_FILE).write_text(json.dumps(FEATURES | change))
+    seal(with_inputs)
+    with pytest.raises(UserError, match=r"features.json"):
+        Retriever.load(with_inputs)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"time_zone": "UTC"}', "null"])
+def test_features_of_another_kind(with_inputs: Path, content: str) -> None:
+    (with_inputs / fmt.FEATURES_FILE).write_text(content)
+    seal(with_inputs)
+    with pytest.raises(UserError, match=r"features.json"):
+        Retriever.load(with_inputs)
+
+
+def test_input_without_an_encoder(with_inputs: Path) -> None:
+    seal(with_inputs, inputs=[{"name": name, "size": size} for name, size in [*INPUTS.items(), ("device", 5)]])
+    with pytest.raises(UserError, match=r"features.json .*device"):
+        Retriever.load(with_inputs)
+
+
+@pytest.mark.parametrize("inputs", [None, {}, "gap", [1], [{"name": "gap"}], [{"name": "gap", "size": "64"}]])
+def test_manifest_with_other_inputs(with_inputs: Path, inputs: Any) -> None:
+    seal(with_inputs, inputs=inputs)
+    with pytest.raises(UserError, match=r"manifest.json has inputs"):
+        Retriever.load(with_inputs)
+
+
+def test_time_zone_that_the_machine_does_not_have(with_inputs: Path) -> None:
+    (with_inputs / fmt.FEATURES_FILE).write_text(json.dumps(FEATURES | {"time_zone": "Europe/Nowhere"}))
+    seal(with_inputs)
+    with pytest.raises(UserError, match=r"no time zone Europe/Nowhere; pip install tzdata"):
+        Retriever.load(with_inputs)

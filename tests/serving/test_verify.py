@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,40 @@ def path(make_bundle: Any) -> Path:
 
 def test_sound_bundle(path: Path) -> None:
     assert verify(path) < 1e-5
+
+
+INPUTS = {"event_type": 3, "weekday": 8}
+FEATURES = {"time_zone": "UTC", "event_types": ["cart", "view"], "input_types": [1, 2], "events": {}}
+
+
+@pytest.fixture
+def with_inputs(make_bundle: Any) -> Path:
+    path: Path = make_bundle(IDS, inputs=INPUTS, features=FEATURES)
+    return path
+
+
+def test_sound_bundle_with_event_inputs(with_inputs: Path) -> None:
+    assert verify(with_inputs) < 1e-4  # scores of up to 20
+
+
+def test_changed_code(with_inputs: Path) -> None:
+    golden = json.loads((with_inputs / fmt.GOLDEN_FILE).read_text())
+    event = golden["histories"][1][1]
+    event["codes"]["weekday"] = (event["codes"]["weekday"] + 1) % 8
+    (with_inputs / fmt.GOLDEN_FILE).write_text(json.dumps(golden))
+    seal(with_inputs)
+    with pytest.raises(UserError, match="1 of 3 golden histories"):
+        verify(with_inputs)
+
+
+def test_swapped_order_of_inputs(with_inputs: Path) -> None:
+    golden = json.loads((with_inputs / fmt.GOLDEN_FILE).read_text())
+    for event in chain(*golden["histories"]):
+        event["codes"] = {"event_type": event["codes"]["weekday"] % 3, "weekday": event["codes"]["event_type"]}
+    (with_inputs / fmt.GOLDEN_FILE).write_text(json.dumps(golden))
+    seal(with_inputs)
+    with pytest.raises(UserError, match="golden histories"):
+        verify(with_inputs)
 
 
 def test_swapped_user_tower(make_bundle: Any, path: Path) -> None:

@@ -29,8 +29,8 @@ class Queries(NamedTuple):
 
 
 def queries_of(batch: SessionBatch) -> Queries:
-    """Every position of a batch that has a target."""
-    row, position = (batch.target != PAD).nonzero(as_tuple=True)
+    """Every position of a batch whose target is to be found."""
+    row, position = (batch.target_weight > 0).nonzero(as_tuple=True)
     return Queries(row, position, batch.target[row, position], batch.target_type[row, position])
 
 

@@ -1,8 +1,9 @@
 """A trained run becomes a bundle, or nothing: the bundle appears only after its answers are proven.
 
-Shapes: V items, D embedding dim, Q golden histories.
+Shapes: V items, D embedding dim, Q golden histories, K event inputs.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from twotower.errors import UserError
 from twotower.export.index import brute_force, build_index, index_difference
-from twotower.export.onnx import encode_users, export_user_tower, tower_difference
+from twotower.export.onnx import encode_users, export_user_tower, item_vectors, tower_difference
 from twotower.files import atomic_directory, read_json
-from twotower.run import ENVIRONMENT_FILE, HISTORIES_FILE, Run
-from twotower.schema import CATALOGUE_FILE
+from twotower.run import ENVIRONMENT_FILE, HISTORIES_FILE, History, Run, input_sizes, read_histories
+from twotower.schema import CATALOGUE_FILE, FEATURES_FILE
 from twotower.serving.bundle import COSINE, DOT, TOWER_FILE, has_unit_length, write_bundle
 from twotower.serving.verify import TOLERANCE, verify
 
@@ -52,11 +52,12 @@ def export_bundle(run: Run, path: Path) -> Report:
     item_ids, train_count = _read_catalogue(run)
     max_length = int(run.config.model.max_length)
     similarity = COSINE if run.config.model.normalize else DOT
-    histories = [h for h in read_json(run.path / HISTORIES_FILE, "a run directory") if h]
+    inputs = input_sizes(run.config, run.data)
+    features = _serving_features(run, inputs)
+    histories = read_histories(run.path, list(inputs))
     if not histories:
         raise UserError(f"{run.path / HISTORIES_FILE} has no history to prove the export with; train again")
-    with torch.no_grad():
-        vectors = run.model.eval().encode_items().numpy()
+    vectors = item_vectors(run.model).numpy()
     users = encode_users(run.model, histories, max_length)
     for name, values in (("item", vectors), ("user", users)):
         if not np.isfinite(values).all():
@@ -66,8 +67,8 @@ def export_bundle(run: Run, path: Path) -> Report:
 
     with atomic_directory(path) as directory:
         tower = directory / TOWER_FILE
-        export_user_tower(run.model, tower, max_length)
-        tower_gap = tower_difference(run.model, tower, histories, len(vectors), max_length)
+        export_user_tower(run.model, tower, max_length, len(inputs))
+        tower_gap = tower_difference(run.model, tower, histories, len(vectors), inputs, max_length)
         _require("the ONNX user tower differs from the torch one", tower_gap, TOWER_TOLERANCE)
         index = build_index(vectors)
         k = min(GOLDEN_K, len(vectors))
@@ -78,7 +79,7 @@ def export_bundle(run: Run, path: Path) -> Report:
         ids = np.array(item_ids.to_pylist(), dtype=object)
         golden = {
             "k": k,
-            "histories": [ids[np.array(history) - 1].tolist() for history in histories],
+            "histories": [_golden_history(history, ids, list(inputs)) for history in histories],
             "ids": ids[rows].tolist(),
             "scores": scores.tolist(),
         }
@@ -87,9 +88,10 @@ def export_bundle(run: Run, path: Path) -> Report:
             "dim": vectors.shape[1],
             "num_items": len(vectors),
             "max_length": max_length,
+            "inputs": [{"name": name, "size": size} for name, size in inputs.items()],
             **_provenance(run),
         }
-        write_bundle(directory, vectors, item_ids, train_count, index, golden, facts)
+        write_bundle(directory, vectors, item_ids, train_count, index, features, golden, facts)
         answer_gap = verify(directory)
         sizes = {file.name: file.stat().st_size for file in sorted(directory.iterdir())}
     example = ids[np.argmax(train_count)]
@@ -97,6 +99,22 @@ def export_bundle(run: Run, path: Path) -> Report:
         path, similarity, len(vectors), vectors.shape[1], sizes, len(histories),
         tower_gap, index_gap, answer_gap, example,
     )  # fmt: skip
+
+
+def _serving_features(run: Run, inputs: Mapping[str, int]) -> dict[str, Any]:
+    """What the run's FEATURES_FILE says of the model's event inputs; the items' features are in their vectors."""
+    features = read_json(run.path / FEATURES_FILE, "a run directory")
+    encoders = {name: encoder for name, encoder in features["events"].items() if name in inputs}
+    return {key: features[key] for key in ("time_zone", "event_types", "input_types")} | {"events": encoders}
+
+
+def _golden_history(history: History, ids: npt.NDArray[Any], inputs: Sequence[str]) -> list[Any]:
+    """Item ids; with event inputs, {"item_id": id, "codes": {input: code}} for each event."""
+    items: list[Any] = ids[history.item_index - 1].tolist()
+    if not inputs:
+        return items
+    codes = [dict(zip(inputs, row, strict=True)) for row in history.codes.tolist()]
+    return [{"item_id": item, "codes": row} for item, row in zip(items, codes, strict=True)]
 
 
 def _read_catalogue(run: Run) -> tuple[pa.Array, npt.NDArray[np.int64]]:

@@ -1,33 +1,36 @@
 """The user tower as an ONNX graph, and its distance from the torch original.
 
-Shapes: B histories, L history length, D embedding dim.
+Shapes: B histories, L history length of the longest, K event inputs, V items, D embedding dim.
 """
 
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.batch import build_history
 from twotower.model.two_tower import TwoTower
-from twotower.serving.bundle import TOWER_INPUT, TOWER_OUTPUT, open_session
+from twotower.run import History
+from twotower.serving.bundle import TOWER_CODES, TOWER_INPUT, TOWER_OUTPUT, open_session, tower_feed
 
 
-def export_user_tower(model: TwoTower, path: Path, max_length: int) -> None:
-    """Write TwoTower.forward as ONNX: histories [batch, length] -> user vectors [batch, D].
+def export_user_tower(model: TwoTower, path: Path, max_length: int, num_inputs: int) -> None:
+    """Write TwoTower.forward as ONNX: histories [batch, length], codes [batch, length, K] -> user vectors [batch, D].
 
-    Batch is at least 1, length between 1 and `max_length`. The item table is part of the graph, so the file
-    has 4 * (V + 1) * D bytes and more; a protobuf ends at 2 GB. Dropout is off, whatever the model's mode.
+    Batch is at least 1, length between 1 and `max_length`; without event inputs (K = `num_inputs` = 0) the graph has
+    no codes either. The item tower is not in it, only its vectors: a constant table of 4 * (V + 1) * D bytes; a
+    protobuf ends at 2 GB. Dropout is off, whatever the model's mode.
     """
-    model = copy.deepcopy(model).eval()  # the caller's model keeps its layers and its mode
-    for module in list(model.modules()):
+    # Copies, so that the caller's model keeps its layers and its mode.
+    towers = TwoTower(_ItemTable(model), copy.deepcopy(model.event_inputs), copy.deepcopy(model.user_tower))
+    for module in list(towers.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.GRU):
                 setattr(module, name, _OnnxGRU(child))
@@ -36,16 +39,46 @@ def export_user_tower(model: TwoTower, path: Path, max_length: int) -> None:
     sizes = {0: torch.export.Dim("batch", min=1)}
     if max_length > 1:
         sizes[1] = torch.export.Dim("length", min=1, max=max_length)
+    arguments: tuple[Tensor, ...] = (example,)
+    if num_inputs:
+        arguments = (example, example[:, :, None].expand(-1, -1, num_inputs).contiguous())
+    graph_model = towers if num_inputs else _WithoutInputs(towers)
     with _quiet():
         program = torch.onnx.export(
-            model, (example,), dynamo=True, verbose=False, external_data=False, dynamic_shapes=(sizes,),
-            input_names=[TOWER_INPUT], output_names=[TOWER_OUTPUT],
+            graph_model.eval(), arguments, dynamo=True, verbose=False, external_data=False,
+            dynamic_shapes=(sizes,) * len(arguments),
+            input_names=[TOWER_INPUT, TOWER_CODES][: len(arguments)], output_names=[TOWER_OUTPUT],
         )  # fmt: skip
     assert program is not None
     graph = program.model_proto
     for node in graph.graph.node:  # source lines and paths of the machine that exported
         node.ClearField("metadata_props")
     path.write_bytes(graph.SerializeToString())
+
+
+class _ItemTable(nn.Module):
+    """An item tower's vectors, in its place: [...] item_index -> [..., D]; PAD is the zero vector."""
+
+    vectors: Tensor
+
+    def __init__(self, model: TwoTower) -> None:
+        super().__init__()
+        self.register_buffer("vectors", F.pad(item_vectors(model), (0, 0, 1, 0)))
+
+    def forward(self, item_index: Tensor) -> Tensor:
+        return F.embedding(item_index, self.vectors)
+
+
+class _WithoutInputs(nn.Module):
+    """A TwoTower without event inputs, as a function of the items alone."""
+
+    def __init__(self, towers: TwoTower) -> None:
+        super().__init__()
+        self.towers = towers
+
+    def forward(self, item_index: Tensor) -> Tensor:
+        vectors: Tensor = self.towers(item_index, item_index.new_zeros((*item_index.shape, 0)))
+        return vectors
 
 
 class _OnnxGRU(nn.Module):
@@ -86,23 +119,34 @@ class _OnnxGRU(nn.Module):
         return states.transpose(0, 1), None
 
 
-def encode_users(model: TwoTower, histories: Sequence[Sequence[int]], max_length: int) -> npt.NDArray[np.float32]:
-    """[B, D] the torch tower's vectors after histories of item_index, none of them empty."""
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        vectors: npt.NDArray[np.float32] = model(torch.from_numpy(_pad(histories, max_length))).numpy()
-    model.train(was_training)
+def item_vectors(model: TwoTower) -> Tensor:
+    """[V, D] the torch model's item vectors, without dropout; its mode stays."""
+    with _evaluating(model):
+        return model.encode_items()
+
+
+def encode_users(model: TwoTower, histories: Sequence[History], max_length: int) -> npt.NDArray[np.float32]:
+    """[B, D] the torch model's vectors after histories, none of them empty."""
+    feed = _feed(histories, max_length)
+    item_index = torch.from_numpy(feed[TOWER_INPUT])
+    codes = torch.from_numpy(feed[TOWER_CODES]) if TOWER_CODES in feed else item_index.new_zeros((*item_index.shape, 0))
+    with _evaluating(model):
+        vectors: npt.NDArray[np.float32] = model(item_index, codes).numpy()
     return vectors
 
 
 def tower_difference(
-    model: TwoTower, path: Path, histories: Sequence[Sequence[int]], num_items: int, max_length: int
+    model: TwoTower,
+    path: Path,
+    histories: Sequence[History],
+    num_items: int,
+    input_sizes: Mapping[str, int],
+    max_length: int,
 ) -> float:
-    """The largest difference between a component of the ONNX file's vectors and of the torch tower's.
+    """The largest difference between a component of the ONNX file's vectors and of the torch model's.
 
     Tried on `histories` in one batch and one by one, and on random ones of each size: a single item, the full
-    length, batches of one length and of many.
+    length, batches of one length and of many. Their codes are from the whole range of each event input.
     """
     random = np.random.default_rng(0)
     lengths = [
@@ -113,19 +157,36 @@ def tower_difference(
         [1, max_length],
         [*range(1, min(max_length, 64) + 1)],
     ]
-    made = [[random.integers(1, num_items + 1, n).tolist() for n in row] for row in lengths]
+    codes = list(input_sizes.values())
+    made = [
+        [History(random.integers(1, num_items + 1, n), random.integers(0, codes, (n, len(codes)))) for n in row]
+        for row in lengths
+    ]
     session = open_session(path)
     difference = 0.0
-    for batch in [histories, *([history] for history in histories), *made]:
-        (vectors,) = session.run([TOWER_OUTPUT], {TOWER_INPUT: _pad(batch, max_length)})
+    for batch in [list(histories), *([history] for history in histories), *made]:
+        (vectors,) = session.run([TOWER_OUTPUT], _feed(batch, max_length))
         gap = np.abs(vectors - encode_users(model, batch, max_length)).max()
         difference = max(difference, float(gap) if np.isfinite(gap) else float("inf"))
     return difference
 
 
-def _pad(histories: Sequence[Sequence[int]], max_length: int) -> npt.NDArray[np.int64]:
-    length = np.array([len(history) for history in histories])
-    return build_history(np.concatenate([np.array(h) for h in histories]), np.cumsum(length), length, max_length)
+def _feed(histories: Sequence[History], max_length: int) -> dict[str, npt.NDArray[np.int64]]:
+    length = np.array([len(history.item_index) for history in histories])
+    item_index, codes = map(np.concatenate, zip(*histories, strict=True))
+    return tower_feed(item_index, codes, np.cumsum(length), length, max_length)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Without gradients and dropout; then the model is in its old mode."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
 
 
 @contextmanager

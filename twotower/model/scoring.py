@@ -16,6 +16,7 @@ class Logits(NamedTuple):
 
     target: Tensor  # [P]
     negative: Tensor  # [P, N], -inf where the negative is the position's own target
+    sign: Tensor  # [P] 1 where the target is to be ranked high, -1 where low
 
 
 def score(
@@ -23,6 +24,7 @@ def score(
     target_vector: Tensor,
     negative_vector: Tensor,
     target: Tensor,
+    sign: Tensor,
     negatives: Negatives,
     temperature: float,
 ) -> Logits:
@@ -38,6 +40,7 @@ def score(
         target_vector: [P, D].
         negative_vector: [N, D].
         target: [P] item_index of the targets.
+        sign: [P] handed on to the loss.
         negatives: ids [N], distinct and ascending, with their log_q.
         temperature: divides similarities.
     """
@@ -46,4 +49,4 @@ def score(
     column = torch.searchsorted(negatives.ids, target).clamp(max=len(negatives.ids) - 1)
     hit = (negatives.ids[column] == target).nonzero().squeeze(1)
     negative_logit[hit, column[hit]] = -torch.inf
-    return Logits(target_logit, negative_logit)
+    return Logits(target_logit, negative_logit, sign)

@@ -36,8 +36,8 @@ def verify(path: str | Path) -> float:
         raise UserError(f"{path / ITEMS_FILE} has other embeddings than {EMBEDDINGS_FILE}; {REMEDY}")
     golden = read_json(path / GOLDEN_FILE, "a bundle")
     expected = Recommendations(golden["ids"], np.array(golden["scores"], dtype=np.float32))
-    together = retriever.recommend(golden["histories"], golden["k"])
-    alone = [retriever.recommend([history], golden["k"]) for history in golden["histories"]]
+    together = _replay(retriever, golden["histories"], golden["k"])
+    alone = [_replay(retriever, [history], golden["k"]) for history in golden["histories"]]
     difference = 0.0
     for answers in (
         together,
@@ -51,6 +51,15 @@ def verify(path: str | Path) -> float:
             )
         difference = max(difference, float(np.abs(answers.scores - expected.scores).max()))
     return difference
+
+
+def _replay(retriever: Retriever, histories: list[Any], k: int) -> Recommendations:
+    """Answers to golden histories: ids, or with event inputs events with their codes."""
+    if not retriever.inputs:
+        return retriever.recommend(histories, k)
+    ids = [[event["item_id"] for event in history] for history in histories]
+    codes = [[[event["codes"][name] for name in retriever.inputs] for event in history] for history in histories]
+    return retriever.recommend_encoded(ids, codes, k)
 
 
 def disagreements(answers: Recommendations, expected: Recommendations) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,139 @@
+"""Events of a request as the model knows them: item ids, and the codes of the event inputs.
+
+The codes come from the functions that prepared the training data (twotower.inputs, twotower.features).
+Shapes: E events of all histories, one history after the other; K event inputs.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from numbers import Real
+from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower.errors import UserError
+from twotower.features import encode_single, form
+from twotower.inputs import EVENT_TYPE, GAP, HOUR, SIZES, WEEKDAY, gap_codes, hour_codes, weekday_codes
+from twotower.schema import ITEM_ID, TIMESTAMP
+
+Ints = npt.NDArray[np.int64]
+Event = Mapping[str, Any]
+
+UNKNOWN = -1  # in place of a time that is not known
+EARLIEST_MS, LATEST_MS = 10**11, 10**14  # 1973 and 5138; a smaller number counts seconds, a larger one microseconds
+SLIP = 0.87  # likeness of a misspelt key: "timestmp" 0.94, "devices" 0.92; "page" is not "age" (0.86)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class EventEncoder:
+    """Turns raw events into the codes that preparation would give them.
+
+    Args:
+        inputs: names of the K event inputs, in their order.
+        features: how values become codes (schema.FEATURES_FILE).
+
+    Raises:
+        UserError: the clock's zone is unknown to this machine.
+        KeyError: `features` lacks one of `inputs`.
+    """
+
+    def __init__(self, inputs: Sequence[str], features: Mapping[str, Any]) -> None:
+        self.inputs = list(inputs)
+        self._zone = features["time_zone"]
+        self._type_code = dict(zip(features["event_types"], features["input_types"], strict=True))
+        self._encoders = {name: features["events"][name] for name in inputs if name not in (EVENT_TYPE, *SIZES)}
+        self._column = {name: str(encoder.get("column") or name) for name, encoder in self._encoders.items()}
+        try:
+            if HOUR in inputs or WEEKDAY in inputs:
+                hour_codes(np.zeros(1, dtype=np.int64), self._zone)
+        except ZoneInfoNotFoundError:
+            raise UserError(f"this machine has no time zone {self._zone}; pip install tzdata") from None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many codes each input has, by name."""
+        sizes = {**SIZES, EVENT_TYPE: 1 + len(self._type_code)}
+        sizes |= {name: int(form(encoder)["size"]) for name, encoder in self._encoders.items()}
+        return {name: sizes[name] for name in self.inputs}
+
+    def codes(self, events: Sequence[Event], first: npt.NDArray[np.bool_]) -> Ints:
+        """[E, K] the codes of raw events; 0 where a value is missing.
+
+        Args:
+            events: E mappings of column names to values, history after history, oldest first. `timestamp` is in
+                milliseconds since 1970 or a datetime (UTC where it has no zone).
+            first: [E] True for the first event of a history.
+
+        Raises:
+            UserError: a timestamp that is none, or a misspelt key.
+        """
+        self._check_keys(events)
+        codes = np.zeros((len(events), len(self.inputs)), dtype=np.int64)
+        if not {GAP, HOUR, WEEKDAY}.isdisjoint(self.inputs):
+            time = _milliseconds(events)
+            known = time != UNKNOWN
+        for k, name in enumerate(self.inputs):
+            if name == EVENT_TYPE:
+                codes[:, k] = self._types(events)
+            elif name == GAP:  # after an event of unknown time there is none
+                codes[:, k] = gap_codes(time, first | ~known | ~np.roll(known, 1))
+            elif name == HOUR:
+                codes[known, k] = hour_codes(time[known], self._zone)
+            elif name == WEEKDAY:
+                codes[known, k] = weekday_codes(time[known], self._zone)
+            else:
+                column = [event.get(self._column[name]) for event in events]
+                codes[:, k] = encode_single(self._encoders[name], column)
+        return codes
+
+    def _types(self, events: Sequence[Event]) -> list[int]:
+        """Types are texts, as in preparation; one that training did not have is unknown."""
+        return [self._type_code.get(str(event.get(EVENT_TYPE)), 0) for event in events]
+
+    def _check_keys(self, events: Sequence[Event]) -> None:
+        """A column that no event has, beside one of nearly that name, is misspelt; further columns are normal."""
+        names = {EVENT_TYPE: EVENT_TYPE, GAP: TIMESTAMP, HOUR: TIMESTAMP, WEEKDAY: TIMESTAMP, **self._column}
+        found = set().union(*events)
+        missing = {names[name] for name in self.inputs} - found
+        plain = {_plain(name): name for name in missing}
+        for key in sorted(key for key in found - {ITEM_ID} if isinstance(key, str)):
+            for match in difflib.get_close_matches(_plain(key), plain, n=1, cutoff=SLIP):
+                raise UserError(
+                    f"an event has the key '{key}', and none has '{plain[match]}', which the model uses; "
+                    f"did you mean '{plain[match]}'?"
+                )
+
+
+def item_ids(events: Sequence[Event]) -> list[Any]:
+    """[E] the events' item ids; raises UserError for an event without one."""
+    try:
+        return [event[ITEM_ID] for event in events]
+    except KeyError:
+        wrong = next(event for event in events if ITEM_ID not in event)
+        raise UserError(f"an event has the keys {list(wrong)}; expected '{ITEM_ID}' in every event") from None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _milliseconds(events: Sequence[Event]) -> Ints:
+    """[E] milliseconds since 1970, rounded down as in preparation; UNKNOWN where there is no timestamp."""
+    return np.array([_time(event.get(TIMESTAMP)) for event in events], dtype=np.int64)
+
+
+def _time(value: Any) -> int:
+    if value is None or value != value:  # NaN and pandas' NaT
+        return UNKNOWN
+    if isinstance(value, datetime):
+        time = ((value if value.tzinfo else value.replace(tzinfo=UTC)) - EPOCH) / timedelta(milliseconds=1)
+    else:
+        time = float(value) if isinstance(value, Real) else np.nan
+    if not EARLIEST_MS <= time < LATEST_MS:
+        raise UserError(
+            f"an event has the timestamp {value!r}; expected a datetime, or milliseconds since 1970 (after 1973)"
+        )
+    return round(time * 1000) // 1000  # microseconds first, as in preparation
