@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from twotower import cli, run
+from twotower.audit.audit import require_sound
 from twotower.callbacks import Progress
-from twotower.data.audit import require_sound
 from twotower.data.loader import SessionLoader, query_loader, training_loader
 from twotower.errors import UserError
 from twotower.evaluation.baselines import evaluate_baselines, fit_baselines

@@ -171,7 +171,7 @@ def test_ctrl_c_while_a_batch_is_gathered_loses_none(run, whole, tmp_path, monke
     def act(when: str, trainer: pl.Trainer, batch_index: int) -> None:
         end = ("step ends", 1, gathered - 1) if gathered else ("validation step ends", 0, validation_batches - 1)
         if (when, trainer.current_epoch, batch_index) == end:
-            monkeypatch.setattr(loader, "build_history", broken_off)
+            monkeypatch.setattr(loader, "gather", broken_off)
 
     validation_batches = len(query_loader(whole.loader.prepared, "validation", 8, 60))
     broken = run(tmp_path, act, stops=SystemExit)

@@ -1,6 +1,7 @@
 """Every YAML under conf/ composes, and what it names can be built."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +27,11 @@ def config_of(*overrides: str, name: str = "train") -> DictConfig:
         return compose(name, overrides=[*fixed, *overrides])
 
 
+def data(num_items: int) -> dict[str, Any]:
+    """What of a prepared manifest a model is built from."""
+    return {"num_items": num_items, "inputs": {"event_type": 2, "gap": 64}}
+
+
 @pytest.mark.parametrize(("group", "choice"), GROUPS)
 def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
     overrides = [f"{group}={choice}"]
@@ -37,9 +43,10 @@ def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
 @pytest.mark.parametrize("tower", [c for g, c in GROUPS if g == "model/user_tower"])
 @pytest.mark.parametrize("normalize", ["true", "false"])
 def test_every_user_tower_builds_and_encodes(tower: str, normalize: str) -> None:
-    model = build_model(config_of(f"model/user_tower={tower}", f"model.normalize={normalize}"), num_items=7)
+    config = config_of(f"model/user_tower={tower}", f"model.normalize={normalize}", "model.inputs=[gap]")
+    model = build_model(config, data(7), {})
     assert isinstance(model, TwoTower)
-    assert model(torch.tensor([[1, 7, 3], [2, 0, 0]])).shape == (2, 64)
+    assert model(torch.tensor([[1, 7, 3], [2, 0, 0]]), torch.zeros(2, 3, 1, dtype=torch.long)).shape == (2, 64)
     assert model.encode_items().shape == (7, 64)
 
 
@@ -53,13 +60,13 @@ def test_every_sampler_builds_and_samples(choice: str) -> None:
 @pytest.mark.parametrize("choice", [c for g, c in GROUPS if g == "model/loss"])
 def test_every_loss_builds_and_scores(choice: str) -> None:
     loss = instantiate(config_of(f"model/loss={choice}").model.loss)
-    assert loss(Logits(torch.zeros(2), torch.zeros(2, 3))).shape == (2,)
+    assert loss(Logits(torch.zeros(2), torch.zeros(2, 3), torch.ones(2))).shape == (2,)
 
 
 @pytest.mark.parametrize("choice", [c for g, c in GROUPS if g == "optimizer"])
 def test_every_optimizer_builds(choice: str) -> None:
     config = config_of(f"optimizer={choice}")
-    optimizer, scheduler = instantiate(config.optimizer)(build_model(config, 3), total_steps=10)
+    optimizer, scheduler = instantiate(config.optimizer)(build_model(config, data(3), {}), total_steps=10)
     assert optimizer.param_groups and scheduler.get_last_lr()
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
@@ -69,6 +70,7 @@ def test_mlflow_keeps_the_run_with_its_files_and_parameters(folder: Path, run_pa
     assert parameters["model/dim"] == "32"
     assert metrics["test/recall_at_20"] == json.loads((run_path / "metrics.json").read_text())["test/recall_at_20"]
     expected = {"config.yaml", "metrics.json", "data.json", "catalogue.parquet", "environment.json", "checkpoints"}
+    expected |= {"card.html", "audit.json", "features.json", "item_features.npz"}
     assert expected <= set(files)
     last = call(folder, "export.py", f"run={run_id}", "out=from_mlflow")[-1]
     assert (folder / last.removeprefix("bundle: ") / "manifest.json").is_file()
@@ -94,7 +96,8 @@ def test_the_bundle_answers_as_the_trained_model(run_path: Path, bundle_path: Pa
     ids = pq.read_table(run_path / "catalogue.parquet")["item_id"].to_pylist()
     known = torch.tensor([[ids.index(item) + 1 for item in history if item in ids]])
     with torch.no_grad():
-        scores = (model(known) @ model.encode_items().T)[0]
+        none = torch.zeros(*known.shape, 0, dtype=torch.long)
+        scores = (model(known, none) @ model.encode_items().T)[0]
     best = scores.topk(5)
     assert answer.ids[0] == [ids[i] for i in best.indices.tolist()]
     assert torch.allclose(torch.tensor(answer.scores[0]), best.values, atol=1e-4)
@@ -105,3 +108,36 @@ def test_a_second_run_on_the_same_input_starts_from_the_prepared_data(folder: Pa
     before = sorted(path.name for path in (folder / "prepared").iterdir())
     call(folder, "train.py", *SMALL, "logger=none", "trainer.max_epochs=1")
     assert sorted(path.name for path in (folder / "prepared").iterdir()) == before
+
+
+@pytest.mark.slow
+def test_no_id_of_a_user_or_a_session_leaves_preparation(folder: Path, run_path: Path) -> None:
+    """Searched for in every file that a run with features, its export and MLflow leave."""
+    raw = sorted((folder / "prepared").glob("*-raw/events/*.parquet"))
+    events = pl.concat([pl.read_parquet(file) for file in raw])
+    for name in ("user_id", "session_id"):
+        events = events.with_columns(pl.format(name.split("_")[0] + "-{}@example.org", name).alias(name))
+    home = folder / "private"
+    home.mkdir()
+    events.with_columns(device=pl.col("item_id").hash() % 3).write_parquet(home / "log.parquet")
+    (home / "erase.txt").write_text("user-1@example.org\n")
+    settings = [
+        "data=events",
+        "data.path=log.parquet",
+        "preparation.min_users_per_item=3",
+        "preparation.erase=erase.txt",
+    ]
+    settings += ["+preparation.features.events={device: {kind: categorical}}", "model.inputs=[event_type,gap,device]"]
+    run = call(home, "train.py", *settings, "target_weights={remove: -1}", "model.dim=16", "trainer.max_epochs=1")[-1]
+    call(home, "export.py", run.replace("run: ", "run="))
+    (home / "log.parquet").unlink()
+    (home / "erase.txt").unlink()
+    files = [file for file in home.rglob("*") if file.is_file()]
+    assert {"manifest.json", "card.html", "best.ckpt", "mlflow.db", "user_tower.onnx"} <= {file.name for file in files}
+    for file in files:
+        assert b"@example" not in file.read_bytes(), file
+    manifest = json.loads(next(home.glob("prepared/*/manifest.json")).read_text())
+    assert (
+        manifest["rows"]["dropped"]["erased at the user's request"]
+        == events.filter(user_id="user-1@example.org").height
+    )

@@ -322,6 +322,8 @@ def test_declarations_that_can_be_built_pass() -> None:
     check_spec("age_2", {"kind": "numeric", "edges": [18, 25]}, single=True)
     check_spec("price", {"kind": "price"}, single=True)
     check_spec("price", {"kind": "price", "standardise": True}, single=False)
+    null = {"column": None, "min_count": None, "out_of_vocabulary": None}
+    assert fit("c", {"kind": "categorical", **null}, ["a"]) == fit("c", {"kind": "categorical"}, ["a"])
     for name in ("a.b", "1a", "", "a b", "ä"):
         with pytest.raises(UserError, match="begins with a letter"):
             check_spec(name, {"kind": "text"}, single=False)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,23 @@ def test_missing_json_is_named(tmp_path: Path) -> None:
 def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert sha256(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_what_a_killed_process_left_is_removed_and_what_one_works_on_is_not(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from twotower.files import atomic_directory\n"
+        "with atomic_directory(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'half').write_text('x'); print('at work', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "at work\n"
+        with atomic_directory(tmp_path / "out") as folder:
+            assert len([p for p in tmp_path.iterdir() if (p / "half").exists()]) == 1
+            (folder / "done").write_text("x")
+        assert len(list(tmp_path.iterdir())) == 2
+        process.kill()
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+    with atomic_directory(tmp_path / "out"):
+        assert len(list(tmp_path.iterdir())) == 2  # that of the killed process is gone
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["elsewhere", "out"]

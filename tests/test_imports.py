@@ -20,10 +20,11 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "features": (set(), {"errors"}),
     "inputs": (set(), {"errors"}),
     "data": (
-        {"polars", "pyarrow", "torch", "matplotlib"},
-        {"errors", "files", "schema", "batch", "features", "inputs"},
+        {"polars", "pyarrow", "torch"},
+        {"errors", "files", "schema", "batch", "features", "inputs", "audit"},
     ),
     "model": ({"torch"}, {"errors", "schema", "batch"}),
+    "audit": ({"pyarrow", "matplotlib"}, {"errors", "files", "schema", "inputs"}),
     "evaluation": ({"torch", "torchmetrics", "rich"}, {"schema", "batch", "model"}),
     "module": ({"torch", "pytorch_lightning"}, {"schema", "batch", "model", "evaluation"}),
     "callbacks": ({"pytorch_lightning"}, {"schema", "batch"}),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from twotower import run
 from twotower.errors import UserError
@@ -174,3 +174,9 @@ def test_weights_of_another_size_are_refused(begun: Path) -> None:
     (begun / "config.yaml").write_text(text)
     with pytest.raises(UserError, match="does not fit the run's configuration"):
         run.load_run(begun)
+
+
+def test_an_input_is_named_once() -> None:
+    config = OmegaConf.create({"model": {"inputs": ["gap", "gap"]}})
+    with pytest.raises(UserError, match="names one input twice"):
+        run.input_sizes(config, {"inputs": {"gap": 64}})

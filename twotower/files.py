@@ -1,6 +1,5 @@
 """Files and folders that appear whole or not at all."""
 
-import fcntl
 import glob
 import hashlib
 import json
@@ -50,6 +49,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 def _locked_folder(path: Path) -> tuple[Path, int]:
     """A new temporary folder and the lock on it, which ends with this process."""
+    import fcntl  # not on Windows, where serving reads this file all the same
+
     while True:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         lock = os.open(temporary, os.O_RDONLY)
@@ -60,6 +61,8 @@ def _locked_folder(path: Path) -> tuple[Path, int]:
 
 
 def _remove_abandoned(path: Path) -> None:
+    import fcntl
+
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
         try:
             lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY)

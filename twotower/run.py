@@ -90,6 +90,8 @@ def build_model(config: DictConfig, data: Mapping[str, Any], item_features: Mapp
 
 def input_sizes(config: DictConfig, data: Mapping[str, Any]) -> dict[str, int]:
     """The model's event inputs in their order, and how many codes each has; `data` is the prepared manifest."""
+    if len(set(config.model.inputs)) < len(config.model.inputs):
+        raise UserError(f"model.inputs={list(config.model.inputs)} names one input twice; expected each once")
     for name in config.model.inputs:
         if name not in data["inputs"]:
             raise UserError(

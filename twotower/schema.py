@@ -30,7 +30,9 @@ CONSENT = "consent"
 
 CATALOGUE_FILE = "catalogue.parquet"  # item_id, train_count; row r is item_index r + 1
 FEATURES_FILE = "features.json"  # how values become codes: encoders of item and event features, the clock's zone
-ITEM_FEATURES_FILE = "item_features.npz"  # name.codes [T] and name.offsets [V + 1] of bags, name.values [V, W] of numbers
+ITEM_FEATURES_FILE = (
+    "item_features.npz"  # name.codes [T] and name.offsets [V + 1] of bags, name.values [V, W] of numbers
+)
 MANIFEST_FILE = "manifest.json"
 STATISTICS_FILE = "statistics.json"  # what preparation counted, for the audit and the data card
 AUDIT_FILE = "audit.json"
@@ -101,8 +103,12 @@ def write_prepared(directory: Path, manifest: dict[str, Any]) -> None:
     write_json(directory / MANIFEST_FILE, {**content, "sha256": _seal(content)})
 
 
-def open_prepared(path: str | Path) -> Prepared:
+def open_prepared(path: str | Path, check: bool = True) -> Prepared:
     """Open a prepared directory after checking each file against the manifest.
+
+    Args:
+        path: the directory.
+        check: whether to read all files for that; who has just written them need not.
 
     Raises UserError when a file is missing, changed, or of another format version.
     """
@@ -117,12 +123,10 @@ def open_prepared(path: str | Path) -> Prepared:
     for name, expected in manifest["files"].items():
         if not (path / name).is_file():
             raise UserError(f"{path / name} is missing; {remedy}")
-        if sha256(path / name) != expected:
+        if check and sha256(path / name) != expected:
             raise UserError(f"{path / name} is damaged (its SHA-256 is not the manifest's); {remedy}")
     arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
-    inputs = {
-        name: np.load(path / input_file(name), mmap_mode="r", allow_pickle=False) for name in manifest["inputs"]
-    }
+    inputs = {name: np.load(path / input_file(name), mmap_mode="r", allow_pickle=False) for name in manifest["inputs"]}
     return Prepared(path=path, manifest=manifest, inputs=inputs, **arrays)
 
 
@@ -132,7 +136,7 @@ def read_item_features(directory: Path) -> dict[str, Array]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{file} is missing or damaged ({error}); prepare the events again") from None
 
 

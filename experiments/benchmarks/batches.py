@@ -1,7 +1,7 @@
 """How fast batches are made, beside how fast a training step of the same run consumes them.
 
     python experiments/benchmarks/batches.py --data events.parquet                   # experiment=diginetica
-    python experiments/benchmarks/batches.py --data PREPARED --experiment null       # any prepared directory
+    python experiments/benchmarks/batches.py --data PREPARED --experiment none       # any prepared directory
     python experiments/benchmarks/batches.py --data events.parquet --inputs gap,hour model.dim=64
 
 Both are measured in one process on two CPU cores: steps of train.py's own fit(), then whole epochs, shuffling
@@ -64,7 +64,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="events, or a prepared directory")
-    parser.add_argument("--experiment", default="diginetica", help="or null (default: %(default)s)")
+    parser.add_argument("--experiment", default="diginetica", help="or none (default: %(default)s)")
     parser.add_argument("--inputs", default="", help="event inputs to deliver and to learn from: gap,hour")
     parser.add_argument("--batches", type=int, default=200, help="training steps (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=5, help="of the loader; the median counts (default: %(default)s)")
@@ -76,7 +76,7 @@ def arguments() -> argparse.Namespace:
 def configuration(options: argparse.Namespace, folder: str) -> DictConfig:
     """What train.py would run with, but for a limit of steps and no logger."""
     overrides = [
-        f"experiment={options.experiment}",
+        *([f"experiment={options.experiment}"] if options.experiment != "none" else []),
         f"data={'prepared' if (options.data / MANIFEST_FILE).is_file() else 'events'}",
         f"data.path={options.data.resolve()}",
         f"run_dir={folder}",

@@ -10,8 +10,8 @@ import pytest
 from audited_log import DAY, HOUR, ITEMS, START, Log
 from conftest import Prepare
 
+from twotower.audit.audit import require_sound
 from twotower.data import splits
-from twotower.data.audit import require_sound
 from twotower.data.synthetic import Marketplace, generate
 from twotower.errors import UserError
 from twotower.files import read_json

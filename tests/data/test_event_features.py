@@ -64,7 +64,13 @@ def test_a_users_table_and_an_items_table_with_times() -> None:
     )
     specs = {"country": CATEGORICAL, "shelf": CATEGORICAL, "age": {"kind": "numeric", "edges": [40]}}
     found, encoders = final(specs, source(["user_id"], prices, users), events)
-    assert meaning(found["country"], encoders["country"]) == ["de", "it", None, "it", "it"]  # of two rows the first, by age
+    assert meaning(found["country"], encoders["country"]) == [
+        "de",
+        "it",
+        None,
+        "it",
+        "it",
+    ]  # of two rows the first, by age
     assert meaning(found["shelf"], encoders["shelf"]) == ["top", "low", "mid", None, "top"]
     assert found["age"] == [0, 1, 0, 1, 1]
 

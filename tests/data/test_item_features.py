@@ -146,6 +146,15 @@ def test_contradictions_are_counted_and_the_smallest_value_is_taken() -> None:
     assert facts["contradictory_items"] == {"brand": 1, "size": 1}
 
 
+def test_what_says_nothing_contradicts_nothing() -> None:
+    items = pl.DataFrame({ITEM_ID: ["a", "a", "b"], "brand": ["", "z", ""], "size": [math.nan, 3.0, math.inf]})
+    specs = BRAND | {"size": {"kind": "categorical"}}
+    encoders, arrays, facts = encode_items(items.lazy(), specs, catalogue("a", "b"), None)
+    assert values_of(encoders, arrays, "brand") == ["z", None]
+    assert values_of(encoders, arrays, "size") == ["3", None]
+    assert facts["contradictory_items"] == {"brand": 0, "size": 0}
+
+
 def test_lists_contradict_each_other_where_they_hold_other_values() -> None:
     kinds, vectors = [["x", "y"], ["y", "x"], ["y"], ["x"]], [[1.0, 2], [2, 1], [1, 1], [1, 1]]
     items = pl.DataFrame({ITEM_ID: ["a", "a", "b", "b"], "kinds": kinds, "vector": vectors})

@@ -351,11 +351,11 @@ def test_weights_and_inputs_equal_a_naive_loop(make_prepared, monkeypatch, max_l
                 if weight == 0 or (part != "training" and weight < 0):
                     continue
                 first = (p - 1) // max_length * max_length if part == "training" else max(0, p - max_length)
-                codes = tuple((gaps[s][q], hours[s][q]) for q in range(first, p))
+                codes = tuple((hours[s][q], gaps[s][q]) for q in range(first, p))
                 result.append((tuple(session[first:p]), codes, session[p], types[s][p], weight))
         return result
 
-    how = {"inputs": ["gap", "hour"], "target_weights": weights}
+    how = {"inputs": ["hour", "gap"], "target_weights": weights}
     loaders = {
         ("training", 1): training_loader(prepared, max_length, 40, seed=0, **how),
         ("validation", 1): query_loader(prepared, "validation", max_length, 40, **how),

@@ -106,6 +106,12 @@ def test_splits_of_the_benchmark(tmp_path: Path) -> None:
     assert len(source.files) == 4
 
 
+def test_no_split_where_some_files_have_none(tmp_path: Path) -> None:
+    for name in ("Toys.train.csv", "Toys.csv"):
+        write(tmp_path / name, CSV)
+    assert events_of(source_of(read, tmp_path, items=False)).columns == ["user_id", "item_id", "timestamp", "rating"]
+
+
 def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"no files of a table.* Download the data from {PAGE}; data\.path is"):
         source_of(read, tmp_path, items=True)

@@ -66,6 +66,13 @@ def test_items_change_when_an_event_says_so(tmp_path: Path) -> None:
     ]
 
 
+def test_two_items_of_the_same_values(tmp_path: Path) -> None:
+    lines = "".join(f"2019-10-01 00:00:0{i} UTC,view,{i},1,a.b,c,1.00,7,s\n" for i in (1, 2, 2, 1))
+    source = source_of(read, write(tmp_path / "a.csv", NAMES + lines))
+    assert source.items is not None
+    assert source.items().collect()["item_id"].to_list() == [1, 2]
+
+
 def test_odd_lines(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", OCTOBER + '2019-10-01 00:00:09,view,x,1,"a,b",é,,7,s\n2019-10-01 00:0')
     rows = events_of(source_of(read, tmp_path)).rows()

@@ -14,7 +14,7 @@ def test_a_dictionary_gives_each_value_one_code(dtype: type[pl.DataType]) -> Non
     random = np.random.default_rng(0)
     dictionary, code_of = Dictionary(), {}
     for _ in range(5):
-        values = [None if v == 0 else v for v in random.integers(0, 30, 50).tolist()]
+        values = [None if v == 0 else v for v in random.integers(0, 100, 150).tolist()]
         column = pl.Series("item", values, dtype=pl.Int64).cast(dtype)
         codes = dictionary.encode(column)
         assert (codes.dtype, codes.name) == (pl.UInt32, "item")

@@ -29,20 +29,28 @@ def identifiers(values: pl.Series) -> pl.Series:
     return whole if same else values
 
 
-def count_values(found: Iterable[Block], items: int, sizes: Mapping[str, int]) -> tuple[Ints, dict[str, Ints]]:
-    """[3, K + 1] events by part and item; and of each other column how many events before the test have a value.
-
-    Args:
-        sizes: column -> how many values it has.
-    """
-    by_part = np.zeros((len(PARTS), items + 1), dtype=np.int64)
-    seen = {name: np.zeros(size, dtype=np.int64) for name, size in sizes.items()}
+def count_items(found: Iterable[Block], items: int) -> Ints:
+    """[3, K + 1] events by part and item."""
+    counts = np.zeros((len(PARTS), items + 1), dtype=np.int64)
     for block in found:
         keys = block.part * np.int64(items + 1) + block.columns[ITEM_ID]
-        by_part += np.bincount(keys, minlength=by_part.size).reshape(by_part.shape)
-        for name, count in seen.items():
-            count += np.bincount(block.columns[name][block.part != TEST], minlength=len(count))
-    return by_part, seen
+        counts += np.bincount(keys, minlength=counts.size).reshape(counts.shape)
+    return counts
+
+
+def count_values(found: Iterable[Block], index: Ints, sizes: Mapping[str, int]) -> dict[str, Ints]:
+    """How many events before the test, of items of the catalogue, have each value of some columns.
+
+    Args:
+        index: [K + 1] item_index of each item, 0 where it is not in the catalogue.
+        sizes: column -> how many values it has.
+    """
+    counts = {name: np.zeros(size, dtype=np.int64) for name, size in sizes.items()}
+    for block in found if sizes else ():
+        learnt = (block.part != TEST) & (index[block.columns[ITEM_ID]] > 0)
+        for name, count in counts.items():
+            count += np.bincount(block.columns[name][learnt], minlength=len(count))
+    return counts
 
 
 def users_of_items(found: Iterable[Block]) -> Iterator[pl.DataFrame]:

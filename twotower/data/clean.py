@@ -128,8 +128,9 @@ def _microseconds(numbers: pl.Series, unit: str) -> pl.Series:
         return (numbers // 1000).cast(pl.Int64, strict=False)
     factor = PER_SECOND["us"] // PER_SECOND[unit]
     inside = numbers.clip(lower_bound=-1) * factor  # all that is negative is dropped, but must not overflow
-    whole = inside.round().cast(pl.Int64, strict=False)
-    return pl.select(pl.when(numbers < LATEST * PER_SECOND[unit]).then(whole)).to_series().alias(numbers.name)
+    whole = inside if numbers.dtype.is_integer() else inside.round().cast(pl.Int64, strict=False)
+    right = numbers < LATEST * PER_SECOND[unit]
+    return whole if right.all() else whole.set(~right.fill_null(False), None)
 
 
 def drop_unusable(
@@ -156,7 +157,8 @@ def drop_unusable(
         listed = pl.col(USER_ID).cast(pl.String).is_in(pl.Series(sorted(erase)).implode())
         good = {"erased at the user's request": ~listed.fill_null(False)} | good
     for reason, condition in good.items():
-        kept = events.filter(condition)
-        dropped[reason] += events.height - kept.height
-        events = kept
+        holds = events.select(condition).to_series()
+        if not holds.all():  # mostly nothing goes, and nothing need be copied
+            dropped[reason] += len(holds) - int(holds.sum())
+            events = events.filter(holds)
     return events

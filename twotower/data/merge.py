@@ -115,18 +115,27 @@ def _block(sorted_: Sorted, split: Split, spans: list[tuple[int, int]]) -> Block
 def _in_order(block: Block) -> Block:
     """The block's sessions by start; those that begin together by a number that their events give."""
     begin = np.flatnonzero(block.first)
-    if len(begin) == 0:
-        return block
     length = np.diff(begin, append=len(block.first))
-    number = np.zeros(len(block.first), dtype=np.uint64)
-    told = [column for name, column in sorted(block.columns.items()) if name != USER_ID]  # whose number is random
-    for column in [*told, block.part]:
-        number = (number ^ _mixed(column)) * np.uint64(0x9E3779B97F4A7C15)
-    position = ranges(np.zeros_like(length), length)
-    number = np.add.reduceat(_mixed(number + position.astype(np.uint64)), begin)
-    order = np.lexsort((number, length, block.columns[TIMESTAMP][begin]))
+    start = block.columns[TIMESTAMP][begin]
+    order = np.argsort(start, kind="stable")
+    tie = np.flatnonzero(np.diff(start[order]) == 0)
+    if len(tie):
+        tied = np.union1d(tie, tie + 1)  # places in the order
+        some = order[tied]
+        order[tied] = some[np.lexsort((_numbers(block, begin[some], length[some]), length[some], start[some]))]
     take = ranges(begin[order], length[order])
     return Block({n: c[take] for n, c in block.columns.items()}, block.first[take], block.part[take])
+
+
+def _numbers(block: Block, begin: Array, length: Array) -> Array:
+    """[s] a number for each session, by what its events are."""
+    take = ranges(begin, length)
+    told = [column for name, column in sorted(block.columns.items()) if name != USER_ID]  # whose number is random
+    number = np.zeros(len(take), dtype=np.uint64)
+    for column in [*told, block.part]:
+        number = (number ^ _mixed(column[take])) * np.uint64(0x9E3779B97F4A7C15)
+    position = ranges(np.zeros_like(length), length).astype(np.uint64)
+    return np.asarray(np.add.reduceat(_mixed(number + position), np.cumsum(length) - length))
 
 
 def _mixed(column: Array) -> Array:

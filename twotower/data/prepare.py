@@ -26,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from twotower.data.audit import audit
-from twotower.data.card import data_card
-from twotower.data.catalogue import build_catalogue, count_users, count_values, identifiers, users_of_items
+from twotower.audit.audit import audit
+from twotower.audit.card import data_card
+from twotower.data.catalogue import build_catalogue, count_items, count_users, count_values, identifiers, users_of_items
 from twotower.data.clean import ORDINAL
 from twotower.data.event_features import EventFeatures, Specs
 from twotower.data.item_features import encode_items
@@ -62,7 +62,7 @@ from twotower.schema import (
 log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 
-BYTES_PER_ROW = 400  # held at one time for each row of a part that is being sorted
+BYTES_PER_ROW = 800  # held at one time for each row of a part that is being sorted
 LEAST_MEMORY = 0.75  # GiB: the programs themselves, and room for a few parts
 
 
@@ -178,16 +178,18 @@ def _prepare(
     cut = split(sessions)
     del sessions  # memory
 
-    items, seen = count_values(blocks(events, cut, rows_at_once), len(ids), event_features.sizes)
+    items = count_items(blocks(events, cut, rows_at_once), len(ids))
     few_users = np.zeros(len(ids) + 1, dtype=bool)
     if use_users:
         users = count_users(users_of_items(blocks(events, cut, rows_at_once)), min_users_per_item, len(ids))
         few_users = (users < min_users_per_item) & (items[:TEST].sum(0) > 0)
     catalogue, index = build_catalogue(ids, items, few_users)
+    seen = count_values(blocks(events, cut, rows_at_once), index, event_features.sizes)
     encoders: dict[str, Any] = {"events": event_features.fit(seen)}
-    table = source.items() if source.items else pl.LazyFrame(schema={ITEM_ID: pl.String})
+    specs = features.get("items", {})  # without any the table, which may be large, is not read
+    table = source.items() if source.items and specs else pl.LazyFrame(schema={ITEM_ID: pl.String})
     before = cut.facts.get("test_start") if timed else None
-    encoders["items"], item_arrays, item_facts = encode_items(table, features.get("items", {}), catalogue, before)
+    encoders["items"], item_arrays, item_facts = encode_items(table, specs, catalogue, before)
 
     input_types = list(range(1, len(event_types) + 1))
     if bounced:  # a model is told of a bounce by the next event's gap, when it can be known
@@ -214,6 +216,7 @@ def _prepare(
     write_json(directory / FEATURES_FILE, facts)
     tested = int(items[TEST].sum())
     manifest: dict[str, Any] = {
+        "name": source.name,
         "num_items": catalogue.height,
         "event_types": event_types,
         "inputs": inputs.sizes,
@@ -241,7 +244,7 @@ def _prepare(
     }
     write_json(directory / STATISTICS_FILE, statistics)
     write_prepared(directory, manifest)
-    prepared = open_prepared(directory)
+    prepared = open_prepared(directory, check=False)
     findings = audit(prepared, statistics)
     write_json(directory / AUDIT_FILE, findings)
     write_bytes(directory / CARD_FILE, data_card(prepared, statistics, findings).encode())

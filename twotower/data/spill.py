@@ -5,8 +5,9 @@ Memory: a chunk of rows, and each dictionary's distinct values. Disk: about 30 b
 
 import secrets
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,17 @@ import pyarrow as pa
 
 Array = npt.NDArray[Any]
 KEY = "key"
+FEW = 64  # values that are faster found as an enumeration than by a join
+Thing = TypeVar("Thing")
+
+
+def ahead(things: Iterator[Thing]) -> Iterator[Thing]:
+    """The same things, each made in another thread while the one before it is worked on."""
+    with ThreadPoolExecutor(max_workers=1) as maker:
+        coming = maker.submit(next, things, None)
+        while (thing := coming.result()) is not None:
+            coming = maker.submit(next, things, None)
+            yield thing
 
 
 class Dictionary:
@@ -26,15 +38,23 @@ class Dictionary:
     def encode(self, column: pl.Series) -> pl.Series:
         """[E] values -> [E] UInt32 codes."""
         values = column.rename("value")
-        new = values.drop_nulls().unique().to_frame()
         if self._table.width == 0:
-            self._table = new.head(0).with_columns(code=pl.lit(0, pl.UInt32))
-        new = new.join(self._table, on="value", how="anti")
-        if new.height:
-            codes = pl.int_range(self._table.height + 1, self._table.height + 1 + new.height, dtype=pl.UInt32)
-            self._table = self._table.vstack(new.with_columns(code=codes)).rechunk()
-        found = values.to_frame().join(self._table, on="value", how="left", maintain_order="left")["code"]
-        return found.fill_null(0).alias(column.name)
+            self._table = values.clear().to_frame().with_columns(code=pl.lit(0, pl.UInt32))
+        codes = self._look_up(values)
+        if codes.null_count() > values.null_count():
+            missing = codes.is_null().arg_true()
+            new = values.gather(missing).drop_nulls().unique()
+            first = self._table.height + 1
+            numbers = pl.int_range(first, first + len(new), dtype=pl.UInt32)
+            self._table = self._table.vstack(new.to_frame().with_columns(code=numbers)).rechunk()
+            codes = codes.scatter(missing, self._look_up(values.gather(missing)))
+        return codes.fill_null(0).alias(column.name)
+
+    def _look_up(self, values: pl.Series) -> pl.Series:
+        if values.dtype == pl.String and self._table.height <= FEW:
+            places = values.cast(pl.Enum(self._table["value"]), strict=False).to_physical()
+            return places.cast(pl.UInt32) + 1
+        return values.to_frame().join(self._table, on="value", how="left", maintain_order="left")["code"]
 
     @property
     def values(self) -> pl.Series:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from twotower.data import clean
 from twotower.data.event_features import EventFeatures
 from twotower.data.source import PLACE, Source
-from twotower.data.spill import KEY, Dictionary, Partitions
+from twotower.data.spill import KEY, Dictionary, Partitions, ahead
 from twotower.data.splits import read_labels
 from twotower.errors import UserError
 from twotower.schema import CONSENT, EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, USER_ID
@@ -130,6 +130,6 @@ def _numbers(
 def with_progress(chunks: Iterator[pl.DataFrame], rows: int, what: str) -> Iterator[pl.DataFrame]:
     """The chunks, under a bar of rows, rate and time left where somebody is looking."""
     with tqdm(total=rows, desc=what, unit=" rows", unit_scale=True, leave=False, disable=None) as bar:
-        for chunk in chunks:
+        for chunk in ahead(chunks):
             yield chunk
             bar.update(chunk.height)

@@ -120,7 +120,7 @@ def write_events(
     test session: only test events, for what a model may learn from must not depend on what the test holds.
 
     Args:
-        blocks: sessions in the order in which they are to lie.
+        blocks: sessions in the order in which they are to lie, which is that of their beginning before events went.
         index: [K + 1] item_index by rank, 0 where the item is not in the catalogue.
         few_users: [K + 1] whether that is because too few users touched it.
         few_reason: how that is called.

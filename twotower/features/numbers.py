@@ -49,7 +49,7 @@ def quantile_edges(numbers: Array, weight: Array, buckets: int) -> list[float]:
         return []
     below = (np.cumsum(count) - count) * buckets  # in whole numbers, so that no rounding decides
     mark = np.arange(1, buckets) * count.sum()
-    above = np.searchsorted(below, mark).clip(1, len(value) - 1)
+    above = np.searchsorted(below, mark).clip(max=len(value) - 1)
     under = (above - 1).clip(1)
     nearest = np.where(np.abs(mark - below[under]) <= np.abs(below[above] - mark), under, above)
     edges: list[float] = value[np.unique(nearest)].tolist()

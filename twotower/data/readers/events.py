@@ -106,8 +106,7 @@ def _open(file: Path) -> _Table:
     with readable(file):
         if kind == PARQUET:
             with pq.ParquetFile(file) as parquet:
-                frame = pl.DataFrame(parquet.schema_arrow.empty_table())
-                return _Table(file, kind, dict(frame.schema), keys, parquet.metadata.num_rows)
+                return _Table(file, kind, pl.read_parquet_schema(file), keys, parquet.metadata.num_rows)
         present = csv_columns(file) if kind == CSV else json_keys(file)
     return _Table(file, kind, dict.fromkeys(present, pl.String()), keys, count_about(file))
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from audited_log import DAY, Log
 
-from twotower.data import measure
-from twotower.data.measure import Context
+from twotower.audit import measure
+from twotower.audit.measure import Context
 from twotower.schema import Prepared
 
 

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from twotower.data.findings import ORDINAL, Finding, error, moment, warning
-from twotower.data.measure import Context, Measures
+from twotower.audit.findings import ORDINAL, Finding, error, moment, warning
+from twotower.audit.measure import Context, Measures
 from twotower.files import read_json
 from twotower.schema import CATALOGUE_FILE, FEATURES_FILE, Prepared, read_item_features
 
-RARE = "item that fewer than"  # how the reason for leaving events out begins, where too few users touched an item
 AGAIN = "Delete the prepared directory and prepare the events again"
 LATE_SHARE = 0.01  # of the events to learn from, where a split column decides
 ODDS_RATIO, HITS = 3, 50  # what makes an input too good at telling the next item
@@ -58,7 +57,7 @@ def check_split(measures: Measures, statistics: Mapping[str, Any]) -> Iterator[F
         yield warning("session_in_two_parts", message, sessions=mixed)
 
 
-def check_statistics(prepared: Prepared, measures: Measures, statistics: Mapping[str, Any]) -> Iterator[Finding]:
+def check_statistics(prepared: Prepared, measures: Measures) -> Iterator[Finding]:
     """Counts and vocabularies that hold more than a model may learn from."""
     import pyarrow.parquet as pq  # not on machines that only train
 
@@ -76,12 +75,10 @@ def check_statistics(prepared: Prepared, measures: Measures, statistics: Mapping
         if facts["form"] == "bags":
             occurs = np.bincount(arrays[f"{name}.codes"], minlength=facts["size"])
             unseen[name] = np.stack([occurs, np.ones_like(occurs)]), encoders["items"][name]
-    # Values that only events of too rare an item had are in the vocabulary, though those events were left out.
-    left_out = sum(n for reason, n in statistics["rows"]["dropped"].items() if reason.startswith(RARE))
     for name, ((learnt, elsewhere), encoder) in unseen.items():
         vocabulary = len(encoder.get("vocabulary") or ())  # its codes come last, after null and hash buckets
         of_test = (learnt == 0) & (elsewhere > 0) & (np.arange(len(learnt)) >= len(learnt) - vocabulary)
-        if (entries := int(np.count_nonzero(of_test))) > left_out:
+        if entries := int(np.count_nonzero(of_test)):
             message = (
                 f"{entries:,} of the {vocabulary:,} values in the vocabulary of the feature '{name}' occur nowhere in "
                 f"what a model learns from; expected none, for the vocabulary must not have seen the test. {AGAIN}"

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twotower.data.findings import Finding, error, warning
-from twotower.data.measure import Measures
+from twotower.audit.findings import Finding, error, warning
+from twotower.audit.measure import Measures
 from twotower.inputs import WEEKDAY
 
 Statistics = Mapping[str, Any]

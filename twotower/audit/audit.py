@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from twotower.data.findings import CHECKS, ORDINAL, Finding
-from twotower.data.leakage import check_contexts, check_split, check_statistics
-from twotower.data.measure import measure
-from twotower.data.plausibility import check_clocks, check_coverage, check_rows, check_sessions
+from twotower.audit.findings import CHECKS, ORDINAL, Finding
+from twotower.audit.leakage import check_contexts, check_split, check_statistics
+from twotower.audit.measure import measure
+from twotower.audit.plausibility import check_clocks, check_coverage, check_rows, check_sessions
 from twotower.errors import UserError, nearest
 from twotower.files import read_json
 from twotower.schema import AUDIT_FILE, CARD_FILE, Prepared
@@ -38,7 +38,7 @@ def audit(prepared: Prepared, statistics: Mapping[str, Any], today: date | None 
     )
     findings = [
         *check_split(measures, statistics),
-        *check_statistics(prepared, measures, statistics),
+        *check_statistics(prepared, measures),
         *check_contexts(measures.contexts),
         *check_rows(statistics),
         *check_sessions(statistics),

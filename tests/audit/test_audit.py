@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audited_log import DAY, HOUR, START, Log
+from audited_log import BY_HOUR, DAY, HOUR, START, Log
 
-from twotower.data import measure
-from twotower.data.audit import audit, require_sound
-from twotower.data.findings import CHECKS, Finding
+from twotower.audit import measure
+from twotower.audit.audit import audit, require_sound
+from twotower.audit.findings import CHECKS, Finding
 from twotower.errors import UserError
 from twotower.files import write_json
 from twotower.schema import AUDIT_FILE, CARD_FILE
@@ -174,11 +174,6 @@ def test_a_word_that_occurs_nowhere_is_no_leak(find: Callable[..., list[Finding]
     assert find(lambda log: log.vocabularies["device"].append("watch")) == []
 
 
-def test_a_rare_value_dropped_with_its_item_is_no_leak(find: Callable[..., list[Finding]]) -> None:
-    few = {"item that fewer than 3 users touched": 1}
-    assert find(word_of_the_test, lambda s: s["rows"].update(dropped=few)) == []
-
-
 @pytest.mark.parametrize(("share", "unit", "expected"), [
     (0.02, "ms", [("training_after_split", "error")]),
     (0.005, "ms", []),
@@ -289,6 +284,15 @@ def test_a_log_of_a_few_days_has_no_usual_weekdays(find: Callable[..., list[Find
         del statistics["days"]["2025-03-05"]
 
     assert names(find(count=count)) == [("days_without_events", "warning")]
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(5, []), (6, ["time_zone"]), (18, ["time_zone"]), (19, [])])
+def test_the_middle_of_the_night_is_before_nine(
+    find: Callable[..., list[Finding]], shift: int, expected: list[str]
+) -> None:
+    """The six quietest hours are 0 to 6, and later by `shift`."""
+    hours = np.roll(BY_HOUR * 100, shift).tolist()
+    assert [f["check"] for f in find(count=lambda s: s.update(hours=hours))] == expected
 
 
 def test_findings_are_plain_json_in_the_order_of_the_checks(find: Callable[..., list[Finding]], tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from twotower.data import plots
-from twotower.data.findings import CHECKS, Finding
-from twotower.data.plots import COLORS, PARTS
+from twotower.audit import plots
+from twotower.audit.findings import CHECKS, Finding
+from twotower.audit.plots import COLORS, PARTS
 from twotower.files import read_json
 from twotower.schema import CATALOGUE_FILE, FEATURES_FILE, Prepared, read_item_features
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from audited_log import DAY, START, TYPES, Log
 
-from twotower.data import plots
-from twotower.data.card import data_card
-from twotower.data.findings import CHECKS, error, warning
+from twotower.audit import plots
+from twotower.audit.card import data_card
+from twotower.audit.findings import CHECKS, error, warning
 from twotower.files import read_json, write_json
 from twotower.schema import FEATURES_FILE, Prepared
 
