@@ -170,7 +170,7 @@ def compare(config: DictConfig, prepared: Prepared, test: SessionLoader) -> dict
         )
         results = evaluate_baselines(baselines, test, prepared.num_items, config.evaluation.ks, prepared.event_types)
         metrics |= {f"baseline/{key}": value for key, value in results.items()}
-    if (prepared.path / CEILING_FILE).exists():
+    if (prepared.path / CEILING_FILE).exists() and not config.target_weights:  # it is that of all queries
         ceiling = read_json(prepared.path / CEILING_FILE, "a prepared directory")
         metrics |= {f"ceiling/{key}": value for key, value in ceiling.items()}
     return metrics

@@ -134,7 +134,7 @@ def read_item_features(directory: Path) -> dict[str, Array]:
     """The arrays of ITEM_FEATURES_FILE in a prepared or a run directory, by their names there."""
     file = directory / ITEM_FEATURES_FILE
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{file} is missing or damaged ({error}); prepare the events again") from None

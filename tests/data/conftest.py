@@ -25,33 +25,29 @@ def plain_card(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(prepare_module, "data_card", lambda *_: "<html></html>")
 
 
+def preparing(root: Path, split: Callable[..., Any] | None = None, **settings: Any) -> Callable[[Source], Prepared]:
+    """The preparation into `root` with few settings; a temporal split unless another is given."""
+    defaults = {
+        "session_gap_minutes": 30,
+        "time_zone": "UTC",
+        "bounce": None,
+        "features": {},
+        "min_users_per_item": 1,
+        "erase": None,
+        "memory_gib": 2,
+    }
+    split = split or partial(splits.temporal, test_fraction=0.25, validation_fraction=0.25)
+    return partial(prepare_events, **defaults | settings, split=split, prepared_root=str(root))
+
+
 @pytest.fixture
 def prepare(tmp_path: Path) -> Prepare:
     """Prepare the events at a path into tmp_path/prepared, with a temporal split unless another is given."""
 
     def run(path: object, split: Callable[..., Any] | None = None, **settings: Any) -> Path:
-        def prepare(source: Source) -> Prepared:
-            return prepare_events(
-                source,
-                session_gap_minutes=settings.get("session_gap_minutes", 30),
-                time_zone=settings.get("time_zone", "UTC"),
-                bounce=settings.get("bounce"),
-                features=settings.get("features", {}),
-                min_users_per_item=settings.get("min_users_per_item", 1),
-                erase=settings.get("erase"),
-                memory_gib=settings.get("memory_gib", 2),
-                split=split or partial(splits.temporal, test_fraction=0.25, validation_fraction=0.25),
-                prepared_root=str(tmp_path / "prepared"),
-            )
-
-        return events.read(
-            path=str(path),
-            columns=settings.get("columns", {}),
-            timestamp_unit=settings.get("timestamp_unit", "auto"),
-            items=settings.get("items"),
-            users=settings.get("users"),
-            prepare=prepare,
-        ).path
+        reading = {"columns": {}, "timestamp_unit": "auto", "items": None, "users": None}
+        reading |= {name: settings.pop(name) for name in reading if name in settings}
+        return events.read(str(path), **reading, prepare=preparing(tmp_path / "prepared", split, **settings)).path
 
     return run
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from conftest import preparing
 
 from twotower.data import marketplace, splits
 from twotower.data.marketplace import prepare_marketplace
@@ -18,7 +19,7 @@ TEMPORAL = partial(splits.temporal, test_fraction=0.1, validation_fraction=0.1)
 
 def market(root: Path, split: Any = TEMPORAL, **settings: Any) -> Path:
     sizes = {"items": 400, "users": 150, "sessions": 500, "days": 30, "seed": 2, "oracle": True, **settings}
-    return prepare_marketplace(**sizes, split=split, prepared_root=str(root)).path
+    return prepare_marketplace(**sizes, root=str(root), prepare=preparing(root, split)).path
 
 
 @pytest.fixture(scope="module")

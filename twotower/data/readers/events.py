@@ -1,6 +1,7 @@
 """Event files of any shop: Parquet, CSV or JSON Lines; one file, a folder (Hive-partitioned, too) or a glob."""
 
 import datetime as dt
+import glob
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,7 +107,8 @@ def _open(file: Path) -> _Table:
     with readable(file):
         if kind == PARQUET:
             with pq.ParquetFile(file) as parquet:
-                return _Table(file, kind, pl.read_parquet_schema(file), keys, parquet.metadata.num_rows)
+                schema = pl.read_parquet_schema(glob.escape(str(file)))
+                return _Table(file, kind, schema, keys, parquet.metadata.num_rows)
         present = csv_columns(file) if kind == CSV else json_keys(file)
     return _Table(file, kind, dict.fromkeys(present, pl.String()), keys, count_about(file))
 
