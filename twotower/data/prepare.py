@@ -115,7 +115,8 @@ def prepare_events(
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     name = re.sub(r"[^\w.-]+", "", source.name).strip(".-_") or "events"
     directory = Path(prepared_root) / f"{name}-{key}"
-    if directory.exists():
+    already = directory.exists()
+    if already:
         log.info("prepared already: %s", directory)
     else:
         check_zone(time_zone)
@@ -138,7 +139,7 @@ def prepare_events(
         except UserError:
             if not directory.exists():  # else another process has prepared the same meanwhile
                 raise
-    prepared = open_prepared(directory)
+    prepared = open_prepared(directory, check=already)
     log.info("%s", describe(prepared.manifest))
     return prepared
 

@@ -3,6 +3,7 @@
 Shapes: E events, S sessions, K items that were seen; of one block: e events, s sessions.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
@@ -140,20 +141,19 @@ def write_events(
         item_index = index[item]
         codes = inputs(block)  # before events go: serving sees them, too
         known = item_index > 0
-        dropped[few_reason] += int(few_users[item].sum())
-        dropped[UNKNOWN] += int((~known & ~few_users[item]).sum())
-        session = np.cumsum(block.first) - 1
-        left = np.bincount(session[known], minlength=int(block.first.sum()))
-        alone = known & (left[session] == 1) & (block.part == TEST)
+        few = int(few_users[item[~known]].sum())
+        dropped[few_reason] += few
+        dropped[UNKNOWN] += int((~known).sum()) - few
+        starts = np.flatnonzero(block.first)
+        count = functools.partial(np.add.reduceat, indices=starts, dtype=np.int64)  # [e] flags -> [s] how many
+        one_left = np.repeat(count(known) == 1, np.diff(starts, append=len(item)))
+        alone = known & one_left & (block.part == TEST)
         dropped[ALONE] += int(alone.sum())
         keep = known & ~alone
-        part = block.part[keep]
-        number = session[keep]
-        length = np.bincount(number, minlength=len(left))
-        train = np.bincount(number, weights=part == TRAIN, minlength=len(left)).astype(np.int64)
-        tested = np.bincount(number, weights=part == TEST, minlength=len(left)).astype(np.int64)
+        length, train, tested = (count(keep & flags) for flags in (known, block.part == TRAIN, block.part == TEST))
         some = length > 0
         length, train, tested = length[some], train[some], tested[some]
+        keep = slice(None) if keep.all() else keep  # then nothing need be copied
         end = begin + np.cumsum(length)
         arrays = {
             "item_index": item_index[keep],
@@ -168,7 +168,7 @@ def write_events(
             writer.append(arrays[name])
         for name, writer in coders.items():
             writer.append(codes[name])
-        tally.add(length, arrays["event_type"], arrays["timestamp"], part, codes)
+        tally.add(length, arrays["event_type"], arrays["timestamp"], block.part[keep], codes)
         begin = int(end[-1]) if len(end) else begin
     for writer in [*writers.values(), *coders.values()]:
         writer.close()
