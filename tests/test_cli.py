@@ -1,5 +1,6 @@
 """Errors of the command line: one message, the nearest valid name, status 2, no traceback."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -55,3 +56,16 @@ def test_help_shows_examples_and_choices(
     text = capsys.readouterr().out
     assert "data.columns.item_id=sku" in text
     assert "model/user_tower: gru, mean_pool, transformer" in text
+
+
+def test_an_experiment_file_that_can_not_be_composed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One whose first line is not `# @package _global_`, so that its groups are not those of the run."""
+    conf = shutil.copytree(cli.CONF, tmp_path / "conf")
+    (conf / "experiment" / "shop.yaml").write_text(
+        "# a shop\n# @package _global_\ndefaults: [{override /data: events}]\n"
+    )
+    monkeypatch.setattr(cli, "CONF", conf)
+    assert call(monkeypatch, tmp_path, "experiment=shop") == 2
+    assert capsys.readouterr().err.startswith("error: In 'experiment/shop': Could not override")

@@ -86,7 +86,10 @@ def _explain_key(error: Exception, config_name: str, overrides: list[str]) -> st
     if wrong is None:
         return str(error).splitlines()[0]
     key = wrong[1]
-    known = list(_keys(config_name, [o for o in overrides if _is_choice(o)]))
+    try:
+        known = list(_keys(config_name, [o for o in overrides if _is_choice(o)]))
+    except HydraException:  # a file of the user's own is what can't be composed
+        return text.splitlines()[0]
     same_parent = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
     hint = nearest(key, same_parent) or nearest(key, known)
     return f"{key}: there is no such setting{hint} All settings: python {Path(sys.argv[0]).name} --cfg job"

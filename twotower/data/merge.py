@@ -14,9 +14,9 @@ import polars as pl
 from tqdm import tqdm
 
 from twotower.data.sessions import Counts, Rule, ranges, sort_sessions
-from twotower.data.spill import Columns, Partitions
+from twotower.data.spill import Columns, Partitions, ahead
 from twotower.data.splits import PARTS, TEST, TRAIN, VALIDATION, Sessions, Split
-from twotower.schema import TIMESTAMP, USER_ID
+from twotower.schema import ITEM_ID, TIMESTAMP, USER_ID
 
 Array = npt.NDArray[Any]
 
@@ -51,20 +51,23 @@ def sort_partitions(
     tables: dict[str, list[Array]] = {}
     bounds = [0]
     with tqdm(total=rows, desc="sorting sessions", unit=" rows", unit_scale=True, leave=False, disable=None) as bar:
-        for frame in partitions.take_all():
-            settled = {name: pl.Series(name, lut[frame[name].to_numpy()]) for name, lut in luts.items()}
-            events, sessions = sort_sessions(frame.with_columns(**settled), rule, counts)
+        frames = (_settled(frame, luts) for frame in partitions.take_all())
+        for events, sessions in ahead(sort_sessions(frame, rule, counts) for frame in frames):
             columns = columns or Columns(work, {name: array.dtype.str for name, array in events.items()})
             columns.append(events)
             for name, array in sessions.items():
                 tables.setdefault(name, []).append(array)
             bounds.append(bounds[-1] + len(sessions["length"]))
-            bar.update(frame.height)
+            bar.update(len(events[ITEM_ID]))
     assert columns is not None
     table = {name: np.concatenate(arrays) for name, arrays in tables.items()}
     labelled = np.stack([table[part] for part in PARTS], axis=1) if PARTS[TRAIN] in table else None
     offsets = np.concatenate([[0], np.cumsum(table["length"], dtype=np.int64)])
     return Sorted(columns, table["start"], offsets, np.array(bounds)), Sessions(table["length"], table["end"], labelled)
+
+
+def _settled(frame: pl.DataFrame, luts: Mapping[str, Array]) -> pl.DataFrame:
+    return frame.with_columns(pl.Series(name, lut[frame[name].to_numpy()]) for name, lut in luts.items())
 
 
 def parts(length: Array, train: Array, validation: Array) -> Array:

@@ -35,7 +35,7 @@ from twotower.data.item_features import encode_items
 from twotower.data.merge import Sorted, blocks, by_start, sort_partitions
 from twotower.data.sessions import BOUNCE, SECOND, Counts, describe_rule, session_rule
 from twotower.data.source import Source
-from twotower.data.spill import Partitions, ranks
+from twotower.data.spill import Partitions, ahead, ranks
 from twotower.data.splits import PARTS, TEST, Sessions, Split
 from twotower.data.spread import spread
 from twotower.data.write import UNKNOWN, EventCodes, Tally, write_events
@@ -199,7 +199,7 @@ def _prepare(
     inputs = EventCodes(input_types, zone, event_features, encoders["events"])
     tally = Tally(event_types, inputs.sizes, zone)
     few_reason = f"item that fewer than {min_users_per_item} users touched"
-    ordered = by_start(events, cut, rows_at_once)
+    ordered = ahead(by_start(events, cut, rows_at_once))
     dropped = found.dropped + Counter(counts.dropped)
     dropped += Counter(write_events(directory, ordered, index, few_users, few_reason, inputs, tally))
     shutil.rmtree(work)
