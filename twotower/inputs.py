@@ -65,5 +65,5 @@ def check_zone(zone: str) -> None:
     except (ZoneInfoNotFoundError, ValueError):
         hint = nearest(zone, available_timezones())
         raise UserError(
-            f"preparation.time_zone={zone}: there is no such zone{hint} Expected e.g. Europe/Berlin"
+            f"preparation.time_zone={zone}: there is no such zone{hint or '.'} Expected e.g. Europe/Berlin"
         ) from None

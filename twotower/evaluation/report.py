@@ -28,18 +28,17 @@ def results_table(metrics: Mapping[str, float], title: str) -> Table:
 
 
 def types_table(metrics: Mapping[str, float]) -> Table | None:
-    """recall@20 by the target's event type, one row each; None where there is one type alone."""
+    """recall@20 by the target's event type, one column each; None where there is one type alone."""
     ending = "/recall_at_20"
     types = [
         key.split("/")[1] for key in metrics if key.startswith("test/") and key.endswith(ending) and key.count("/") == 2
     ]
     if not types:
         return None
-    rankers = _rankers(metrics)
-    table = Table("recall@20 of targets", *rankers)
-    for name in types:
-        values = [metrics.get(f"{prefix}/{name}{ending}") for prefix in rankers.values()]
-        table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
+    table = Table("recall@20 of", *types)
+    for label, prefix in _rankers(metrics).items():
+        values = [metrics.get(f"{prefix}/{name}{ending}") for name in types]
+        table.add_row(label, *("" if value is None else f"{value:.4f}" for value in values))
     return table
 
 
