@@ -19,10 +19,9 @@ Prepare = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
-def plain_card(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes a second; only tests marked `card` look at what was drawn."""
-    if "card" not in request.keywords:
-        monkeypatch.setattr(prepare_module, "data_card", lambda *_: "<html></html>")
+def plain_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes a second; tests/audit and the end-to-end tests look at what is drawn."""
+    monkeypatch.setattr(prepare_module, "data_card", lambda *_: "<html></html>")
 
 
 def preparing(root: Path, split: Callable[..., Any] | None = None, **settings: Any) -> Callable[[Source], Prepared]:

@@ -122,6 +122,11 @@ def label(sessions: list[list[Row]], split: str) -> None:
                     row["part"] = "validation"
 
 
+def in_order(row: Row) -> tuple[Any, ...]:
+    """Of equal times the first in its file comes first; where files differ, the smaller item, then the smaller type."""
+    return row["time"], row["place"], row["item_id"], str(row.get("event_type"))
+
+
 def naive(rows: list[Row], split: str, unit: str, gap: float | None) -> tuple[list[list[Row]], dict[Any, int]]:
     """The kept sessions and the catalogue's training counts; each row's "fate" says what became of it."""
     if not rows:
@@ -152,8 +157,7 @@ def naive(rows: list[Row], split: str, unit: str, gap: float | None) -> tuple[li
     sessions: list[list[Row]] = []
     for key in sorted(owned):
         previous, seen = None, set()
-        order = lambda row: (row["time"], row["place"], row["item_id"], str(row.get("event_type")))  # noqa: E731
-        for row in sorted(owned[key], key=order):
+        for row in sorted(owned[key], key=in_order):
             content = tuple(row[name] for name in [*names, "timestamp"])
             if content in seen:
                 row["fate"] = "repetition of an identical row"
