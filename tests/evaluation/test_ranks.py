@@ -35,6 +35,11 @@ def test_equal_scores_are_all_tied() -> None:
     assert tied.tolist() == [300, 300], "more than a byte can count"
 
 
+def test_more_items_than_single_precision_counts_are_counted() -> None:
+    better, tied = rank(torch.zeros(1, (1 << 24) + 3), torch.tensor([2]))
+    assert (better.item(), tied.item()) == (0, 16_777_219)
+
+
 def test_scores_that_stretch_one_row_over_all_queries_are_ranked_too() -> None:
     scores = torch.tensor([3.0, 1.0, 2.0]).expand(3, -1)
     better, tied = rank(scores, torch.tensor([1, 2, 3]))
@@ -56,6 +61,13 @@ def test_chunks_change_nothing(monkeypatch, at_once: int) -> None:
 def test_no_query_gives_no_rank() -> None:
     better, tied = rank_by_dot_product(torch.empty(0, 3), torch.randn(5, 3), torch.empty(0, dtype=torch.long))
     assert better.shape == tied.shape == (0,)
+
+
+def test_vectors_of_half_precision_are_not_ranked_in_it() -> None:
+    user, items = torch.ones(2, 2), torch.tensor([[1.0, 0.001], [1.0, 0.002]])  # sums that bfloat16 can't tell apart
+    for dtype in (torch.bfloat16, torch.float32):
+        better, tied = rank_by_dot_product(user.to(dtype), items.to(dtype), torch.tensor([1, 2]))
+        assert (better.tolist(), tied.tolist()) == ([1, 0], [1, 1])
 
 
 def test_items_with_one_vector_are_tied_wherever_they_stand() -> None:

@@ -54,18 +54,35 @@ def rank(scores: Tensor, target: Tensor) -> Ranks:
         scores: [Q, V]; column c belongs to item_index c + 1.
         target: [Q] item_index.
     """
-    own = scores.gather(1, target[:, None] - 1)
-    below = _count(scores < own)
-    tied = _count(scores <= own) - below
-    return Ranks(scores.shape[1] - below - tied, tied)  # so a score that is no number never makes a rank better
+    return _rank(scores, target, scores.new_empty(scores.shape))
 
 
 def rank_by_dot_product(user: Tensor, items: Tensor, target: Tensor) -> Ranks:
-    """Rank by the dot product of users [Q, D] and items [V, D], a chunk of queries at a time."""
-    parts = [rank(user[chunk] @ items.T, target[chunk]) for chunk in chunks(len(user), len(items))]
-    return Ranks(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    """Rank by the dot product of users [Q, D] and items [V, D], a chunk of queries at a time.
+
+    In single precision, whatever that of training: coarser scores would tie.
+    """
+    user, items = user.float(), items.float()
+    slices = list(chunks(len(user), len(items)))
+    ranks = Ranks(torch.empty_like(target), torch.empty_like(target))
+    # All chunks use the same memory: fresh memory for each would cost page faults, and leave holes that grow the heap.
+    scores, flags = user.new_empty(2, slices[0].stop, len(items))
+    for chunk in slices:
+        part = slice(0, chunk.stop - chunk.start)
+        torch.mm(user[chunk], items.T, out=scores[part])
+        ranks.better[chunk], ranks.tied[chunk] = _rank(scores[part], target[chunk], flags[part])
+    return ranks
+
+
+def _rank(scores: Tensor, target: Tensor, flags: Tensor) -> Ranks:
+    """As rank; `flags` [Q, V] is memory to work in."""
+    own = scores.gather(1, target[:, None] - 1)
+    below = _count(torch.lt(scores, own, out=flags))
+    tied = _count(torch.le(scores, own, out=flags)) - below
+    return Ranks(scores.shape[1] - below - tied, tied)  # so a score that is no number never makes a rank better
 
 
 def _count(flags: Tensor) -> Tensor:
-    """[Q, V] bool -> [Q] int64; bytes add up several times faster than booleans."""
-    return flags.view(torch.int8).sum(1, dtype=torch.int32).long()
+    """[Q, V] zeros and ones -> [Q] int64. Comparing and adding floats is several times faster than booleans."""
+    exact = torch.float32 if flags.shape[1] <= 1 << 24 else torch.float64
+    return flags.sum(1, dtype=exact).long()
