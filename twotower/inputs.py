@@ -14,9 +14,10 @@ from twotower.errors import UserError, nearest
 
 Array = npt.NDArray[Any]
 
-EVENT_TYPE, GAP, HOUR, WEEKDAY = "event_type", "gap", "hour", "weekday"
+EVENT_TYPE, GAP, HOUR, WEEKDAY, TIME = "event_type", "gap", "hour", "weekday", "time"
 GAP_CODES = 64  # the last one holds all pauses of more than about 60 years
 SIZES = {GAP: GAP_CODES, HOUR: 25, WEEKDAY: 8}  # codes 0 .. size - 1
+TIME_SIZE = 10**11  # the seconds from 1970 to 5138
 HOUR_MS = 3_600_000
 
 
@@ -42,6 +43,15 @@ def hour_codes(timestamp: Array, zone: str) -> Array:
 def weekday_codes(timestamp: Array, zone: str) -> Array:
     """[E] uint8: 1 for Monday to 7 for Sunday, of timestamps [E] in milliseconds, in `zone`."""
     return (1 + (local_hours(timestamp, zone) // 24 + 3) % 7).astype(np.uint8)  # 1970 began on a Thursday
+
+
+def time_codes(timestamp: Array) -> Array:
+    """[E] whole seconds since 1970, of timestamps [E] in milliseconds: the input `time`, of which differences count.
+
+    It has no embedding, but is handed to the user tower as it is; and no file in a prepared directory, whose
+    timestamps it is made from.
+    """
+    return timestamp // 1000
 
 
 def local_hours(timestamp: Array, zone: str) -> Array:

@@ -46,7 +46,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
         arrays = {
             "item_index": items,
             "event_type": random.integers(0, len(TYPES), len(items)),
-            "timestamp": np.arange(len(items)),
+            "timestamp": 1_700_000_000_000 + np.exp2(random.uniform(0, 30, len(items))).cumsum().astype(np.int64),
             "offsets": offsets,
             "train_end": offsets[:-1],
             "validation_end": offsets[1:],
@@ -83,6 +83,9 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
         model = run.build_model(config, opened.manifest, read_item_features(prepared))
         for embedding in model.event_inputs.embeddings:  # they start at zero, and would not be seen
             torch.nn.init.normal_(embedding.weight)
+        with torch.no_grad():  # so do biases of attention
+            for parameter in model.user_tower.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.2)
         weights = {f"model.{name}": value for name, value in model.state_dict().items()}
         torch.save({"state_dict": weights}, directory / "checkpoints" / "last.ckpt")
         return directory

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def naive(
 ) -> tuple[list[Any], list[float]]:
     """The best k items after one history, in torch, one dot product at a time."""
     index = torch.tensor([[ids.index(i) + 1 for i in history][-6:]])
-    known = len(loaded.config.model.inputs)
+    known = len(loaded.model.event_inputs.names)
     rows = (codes or [[0] * known for _ in history])[-6:]
     inputs = torch.tensor(rows, dtype=torch.long).view(1, len(rows), known)
     with torch.no_grad():
@@ -43,7 +44,7 @@ def naive(
 
 
 @pytest.mark.parametrize("normalize", ["true", "false"], ids=["cosine", "dot"])
-@pytest.mark.parametrize("tower", ["mean_pool", "gru", "transformer"])
+@pytest.mark.parametrize("tower", ["mean_pool", "gru", "linear_recurrence", "transformer"])
 def test_round_trip(make_run: Any, tmp_path: Path, tower: str, normalize: str) -> None:
     ids = NUMBERS if normalize == "true" else WORDS[:15]  # fewer than golden.json asks for
     small = ["model.user_tower.layers=1"] if tower == "transformer" else []
@@ -101,6 +102,36 @@ def test_round_trip_with_features_and_event_inputs(make_run: Any, tmp_path: Path
         assert retriever.recommend([history], k=10).ids == [without[0]]  # bare ids: all codes are 0
         bare += without[0] != expected_ids
     assert bare > 4  # the codes do make a difference
+
+
+def test_times_of_a_request_reach_the_tower(make_run: Any, tmp_path: Path) -> None:
+    settings = ["model.user_tower.time_bias=true", "model.user_tower.layers=1", "model.inputs=[gap]"]
+    path = make_run(NUMBERS, *settings)
+    loaded = run.load_run(path)
+    report = export_bundle(loaded, tmp_path / "bundle")
+    assert max(report.tower_difference, report.answer_difference) < 1e-5
+    assert loaded.model.event_inputs.names == ["gap", "time"]
+    prepared = Path(json.loads((path / "data.json").read_text())["path"])
+    timestamp, offsets = np.load(prepared / "timestamp.npy"), np.load(prepared / "offsets.npy")
+    kept = json.loads((path / "histories.json").read_text())["codes"]["time"]
+    for row, (begin, end) in zip(kept, pairwise(offsets), strict=True):
+        seconds = timestamp[max(begin, end - 6) : end] // 1000
+        assert row == (1 + seconds - seconds[0]).tolist()
+
+    random = np.random.default_rng(6)
+    retriever = Retriever.load(report.path)
+    untimed = 0
+    for length in [2, 3, 5, 6]:
+        history = random.choice(NUMBERS, length).tolist()
+        seconds = (1_750_000_000 + np.exp2(random.uniform(0, 20, length)).cumsum()).astype(int)
+        codes = [[0 if i == 0 else 1 + int(2 * np.log2(1 + t - seconds[i - 1])), t] for i, t in enumerate(seconds)]
+        expected_ids, expected_scores = naive(loaded, NUMBERS, history, 10, codes)
+        events = [{"item_id": i, "timestamp": 1000 * int(t) + 7} for i, t in zip(history, seconds, strict=True)]
+        found = retriever.recommend([events], k=10)
+        np.testing.assert_allclose(found.scores, [expected_scores], atol=1e-5)
+        assert found.ids == [expected_ids]
+        untimed += naive(loaded, NUMBERS, history, 10, [[gap, 0] for gap, _ in codes])[1] != expected_scores
+    assert untimed == 4  # times do make a difference
 
 
 def test_an_order_of_inputs_is_the_models(make_run: Any, tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ from torch import nn
 from twotower.export.onnx import export_user_tower, tower_difference
 from twotower.model.event_inputs import EventInputs
 from twotower.model.item_tower import IdItemTower
+from twotower.model.residual import WeightedSum
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.gru import GRUTower
+from twotower.model.user_tower.linear_recurrence import LinearRecurrenceTower
 from twotower.model.user_tower.transformer import TransformerTower
 from twotower.run import History
 
-SIZES = {"event_type": 3, "gap": 9}
+SIZES = {"event_type": 3, "gap": 9, "time": 10**11}
 NO_CODES = np.empty((2, 0), np.int64)
 
 
@@ -25,18 +27,31 @@ def tiny(tower: nn.Module, sizes: dict[str, int] | None = None) -> TwoTower:
     inputs = EventInputs(sizes or {}, 8)
     for embedding in inputs.embeddings:
         nn.init.normal_(embedding.weight)
-    return TwoTower(IdItemTower(20, 8, normalize=True), inputs, tower)
+    residual = WeightedSum(8, 30)
+    for parameter in [*tower.parameters(), *residual.parameters()]:  # some start at zero, and would not be seen
+        nn.init.normal_(parameter, std=0.3)
+    return TwoTower(IdItemTower(20, 8, normalize=True), inputs, tower, residual, True)
 
 
-@pytest.mark.parametrize("sizes", [{}, SIZES, {"gap": 9}], ids=["no inputs", "two inputs", "one input"])
+@pytest.mark.parametrize("sizes", [{}, SIZES, {"gap": 9}], ids=["no inputs", "three inputs", "one input"])
 @pytest.mark.parametrize(
     ("tower", "longest"),
     [
-        (GRUTower(8, 2, 0.5, True), 9),
-        (TransformerTower(8, 1, 2, 0.5, 9, True), 9),
-        (TransformerTower(8, 1, 2, 0.5, 1, True), 1),
+        (GRUTower(8, 2, 0.5), 9),
+        (LinearRecurrenceTower(8, 2, 0.5), 9),
+        (LinearRecurrenceTower(8, 1, 0.5), 1),
+        (TransformerTower(8, 1, 2, 0.5, 9, False, False, False), 9),
+        (TransformerTower(8, 2, 2, 0.5, 9, True, True, True), 9),
+        (TransformerTower(8, 1, 1, 0.5, 1, True, True, True), 1),
     ],
-    ids=["gru of two layers", "transformer", "one item"],
+    ids=[
+        "gru of two layers",
+        "linear recurrence",
+        "recurrence of one item",
+        "plain transformer",
+        "transformer",
+        "transformer of one item",
+    ],
 )
 def test_every_shape(tmp_path: Path, tower: nn.Module, longest: int, sizes: dict[str, int]) -> None:
     model = tiny(tower, sizes).train()
@@ -58,7 +73,7 @@ def test_every_shape(tmp_path: Path, tower: nn.Module, longest: int, sizes: dict
 
 
 def test_difference_of_another_model_shows(tmp_path: Path) -> None:
-    model = tiny(GRUTower(8, 1, 0.0, True))
+    model = tiny(GRUTower(8, 1, 0.0))
     export_user_tower(model, tmp_path / "tower.onnx", max_length=9, num_inputs=0)
     known = [History(np.array([1, 2]), NO_CODES)]
 
@@ -76,17 +91,31 @@ def test_difference_of_another_model_shows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [0, 8])
 def test_difference_of_a_single_code_shows(tmp_path: Path, code: int) -> None:
-    model = tiny(GRUTower(8, 1, 0.0, True), SIZES)
+    model = tiny(GRUTower(8, 1, 0.0), SIZES)
     export_user_tower(model, tmp_path / "tower.onnx", 9, len(SIZES))
-    known = [History(np.array([1, 2]), np.array([[1, 1], [2, 2]]))]
+    known = [History(np.array([1, 2]), np.array([[1, 1, 1], [2, 2, 2]]))]
     assert tower_difference(model, tmp_path / "tower.onnx", known, 20, SIZES, 9) < 1e-6
     with torch.no_grad():
         model.event_inputs.embeddings[1].weight[code, 0] += 0.1  # no golden history has it, the random ones do
     assert tower_difference(model, tmp_path / "tower.onnx", known, 20, SIZES, 9) > 1e-4
 
 
+def test_difference_of_a_single_bucket_of_time_shows(tmp_path: Path) -> None:
+    sizes = {"time": 10**11}
+    model = tiny(TransformerTower(8, 1, 1, 0.0, 30, True, True, True), sizes)
+    export_user_tower(model, tmp_path / "tower.onnx", 30, 1)
+    known = [History(np.array([1]), np.array([[1]]))]  # has no pause, the random ones do
+    assert tower_difference(model, tmp_path / "tower.onnx", known, 20, sizes, 30) < 1e-5
+    for bucket in (1, 19, 37):  # none, 8 to 12 minutes, 3 to 4 days
+        with torch.no_grad():
+            model.user_tower.time_bias.bias[0, bucket] += 1
+        assert tower_difference(model, tmp_path / "tower.onnx", known, 20, sizes, 30) > 1e-4
+        with torch.no_grad():
+            model.user_tower.time_bias.bias[0, bucket] -= 1
+
+
 def test_gru_that_cannot_be_exported(tmp_path: Path) -> None:
-    tower = GRUTower(8, 1, 0.0, True)
+    tower = GRUTower(8, 1, 0.0)
     tower.gru = nn.GRU(8, 8, batch_first=False)
     with pytest.raises(ValueError, match="only a batch-first GRU"):
         export_user_tower(tiny(tower), tmp_path / "tower.onnx", max_length=9, num_inputs=0)

@@ -115,6 +115,19 @@ def test_codes_equal_a_naive_loop(zone: str) -> None:
     assert all(len(set(column)) > 3 for column in codes.T)
 
 
+def test_times_are_seconds_and_zero_where_unknown() -> None:
+    encoder = EventEncoder(["time", "hour"], features("UTC"))
+    assert encoder.sizes == {"time": 10**11, "hour": 25}
+    random = np.random.default_rng(8)
+    events = [e if isinstance(e, dict) else {} for e in raw_events(random, 60)]
+    times = [milliseconds(event.get("timestamp")) for event in events]
+    codes = encoder.codes(events, np.arange(60) == 0)
+    assert codes[:, 0].tolist() == [0 if time is None else time // 1000 for time in times]
+    assert 0 < times.count(None) < 30
+    with pytest.raises(UserError, match=r"key 'timestmp'.*did you mean 'timestamp'"):
+        EventEncoder(["time"], features("UTC")).codes([{"item_id": 10, "timestmp": START}], np.array([True]))
+
+
 def test_answers_to_events_are_those_to_their_codes(retriever: Retriever, zone: str) -> None:
     random = np.random.default_rng(3)
     histories = [raw_events(random, n) for n in [0, 1, 2, 3, 4, 9, 30, 0]]

@@ -83,6 +83,7 @@ def test_codes_in_serving_are_those_of_preparation(prepared: Prepared, make_bund
     ids = pl.read_parquet(prepared.path / CATALOGUE_FILE)["item_id"].to_list()
     encoder = EventEncoder(list(sizes), features)
     assert encoder.sizes == sizes
+    clock = EventEncoder(["time"], features)
     sessions = raw_sessions()
     assert len(prepared.offsets) == len(sessions) + 1
     known_ids, known_codes = [], []
@@ -93,6 +94,8 @@ def test_codes_in_serving_are_those_of_preparation(prepared: Prepared, make_bund
         place = slice(prepared.offsets[number], prepared.offsets[number + 1])
         expected = np.stack([prepared.inputs[name][place] for name in sizes], axis=1)
         np.testing.assert_array_equal(codes[known], expected)
+        seconds = clock.codes(events, np.arange(len(events)) == 0)[known, 0]
+        np.testing.assert_array_equal(seconds, prepared.timestamp[place] // 1000)
         known_ids.append([ids[i - 1] for i in prepared.item_index[place]])
         known_codes.append(expected.tolist())
     assert sum(map(len, sessions)) > prepared.offsets[-1]  # some items are new in the test

@@ -15,7 +15,7 @@ from twotower import features
 from twotower.data.source import Source
 from twotower.data.spill import Dictionary, ranks
 from twotower.errors import UserError, nearest
-from twotower.inputs import EVENT_TYPE, SIZES
+from twotower.inputs import EVENT_TYPE, SIZES, TIME
 from twotower.schema import ITEM_ID, TIMESTAMP, USER_ID
 
 Array = npt.NDArray[Any]
@@ -39,7 +39,7 @@ class EventFeatures:
         self._specs = specs
         self._columns = {name: str(spec.get("column") or name) for name, spec in specs.items()}
         for name, spec in specs.items():
-            if name in (EVENT_TYPE, *SIZES):
+            if name in (EVENT_TYPE, TIME, *SIZES):
                 raise UserError(
                     f"preparation.features.events.{name}: the name is taken; call it otherwise, with column:"
                 )

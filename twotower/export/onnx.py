@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twotower.inputs import TIME
 from twotower.model.two_tower import TwoTower
+from twotower.model.user_tower.linear_recurrence import LinearRecurrence
 from twotower.run import History
 from twotower.serving.bundle import TOWER_CODES, TOWER_INPUT, TOWER_OUTPUT, open_session, tower_feed
 
@@ -29,11 +31,15 @@ def export_user_tower(model: TwoTower, path: Path, max_length: int, num_inputs: 
     protobuf ends at 2 GB. Dropout is off, whatever the model's mode.
     """
     # Copies, so that the caller's model keeps its layers and its mode.
-    towers = TwoTower(_ItemTable(model), copy.deepcopy(model.event_inputs), copy.deepcopy(model.user_tower))
+    event_inputs, user_tower = copy.deepcopy(model.event_inputs), copy.deepcopy(model.user_tower)
+    residual = copy.deepcopy(model.residual)
+    towers = TwoTower(_ItemTable(model), event_inputs, user_tower, residual, model.normalize)
     for module in list(towers.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.GRU):
                 setattr(module, name, _OnnxGRU(child))
+            if isinstance(child, LinearRecurrence):
+                setattr(module, name, _OnnxLinearRecurrence(child, max_length))
     # An example of size 1 would be taken for a constant. With max_length 1 the length is one.
     example = torch.ones(3, min(max_length, 4), dtype=torch.long)
     sizes = {0: torch.export.Dim("batch", min=1)}
@@ -119,6 +125,37 @@ class _OnnxGRU(nn.Module):
         return states.transpose(0, 1), None
 
 
+class _OnnxLinearRecurrence(nn.Module):
+    """A LinearRecurrence without complex numbers and loops, which torch's exporter does not take.
+
+    Its passes double what the states have seen: after the k-th, a state holds the newest 2^k inputs.
+    """
+
+    scale: Tensor  # [D]
+    real: Tensor  # [passes, D] the factor to the power of 2^k
+    imaginary: Tensor
+
+    def __init__(self, recurrence: LinearRecurrence, max_length: int) -> None:
+        super().__init__()
+        self.input, self.output = recurrence.input, recurrence.output
+        self.steps = [2**k for k in range((max_length - 1).bit_length())]
+        decay, angle = recurrence.decay.detach().exp(), recurrence.angle.detach().exp()
+        power = torch.tensor([*self.steps, 0])[:, None]  # one more, so that there is one
+        self.register_buffer("scale", recurrence.scale().detach())
+        self.register_buffer("real", (-decay * power).exp() * (angle * power).cos())
+        self.register_buffer("imaginary", (-decay * power).exp() * (angle * power).sin())
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[B, L, D] -> [B, L, D]."""
+        real, imaginary = (part * self.scale for part in self.input(hidden).unflatten(-1, (-1, 2)).unbind(-1))
+        for k, step in enumerate(self.steps):
+            a, b = self.real[k], self.imaginary[k]
+            c, d = (F.pad(part, (0, 0, step, 0))[:, : part.shape[1]] for part in (real, imaginary))  # `step` before
+            real, imaginary = real + a * c - b * d, imaginary + a * d + b * c
+        vectors: Tensor = self.output(torch.stack([real, imaginary], dim=-1).flatten(-2))
+        return vectors
+
+
 def item_vectors(model: TwoTower) -> Tensor:
     """[V, D] the torch model's item vectors, without dropout; its mode stays."""
     with _evaluating(model):
@@ -157,9 +194,8 @@ def tower_difference(
         [1, max_length],
         [*range(1, min(max_length, 64) + 1)],
     ]
-    codes = list(input_sizes.values())
     made = [
-        [History(random.integers(1, num_items + 1, n), random.integers(0, codes, (n, len(codes)))) for n in row]
+        [History(random.integers(1, num_items + 1, n), _random_codes(random, n, input_sizes)) for n in row]
         for row in lengths
     ]
     session = open_session(path)
@@ -169,6 +205,14 @@ def tower_difference(
         gap = np.abs(vectors - encode_users(model, batch, max_length)).max()
         difference = max(difference, float(gap) if np.isfinite(gap) else float("inf"))
     return difference
+
+
+def _random_codes(random: np.random.Generator, length: int, sizes: Mapping[str, int]) -> npt.NDArray[np.int64]:
+    """[length, K] codes of a history; its newest event comes seconds, days or years after the others."""
+    codes = random.integers(0, list(sizes.values()), (length, len(sizes)))
+    if TIME in sizes:
+        codes[:, list(sizes).index(TIME)] = 2**28 - np.sort(np.exp2(random.uniform(0, 27, length)))[::-1]
+    return codes
 
 
 def _feed(histories: Sequence[History], max_length: int) -> dict[str, npt.NDArray[np.int64]]:

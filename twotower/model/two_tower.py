@@ -4,6 +4,7 @@ Shapes: B sessions, L history length, K event inputs, D embedding dim, V items.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twotower.schema import PAD
@@ -14,15 +15,27 @@ class TwoTower(nn.Module):
 
     Args:
         item_tower: [...] item_index -> [..., D]; PAD is the zero vector.
-        event_inputs: item vectors [B, L, D] and codes [B, L, K] -> event vectors [B, L, D].
-        user_tower: [B, L, D] event vectors -> [B, L, D] user vectors, causal.
+        event_inputs: item vectors [B, L, D] and codes [B, L, K] -> event vectors [B, L, D] and times [B, L] in seconds.
+        user_tower: event vectors and times -> [B, L, D], causal.
+        residual: item vectors [B, L, D] and the user tower's output [B, L, D] -> [B, L, D] to add to that, causal; or
+            None.
+        normalize: give user vectors of length one, for cosine similarity.
     """
 
-    def __init__(self, item_tower: nn.Module, event_inputs: nn.Module, user_tower: nn.Module) -> None:
+    def __init__(
+        self,
+        item_tower: nn.Module,
+        event_inputs: nn.Module,
+        user_tower: nn.Module,
+        residual: nn.Module | None,
+        normalize: bool,
+    ) -> None:
         super().__init__()
         self.item_tower = item_tower
         self.event_inputs = event_inputs
         self.user_tower = user_tower
+        self.residual = residual
+        self.normalize = normalize
 
     def encode_items(self) -> Tensor:
         """[V, D] the catalogue's vectors: row r is item_index r + 1."""
@@ -33,8 +46,10 @@ class TwoTower(nn.Module):
 
     def encode_history(self, item_vectors: Tensor, inputs: Tensor) -> Tensor:
         """The history's item vectors [B, L, D] and codes [B, L, K] -> [B, L, D] user vectors."""
-        vectors: Tensor = self.user_tower(self.event_inputs(item_vectors, inputs))
-        return vectors
+        vectors: Tensor = self.user_tower(*self.event_inputs(item_vectors, inputs))
+        if self.residual is not None:
+            vectors = vectors + self.residual(item_vectors, vectors)
+        return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
     def forward(self, item_index: Tensor, inputs: Tensor) -> Tensor:
         """The user's vector after the newest event of each history.

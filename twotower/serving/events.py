@@ -16,7 +16,19 @@ import numpy.typing as npt
 
 from twotower.errors import UserError
 from twotower.features import encode_single, form
-from twotower.inputs import EVENT_TYPE, GAP, HOUR, SIZES, WEEKDAY, gap_codes, hour_codes, weekday_codes
+from twotower.inputs import (
+    EVENT_TYPE,
+    GAP,
+    HOUR,
+    SIZES,
+    TIME,
+    TIME_SIZE,
+    WEEKDAY,
+    gap_codes,
+    hour_codes,
+    time_codes,
+    weekday_codes,
+)
 from twotower.schema import ITEM_ID, TIMESTAMP
 
 Ints = npt.NDArray[np.int64]
@@ -44,7 +56,7 @@ class EventEncoder:
         self.inputs = list(inputs)
         self._zone = features["time_zone"]
         self._type_code = dict(zip(features["event_types"], features["input_types"], strict=True))
-        self._encoders = {name: features["events"][name] for name in inputs if name not in (EVENT_TYPE, *SIZES)}
+        self._encoders = {name: features["events"][name] for name in inputs if name not in (EVENT_TYPE, TIME, *SIZES)}
         self._column = {name: str(encoder.get("column") or name) for name, encoder in self._encoders.items()}
         try:
             if HOUR in inputs or WEEKDAY in inputs:
@@ -55,7 +67,7 @@ class EventEncoder:
     @property
     def sizes(self) -> dict[str, int]:
         """How many codes each input has, by name."""
-        sizes = {**SIZES, EVENT_TYPE: 1 + len(self._type_code)}
+        sizes = {**SIZES, TIME: TIME_SIZE, EVENT_TYPE: 1 + len(self._type_code)}
         sizes |= {name: int(form(encoder)["size"]) for name, encoder in self._encoders.items()}
         return {name: sizes[name] for name in self.inputs}
 
@@ -72,7 +84,7 @@ class EventEncoder:
         """
         self._check_keys(events)
         codes = np.zeros((len(events), len(self.inputs)), dtype=np.int64)
-        if not {GAP, HOUR, WEEKDAY}.isdisjoint(self.inputs):
+        if not {GAP, HOUR, WEEKDAY, TIME}.isdisjoint(self.inputs):
             time = _milliseconds(events)
             known = time != UNKNOWN
         for k, name in enumerate(self.inputs):
@@ -84,6 +96,8 @@ class EventEncoder:
                 codes[known, k] = hour_codes(time[known], self._zone)
             elif name == WEEKDAY:
                 codes[known, k] = weekday_codes(time[known], self._zone)
+            elif name == TIME:
+                codes[known, k] = time_codes(time[known])
             else:
                 column = [event.get(self._column[name]) for event in events]
                 codes[:, k] = encode_single(self._encoders[name], column)
@@ -95,7 +109,7 @@ class EventEncoder:
 
     def _check_keys(self, events: Sequence[Event]) -> None:
         """A column that no event has, beside one of nearly that name, is misspelt; further columns are normal."""
-        names = {EVENT_TYPE: EVENT_TYPE, GAP: TIMESTAMP, HOUR: TIMESTAMP, WEEKDAY: TIMESTAMP, **self._column}
+        names = {EVENT_TYPE: EVENT_TYPE, **dict.fromkeys((GAP, HOUR, WEEKDAY, TIME), TIMESTAMP), **self._column}
         found = set().union(*events)
         missing = {names[name] for name in self.inputs} - found
         plain = {_plain(name): name for name in missing}

@@ -1,7 +1,8 @@
 """User tower: a gated recurrent unit over the history (GRU4Rec, Hidasi et al. 2016)."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from twotower.model.dropout import Dropout
 
 
 class GRUTower(nn.Module):
@@ -11,19 +12,17 @@ class GRUTower(nn.Module):
         dim: D.
         layers: stacked GRU layers.
         dropout: share of the inputs' and of the states' components that are dropped in training.
-        normalize: give vectors of length one.
     """
 
-    def __init__(self, dim: int, layers: int, dropout: float, normalize: bool) -> None:
+    def __init__(self, dim: int, layers: int, dropout: float) -> None:
         super().__init__()
-        self.normalize = normalize
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(dim)
         self.gru = nn.GRU(dim, dim, num_layers=layers, batch_first=True)
         self.output = nn.Linear(dim, dim)
 
-    def forward(self, history: Tensor) -> Tensor:
-        """[B, L, D] item vectors -> [B, L, D] user vectors."""
-        states, _ = self.gru(self.dropout(self.norm(history)))
+    def forward(self, events: Tensor, seconds: Tensor) -> Tensor:
+        """[B, L, D] event vectors -> [B, L, D]; the events' times [B, L] are not used."""
+        states, _ = self.gru(self.dropout(self.norm(events)))
         vectors: Tensor = self.output(self.dropout(states))
-        return F.normalize(vectors, dim=-1) if self.normalize else vectors
+        return vectors

@@ -1,8 +1,17 @@
-"""User tower: a causal, pre-norm transformer (SASRec, Kang & McAuley 2018; pre-norm, Xiong et al. 2020)."""
+"""User tower: a causal transformer over the history.
+
+Plain, it is SASRec (Kang & McAuley 2018) with pre-norm blocks. Gates and a SwiGLU feed-forward are LiGR's (Borisyuk et
+al. 2025), biases of attention by distance and by time between events HSTU's (Zhai et al. 2024).
+Shapes: B sessions, L history length, D embedding dim, H heads.
+"""
+
+import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from twotower.model.dropout import Dropout
+from twotower.model.user_tower.branch import GELU, Branch, SwiGLU
 
 
 class TransformerTower(nn.Module):
@@ -11,51 +20,115 @@ class TransformerTower(nn.Module):
     Args:
         dim: D.
         layers: blocks of attention and feed-forward.
-        heads: attention heads; divides `dim`.
+        heads: H; divides `dim`.
         dropout: share of components dropped in training, after the input and in each residual branch.
-        max_length: the longest history; positions are learned from the oldest event on.
-        normalize: give vectors of length one.
+        max_length: the longest history.
+        gated: a gate on each residual branch and a SwiGLU feed-forward; else a GELU one with as many weights.
+        relative_position: attention learns a bias for each distance between events; else each position, counted
+            from the oldest event, has a learned vector.
+        time_bias: attention learns a bias for the time between events, in buckets of its logarithm.
     """
 
-    def __init__(self, dim: int, layers: int, heads: int, dropout: float, max_length: int, normalize: bool) -> None:
+    def __init__(
+        self,
+        dim: int,
+        layers: int,
+        heads: int,
+        dropout: float,
+        max_length: int,
+        gated: bool,
+        relative_position: bool,
+        time_bias: bool,
+    ) -> None:
         super().__init__()
-        self.normalize = normalize
-        self.position = nn.Parameter(torch.randn(max_length, dim) * 0.02)
+        self.layers = layers
+        self.position = None if relative_position else nn.Parameter(torch.randn(max_length, dim) * 0.02)
+        self.relative_position = DistanceBias(layers * heads, max_length) if relative_position else None
+        self.time_bias = TimeBias(layers * heads) if time_bias else None
         self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(dim, heads, dropout) for _ in range(layers))
+        self.dropout = Dropout(dropout)
+        self.attention = nn.ModuleList(Branch(Attention(dim, heads), dim, dropout, gated) for _ in range(layers))
+        feed_forward = SwiGLU if gated else GELU
+        self.feed_forward = nn.ModuleList(Branch(feed_forward(dim), dim, dropout, gated) for _ in range(layers))
         self.output = nn.LayerNorm(dim)
 
-    def forward(self, history: Tensor) -> Tensor:
-        """[B, L, D] item vectors -> [B, L, D] user vectors; L is at most `max_length`."""
-        hidden = self.dropout(self.norm(history) + self.position[: history.shape[1]])
-        for block in self.blocks:
-            hidden = block(hidden)
+    def forward(self, events: Tensor, seconds: Tensor) -> Tensor:
+        """[B, L, D] event vectors and their times [B, L] -> [B, L, D]; L is at most `max_length`."""
+        hidden = self.norm(events)
+        if self.position is not None:
+            hidden = hidden + self.position[: events.shape[1]]
+        hidden = self.dropout(hidden)
+        biases = self._biases(events, seconds)
+        for attention, feed_forward, bias in zip(self.attention, self.feed_forward, biases, strict=True):
+            hidden = feed_forward(attention(hidden, bias))
         vectors: Tensor = self.output(hidden)
-        return F.normalize(vectors, dim=-1) if self.normalize else vectors
+        return vectors
+
+    def _biases(self, events: Tensor, seconds: Tensor) -> tuple[Tensor, ...]:
+        """What each layer adds to its attention's scores, broadcastable to [B, H, L, L]; -inf hides the future."""
+        length = events.shape[1]
+        future = torch.ones(length, length, dtype=torch.bool, device=events.device).triu(1)
+        bias = torch.zeros_like(future, dtype=events.dtype).masked_fill(future, -math.inf)[None, None]
+        if self.relative_position is not None:
+            bias = bias + self.relative_position(length)
+        if self.time_bias is not None:
+            bias = bias + self.time_bias(seconds)
+        return bias.chunk(self.layers, dim=1) if bias.shape[1] > 1 else (bias,) * self.layers
 
 
-class Block(nn.Module):
-    """One pre-norm block: x + attention(norm(x)), then x + feed_forward(norm(x))."""
+class Attention(nn.Module):
+    """Attention of H heads; who may see whom is in the bias."""
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.attention_norm = nn.LayerNorm(dim)
         self.query_key_value = nn.Linear(dim, 3 * dim)
-        self.attention_output = nn.Linear(dim, dim)
-        self.feed_forward = nn.Sequential(
-            nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
-        )
-        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(dim, dim)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """[B, L, D] -> [B, L, D]."""
+    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
+        """[B, L, D], and what is added to the scores -> [B, L, D]."""
         query, key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in self.query_key_value(self.attention_norm(hidden)).chunk(3, dim=-1)
+            for part in self.query_key_value(hidden).chunk(3, dim=-1)
         )
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        hidden = hidden + self.dropout(self.attention_output(mixed.transpose(1, 2).flatten(-2)))
-        branch: Tensor = self.dropout(self.feed_forward(hidden))
-        return hidden + branch
+        # Written out: at these lengths no slower than scaled_dot_product_attention, whose fast path learns no bias.
+        scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2) + bias
+        mixed: Tensor = self.output((scores.softmax(-1) @ value).transpose(1, 2).flatten(-2))
+        return mixed
+
+
+class DistanceBias(nn.Module):
+    """A learned bias of attention for each head and each distance between two events."""
+
+    def __init__(self, heads: int, max_length: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(heads, max_length))
+
+    def forward(self, length: int) -> Tensor:
+        """[1, H, L, L]: event i looks back at event j, i - j events ago; what lies ahead counts as distance 0."""
+        place = torch.arange(length, device=self.bias.device)
+        distance = (place[:, None] - place).clamp(min=0)
+        return self.bias[:, distance][None]
+
+
+class TimeBias(nn.Module):
+    """A learned bias of attention for each head and each bucket of the time between two events.
+
+    Two buckets for each doubling, the last one from 68 years on, and one for a time that is unknown.
+    """
+
+    starts: Tensor  # of the buckets but the first, in whole seconds
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        starts = torch.tensor(sorted({math.ceil(2 ** (k / 2)) - 1 for k in range(1, 63)}))
+        self.register_buffer("starts", starts, persistent=False)
+        self.bias = nn.Parameter(torch.zeros(heads, len(starts) + 2))
+
+    def forward(self, seconds: Tensor) -> Tensor:
+        """[B, L] times in seconds, 0 where unknown -> [B, H, L, L]: event i looks back at event j."""
+        gap = seconds[:, :, None] - seconds[:, None]  # what lies ahead counts as no time at all
+        known = seconds > 0
+        bucket = (1 + torch.bucketize(gap, self.starts, right=True)) * (known[:, :, None] & known[:, None])
+        # A row of the table at a time: four times as fast as an embedding's lookup with its gradient.
+        return self.bias.index_select(1, bucket.flatten()).view(-1, *bucket.shape).transpose(0, 1)

@@ -1,0 +1,34 @@
+"""Dropout that costs a third of torch's on a processor."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twotower.errors import UserError
+
+
+class Dropout(nn.Module):
+    """In training each component is 0 with probability `share`, and otherwise 1 / (1 - share) times what it was.
+
+    On a processor eight components share one 64-bit random number, a byte each, so `share` is rounded to a 256th on
+    every device. torch draws a number of its own for each, which takes a tenth and more of a user tower's training.
+
+    Raises:
+        UserError: `share` is not in [0, 1).
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        if not 0 <= share < 1:
+            raise UserError(f"dropout={share}; expected the share of components to drop, from 0 to less than 1")
+        self.dropped = min(round(share * 256), 255)  # of the 256 values of a byte
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[...] -> [...]."""
+        if not (self.training and self.dropped):
+            return values
+        if values.device.type != "cpu":
+            return F.dropout(values, self.dropped / 256)
+        numbers = torch.empty((values.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+        kept = numbers.view(torch.uint8)[: values.numel()].view(values.shape) >= self.dropped
+        return values * kept.to(values.dtype).mul_(256 / (256 - self.dropped))

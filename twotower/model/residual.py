@@ -1,0 +1,41 @@
+"""What a user vector has beside the tower's output: a weighted sum of the history's own item vectors.
+
+So that a user's vector can lie in the space that the items span, close to what was seen, whatever the tower (CORE, Hou
+et al. 2022). Shapes: B sessions, L history length, D embedding dim.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightedSum(nn.Module):
+    """A causal, learned mean of the history's item vectors, as they are.
+
+    The weight of item i at position t is a softmax over i <= t of (W state_t + w) . state_i / sqrt(D) and a bias for
+    the distance t - i; with W = 0 it is CORE's. W, w and the bias start at zero, so it begins as the plain mean.
+    The sum is multiplied by a learned scale that starts at sqrt(D), about the length of a tower's output, as item
+    vectors have length one.
+
+    Args:
+        dim: D.
+        max_length: the longest history.
+    """
+
+    def __init__(self, dim: int, max_length: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, dim)
+        nn.init.zeros_(self.query.weight)
+        nn.init.zeros_(self.query.bias)
+        self.position = nn.Parameter(torch.zeros(max_length))
+        self.scale = nn.Parameter(torch.tensor(math.sqrt(dim)))
+
+    def forward(self, item_vectors: Tensor, states: Tensor) -> Tensor:
+        """The history's item vectors [B, L, D] and the tower's output [B, L, D] -> [B, L, D]."""
+        place = torch.arange(states.shape[1], device=states.device)
+        distance = place[:, None] - place
+        bias = self.position[distance.clamp(min=0)].masked_fill(distance < 0, -math.inf)
+        scores = self.query(states) @ states.transpose(-1, -2) / math.sqrt(states.shape[-1]) + bias
+        mean: Tensor = scores.softmax(-1) @ item_vectors
+        return self.scale * mean
