@@ -94,6 +94,72 @@ def test_a_training_step_is_the_mean_cross_entropy_over_all_positions(
     assert module.training_step(batch, 0).item() == pytest.approx(np.mean(losses), rel=1e-5)
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_matryoshka_step_is_the_mean_over_the_sizes(make_prepared, make_module, monkeypatch, normalize: bool) -> None:
+    """Each size by hand: vectors cut, of length one again where they were before, all items scored."""
+    loader = training_loader(make_prepared(SESSIONS, num_items=7), 3, 100, seed=0)
+    module = make_module(loader, "gru", 1, dim=6, normalize=normalize, matryoshka=[2, 3])
+    monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
+    (batch,) = list(loader)
+    losses = []
+    for history, target in QUERIES:
+        user = module.model(torch.tensor([history]), torch.zeros(1, len(history), 0, dtype=torch.long))
+        for dim in (2, 3, 6):
+            cut = [vectors[:, :dim] for vectors in (user, module.model.encode_items())]
+            scores = F.cosine_similarity(*cut)[None] if normalize else cut[0] @ cut[1].T
+            losses.append(F.cross_entropy(scores / module.temperature, torch.tensor([target - 1])).item())
+    assert module.training_step(batch, 0).item() == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_validation_ranks_by_each_size(make_prepared, make_module, make_trainer, normalize: bool) -> None:
+    random = np.random.default_rng(5)
+    sessions = random.integers(1, 21, size=(40, 6)).tolist()
+    prepared = split(make_prepared, sessions, 20)
+    module = make_module(
+        training_loader(prepared, 8, 64, seed=0), "gru", 1, normalize=normalize, ks=(20,), matryoshka=[2, 4]
+    )
+    loader = query_loader(prepared, "validation", 8, 100)
+    (metrics,) = make_trainer(1).validate(module, loader, verbose=False)
+    assert make_trainer(1).validate(module, loader, verbose=False) == [pytest.approx(metrics)], "sums start anew"
+    module.eval()
+    gains = {2: [], 4: [], 16: []}
+    with torch.no_grad():
+        for session in sessions:
+            for position in (4, 5):
+                history = torch.tensor([session[:position]])
+                user = module.model(history, torch.zeros(1, position, 0, dtype=torch.long))
+                for dim, found in gains.items():
+                    cut = [vectors[:, :dim] for vectors in (user, module.model.encode_items())]
+                    scores = F.cosine_similarity(*cut) if normalize else (cut[0] @ cut[1].T)[0]
+                    found.append(1 / (1 + int((scores > scores[session[position] - 1]).sum())))
+    assert metrics["val/mrr_at_20"] == pytest.approx(np.mean(gains[16]))
+    assert metrics["val/mrr_at_20_dim_2"] == pytest.approx(np.mean(gains[2]))
+    assert metrics["val/mrr_at_20_dim_4"] == pytest.approx(np.mean(gains[4]))
+    assert len({round(np.mean(found), 6) for found in gains.values()}) == 3, "the sizes differ, so none stands in"
+
+
+def test_the_whole_catalogue_is_encoded_as_the_distinct_items_are(make_prepared, make_module, monkeypatch) -> None:
+    """Negatives are all items: the step that takes them as they come gives the gradients of one that looks each up."""
+    arrays = {"a.codes": np.arange(7), "a.offsets": np.arange(8), "b.values": np.ones((7, 2), np.float32)}
+    loader = training_loader(make_prepared(SESSIONS, num_items=7, item_features=arrays), 3, 100, seed=0)
+    module = make_module(loader, "gru", 1, features=True)
+    (batch,) = list(loader)
+    target, negative = batch.target[batch.target != 0], torch.arange(1, 8)
+    gradients = []
+    for num_items in (7, 8):  # with eight items, seven are some of them
+        module.zero_grad()
+        monkeypatch.setattr(module.model.item_tower, "num_items", num_items)
+        history, targets, negatives = module._vectors(batch.item_index, target, negative)
+        for vectors, ids in ((history, batch.item_index), (targets, target), (negatives, negative)):
+            torch.testing.assert_close(vectors, module.model.item_tower(ids))
+        (history.cumsum(1).sin().sum() + targets.cos().sum() + negatives.exp().sum()).backward()
+        gradients.append([p.grad.clone() for p in module.model.item_tower.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+        assert one.any()
+
+
 def test_a_step_weighs_its_targets_and_pushes_the_negative_ones_down(make_prepared, make_module, monkeypatch) -> None:
     """By hand, from probabilities: views weigh 1, buys 3, what is removed is unlikely with weight 2, a look nothing."""
     types = [[0, 1, 2, 3], [0, 2], [1, 0, 1]]

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from twotower.batch import SessionBatch
 from twotower.evaluation.metrics import RankingMetrics
 from twotower.evaluation.ranks import queries_of, rank_by_dot_product
-from twotower.model.scoring import Logits, score
+from twotower.model.distributed import sum_over_processes, world_size
+from twotower.model.lazy_adamw import LazyAdamW
+from twotower.model.scoring import Scores, first_dimensions, hits, truncate
 from twotower.model.two_tower import TwoTower
 
 
@@ -21,24 +23,27 @@ class TwoTowerModule(LightningModule):
     Args:
         model: the towers.
         negatives: [P] targets -> Negatives.
-        loss: Logits -> [P].
+        loss: Scores -> [P].
         temperature: divides similarities.
         optimizer: (model, total_steps) -> (optimizer, scheduler).
         total_steps: the schedule's length; training may end before.
         ks: cut-offs of the metrics.
         event_types: names by code.
+        matryoshka: sizes d whose first d dimensions shall serve alone. The loss is the mean over these and the whole
+            vectors (Kusupati et al. 2022), and evaluation ranks by each.
     """
 
     def __init__(
         self,
         model: TwoTower,
         negatives: nn.Module,
-        loss: Callable[[Logits], Tensor],
+        loss: Callable[[Scores], Tensor],
         temperature: float,
         optimizer: Callable[..., tuple[Any, Any]],
         total_steps: int,
         ks: Sequence[int],
         event_types: Sequence[str],
+        matryoshka: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.model = model
@@ -47,25 +52,41 @@ class TwoTowerModule(LightningModule):
         self.temperature = temperature
         self.optimizer = optimizer
         self.total_steps = total_steps
+        self.matryoshka = list(matryoshka)
         self.metrics = RankingMetrics(ks, event_types)
+        self.metrics_of_size: Any = nn.ModuleDict({str(d): RankingMetrics(ks, event_types) for d in self.matryoshka})
         self.item_vectors = torch.empty(0)  # [V + 1, D] of the evaluation under way, by item_index
 
     def training_step(self, batch: SessionBatch, batch_index: int) -> Tensor:
-        """Mean loss over all targets of the batch, each with the size of its weight."""
+        """Mean loss over all targets of the batch on all processes, each with the size of its weight."""
         is_target = batch.target_weight != 0
         target, weight = batch.target[is_target], batch.target_weight[is_target]
         negatives = self.negatives(target)
-        # Each item that the step needs, in a history, as a target or as a negative, is encoded once.
-        ids = [batch.item_index.flatten(), target, negatives.ids]
-        distinct, row = torch.unique(torch.cat(ids), return_inverse=True)
-        vectors = F.embedding(row, self.model.item_tower(distinct))
-        history, target_vector, negative_vector = torch.split(vectors, [len(i) for i in ids])
-        user = self.model.encode_history(history.view(*batch.item_index.shape, -1), batch.inputs)[is_target]
-        logits = score(user, target_vector, negative_vector, target, weight.sign(), negatives, self.temperature)
-        size = weight.abs()
-        loss: Tensor = (size * self.loss(logits)).sum() / size.sum().clamp(min=torch.finfo(size.dtype).tiny)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(target))
+        history, target_vector, negative_vector = self._vectors(batch.item_index, target, negatives.ids)
+        user = self.model.encode_history(history, batch.inputs)[is_target]
+        hit = hits(target, negatives.ids)
+        scores = Scores(user, target_vector, negative_vector, negatives.log_q, hit, weight.sign(), self.temperature)
+        sizes = [scores, *(first_dimensions(scores, dim, self.model.normalize) for dim in self.matryoshka)]
+        cost = (weight.abs() * torch.stack([self.loss(s) for s in sizes]).mean(0)).sum()
+        total_cost, total_weight = sum_over_processes(torch.stack([cost, weight.abs().sum()])).unbind()
+        total_weight = total_weight.clamp(min=torch.finfo(total_weight.dtype).tiny)
+        self.log("train/loss", total_cost / total_weight, prog_bar=True, batch_size=len(target))
+        loss: Tensor = cost / total_weight * world_size()  # gradients are averaged over the processes
         return loss
+
+    def _vectors(self, history: Tensor, target: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Item vectors of histories [B, L], targets [P] and negatives [N]; each item is encoded once."""
+        row = torch.cat([history.flatten(), target])
+        if len(negative) == self.model.item_tower.num_items:  # all there are: nothing to look for, nothing to copy
+            table = self.model.item_tower(torch.arange(len(negative) + 1, device=negative.device))
+            negative_vector = table[1:]
+        else:
+            distinct, rows = torch.unique(torch.cat([row, negative]), return_inverse=True)
+            table = self.model.item_tower(distinct)
+            row, negative_row = torch.split(rows, [len(row), len(negative)])
+            negative_vector = F.embedding(negative_row, table)
+        history_vector, target_vector = torch.split(F.embedding(row, table), [history.numel(), len(target)])
+        return history_vector.view(*history.shape, -1), target_vector, negative_vector
 
     def on_validation_epoch_start(self) -> None:
         """Encode the catalogue once for all batches."""
@@ -77,6 +98,9 @@ class TwoTowerModule(LightningModule):
         history = F.embedding(batch.item_index, self.item_vectors)
         user = self.model.encode_history(history, batch.inputs)[queries.row, queries.position]
         self.metrics.update(rank_by_dot_product(user, self.item_vectors[1:], queries.target), queries.target_type)
+        for dim, metrics in self.metrics_of_size.items():
+            items = truncate(self.item_vectors[1:], int(dim), self.model.normalize)
+            metrics.update(rank_by_dot_product(user[:, : int(dim)], items, queries.target), queries.target_type)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over all ranks."""
@@ -89,12 +113,29 @@ class TwoTowerModule(LightningModule):
         """Log the metrics over all ranks."""
         self._log_metrics("test")
 
+    def setup(self, stage: str) -> None:
+        """Make the optimiser before DDP wraps the model: it decides whose gradients are sparse, and DDP has to know."""
+        if stage == "fit":
+            self.optimization = self.optimizer(self.model, total_steps=self.total_steps)
+
     def configure_optimizers(self) -> Any:
         """The optimiser, and its schedule by step."""
-        optimizer, scheduler = self.optimizer(self.model, total_steps=self.total_steps)
+        optimizer, scheduler = self.optimization
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Lightning's clipping by norm takes no sparse gradients; LazyAdamW has its own."""
+        if isinstance(optimizer, LazyAdamW) and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            optimizer.clip_gradient_norm(gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _log_metrics(self, part: str) -> None:
         self.log_dict({f"{part}/{name}": value for name, value in self.metrics.compute().items()})
         self.metrics.reset()
+        for dim, metrics in self.metrics_of_size.items():
+            self.log_dict({f"{part}/{name}_dim_{dim}": value for name, value in metrics.compute().items()})
+            metrics.reset()
         self.item_vectors = torch.empty(0)

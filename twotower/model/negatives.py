@@ -1,10 +1,14 @@
 """Where negatives come from, and with which probability. Shapes: P targets of a step, N negatives, V items."""
 
 import math
+import random
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from twotower.model.distributed import gather_rows
+from twotower.schema import PAD
 
 
 class Negatives(NamedTuple):
@@ -34,38 +38,108 @@ class CatalogueNegatives(nn.Module):
 
 
 class MixtureNegatives(nn.Module):
-    """In-batch targets together with uniform draws, each item once.
+    """A step's targets, those of earlier steps, uniform draws and draws by popularity, each item once.
 
-    To a position with another target, an item is missing only if none of the other P - 1 targets and none of the
-    `uniform` draws is it. So it is there with probability 1 - (1 - p)^(P - 1) (1 - 1/V)^uniform, p being its
-    share of all targets. That is exact for draws with replacement, and the one log_q for the whole mixture.
+    To a position with another target, an item is missing only if no draw of any source is it. So it is there with
+    probability 1 - (1 - 1/V)^uniform (1 - w)^popularity (1 - p)^(P - 1 + targets kept), p being its share of all
+    targets and w its share of their counts to the power. That is the one log_q for the whole mixture: exact for draws
+    with replacement, which the step's other targets and the kept ones are taken for.
+
+    P counts the targets of all processes together (cross-rank negatives), and the draws come from a generator of the
+    sampler's own that each process steps alike. So a batch has the same negatives on one process as on several, and
+    they depend neither on dropout nor on the device's other work.
     A catalogue of at most `uniform` items is taken whole: then the softmax is the full one, and no dearer.
 
     Args:
         target_counts: [V + 1] how often each item is a target in the training data.
-        uniform: draws from the whole catalogue a step.
+        uniform: draws a step from the whole catalogue.
         in_batch: whether the step's own targets serve as negatives for each other.
+        popularity: draws a step by popularity.
+        popularity_power: what the counts are raised to for these; 1 draws like the targets, 0 uniformly among them.
+        queue: how many targets of the steps before serve as well (cross-batch negatives, first in, first out).
     """
 
-    def __init__(self, target_counts: Tensor, uniform: int, in_batch: bool) -> None:
+    log_miss: Tensor  # [V + 1] log probability that one target is another item
+    cumulative: Tensor  # [V + 1] running sum of counts ** power; float64, so that rare items keep their share
+    kept: Tensor  # [queue] targets of earlier steps, the newest last; PAD where there were none yet
+
+    def __init__(
+        self,
+        target_counts: Tensor,
+        uniform: int,
+        in_batch: bool,
+        popularity: int = 0,
+        popularity_power: float = 0.75,
+        queue: int = 0,
+    ) -> None:
         super().__init__()
-        if uniform < 0 or (uniform == 0 and not in_batch):
-            raise ValueError(f"uniform={uniform} with in_batch={in_batch}: there would be no negatives")
+        given = f"uniform={uniform}, in_batch={in_batch}, popularity={popularity}, queue={queue}"
+        if min(uniform, popularity, queue) < 0 or not (uniform or in_batch or popularity):
+            raise ValueError(f"{given}: numbers from 0, and one source at least that gives negatives in every step")
         self.num_items = len(target_counts) - 1
         self.uniform = uniform
         self.in_batch = in_batch
+        self.popularity = popularity
         self.whole = CatalogueNegatives(target_counts) if self.num_items <= uniform else None
-        share = target_counts.double() / target_counts.sum().clamp(min=1)
+        self.seed, self.step = torch.initial_seed(), 0
+        counts = target_counts.double()
+        share = counts / counts.sum().clamp(min=1)
         self.register_buffer("log_miss", torch.log1p(-share.clamp(max=1 - 1e-12)), persistent=False)
-        self.log_miss: Tensor  # [V + 1] log probability that one in-batch target is another item
+        weight = torch.where(counts > 0, counts**popularity_power, 0.0)
+        self.register_buffer("cumulative", weight.cumsum(0) if popularity else None, persistent=False)
+        self.register_buffer("kept", torch.full((queue,), PAD))
 
     def forward(self, target: Tensor) -> Negatives:
-        """[P] targets -> the distinct negatives with their log_q."""
+        """[P] this process's targets -> the distinct negatives of all processes with their log_q."""
         if self.whole is not None:
             negatives: Negatives = self.whole(target)
             return negatives
-        ids = torch.randint(1, self.num_items + 1, (self.uniform,), device=target.device)
-        ids = torch.unique(torch.cat([ids, target]) if self.in_batch else ids)
-        others = max(0, len(target) - 1) if self.in_batch else 0
+        generator = self._generator(target.device)
+        sources = [torch.randint(1, self.num_items + 1, (self.uniform,), generator=generator, device=target.device)]
+        if self.popularity:
+            sources.append(self._draw_by_popularity(generator))
+        if self.in_batch or len(self.kept):
+            target = gather_rows(target)
+        if self.in_batch:
+            sources.append(target)
+        ids = torch.unique(torch.cat([*sources, self.kept]))
+        if len(self.kept):
+            ids = ids[ids != PAD]
+        log_q = self._log_q(ids, max(0, len(target) - 1) if self.in_batch else 0)
+        if len(self.kept):
+            self._keep(target, generator)
+        return Negatives(ids, log_q)
+
+    def get_extra_state(self) -> dict[str, int]:
+        """Where the draws stand, for checkpoints."""
+        return {"seed": self.seed, "step": self.step}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        """Go on drawing where `get_extra_state` was taken, on whatever device."""
+        self.seed, self.step = state["seed"], state["step"]
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        """The step's own: it follows from seed and step alone."""
+        self.step += 1
+        return torch.Generator(device).manual_seed(random.Random(f"{self.seed} {self.step}").getrandbits(63))
+
+    def _draw_by_popularity(self, generator: torch.Generator) -> Tensor:
+        total = self.cumulative[-1]
+        place = torch.rand(self.popularity, generator=generator, device=total.device, dtype=total.dtype) * total
+        return torch.searchsorted(self.cumulative, place, right=True).clamp(max=self.num_items)
+
+    def _log_q(self, ids: Tensor, others: int) -> Tensor:
+        """[N] by the probability that each source misses the item."""
         missed = self.uniform * math.log1p(-1 / self.num_items) + others * self.log_miss[ids]
-        return Negatives(ids, torch.log(-torch.expm1(missed)).float())
+        if self.popularity:
+            share = (self.cumulative[ids] - self.cumulative[ids - 1]) / self.cumulative[-1]
+            missed = missed + self.popularity * torch.log1p(-share.clamp(max=1 - 1e-12))
+        if len(self.kept):
+            missed = missed + (self.kept != PAD).sum() * self.log_miss[ids]
+        # Finite also for the target of a step's only position, which no other could have found.
+        return torch.log(-torch.expm1(missed)).float().clamp(min=torch.finfo(torch.float32).min)
+
+    def _keep(self, target: Tensor, generator: torch.Generator) -> None:
+        """Put the step's targets into the queue, in an order that neither ranks nor item ids have a say in."""
+        order = torch.randperm(len(target), generator=generator, device=target.device)
+        self.kept.copy_(torch.cat([self.kept, target.sort().values[order]])[-len(self.kept) :])

@@ -1,0 +1,1 @@
+"""Losses: functions of Scores that give each position's cost, one a file."""

@@ -1,0 +1,39 @@
+"""Scalable cross-entropy: softmax within buckets of users and items that lie close together.
+
+Shapes: P target positions, N negatives, D dim, H buckets, X positions and Y items of a bucket.
+"""
+
+import torch
+from torch import Tensor
+
+from twotower.model.losses.cross_entropy import cross_entropy, log_sum_exp
+from twotower.model.scoring import Scores, at_least_float32, target_logit
+
+
+def scalable_cross_entropy(scores: Scores, buckets: int, bucket_positions: int, bucket_items: int) -> Tensor:
+    """Cross-entropy of each position among the negatives of its best bucket, [P] (SCE, Mezentsev et al. 2024).
+
+    A bucket is a random mixture of the step's user vectors, together with the positions and the negatives that are
+    most similar to it: there the softmax has its largest terms. Of the buckets that a position is in, the one with
+    the largest sum counts; a position in none costs nothing in this step. Made for the whole catalogue as negatives:
+    H X Y logits instead of P V, and H V similarities without gradient. The buckets are drawn from torch's global
+    generator and from the process's own positions, so several processes do not give exactly what one gives.
+
+    Args:
+        scores: of P positions.
+        buckets: H.
+        bucket_positions: X; H X should be some times P, so that few positions are in no bucket.
+        bucket_items: Y.
+    """
+    user, negative = scores.user, scores.negative_vector
+    with torch.no_grad():
+        centre = torch.randn(buckets, len(user), dtype=user.dtype, device=user.device) @ user  # [H, D]
+        position = (centre @ user.T).topk(min(bucket_positions, len(user)), sorted=False).indices  # [H, X]
+        item = (centre @ negative.T).topk(min(bucket_items, len(negative)), sorted=False).indices  # [H, Y]
+    similarity = at_least_float32(user[position] @ negative[item].mT)  # [H, X, Y]
+    logit = similarity / scores.temperature - scores.log_q[item][:, None]
+    logit = logit.masked_fill(scores.hit[position][:, :, None] == item[:, None], -torch.inf)
+    in_bucket = log_sum_exp(logit)  # [H, X]
+    nothing = in_bucket.new_full((len(user),), -torch.inf)
+    others = nothing.scatter_reduce(0, position.flatten(), in_bucket.flatten(), "amax")
+    return cross_entropy(target_logit(scores), others, scores.sign)

@@ -1,0 +1,17 @@
+"""Softmax over each position's hardest negatives. Shapes: P target positions, N negatives."""
+
+from torch import Tensor
+
+from twotower.model.losses.cross_entropy import cross_entropy, log_sum_exp
+from twotower.model.scoring import Scores, logits
+
+
+def top_k_softmax(scores: Scores, k: int) -> Tensor:
+    """Cross-entropy of the target among itself and its k negatives of largest corrected logit, [P].
+
+    Of many shared negatives only those that a position could mistake for its target get a gradient (TRON, Wilm et
+    al. 2023). The sum over the catalogue is cut short, so this is softmax's estimate from below.
+    """
+    target, negative, sign = logits(scores)
+    hardest = negative.topk(min(k, negative.shape[1]), dim=1, sorted=False).values
+    return cross_entropy(target, log_sum_exp(hardest), sign)
