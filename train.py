@@ -16,7 +16,7 @@ from lightning_fabric.utilities.warnings import PossibleUserWarning
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from twotower import cli, run
+from twotower import cli, preflight, run
 from twotower.audit.audit import require_sound
 from twotower.callbacks import Progress
 from twotower.data.loader import SessionLoader, query_loader, training_loader
@@ -92,7 +92,7 @@ def fit(
         config.positions_per_batch,
         config.seed,
         validation_too=bool(refit_epochs),
-        inputs=config.model.inputs,
+        inputs=list(run.input_sizes(config, prepared.manifest)),
         target_weights=config.target_weights,
     )
     if len(loader) == 0:
@@ -101,7 +101,7 @@ def fit(
     progress = Progress()
     chosen = config.callbacks
     if refit_epochs:  # nothing is picked here: no validation, no best checkpoint
-        chosen = {"progress_bar": chosen.progress_bar}
+        chosen = {name: chosen[name] for name in ("weight_average", "progress_bar") if name in chosen}
     interactive = sys.stdout.isatty()  # Lightning draws there; redrawn lines would fill a log file
     callbacks = [instantiate(c) for name, c in chosen.items() if interactive or name != "progress_bar"]
     trainer = instantiate(
@@ -113,6 +113,8 @@ def fit(
         logger=logger or False,
         default_root_dir=config.run_dir,
     )
+    if validation is not None:
+        check_room(config, module, loader, validation, trainer)
     try:
         with logging_redirect_tqdm():  # log lines go above the bar, not into it
             trainer.fit(module, loader, validation, ckpt_path=checkpoint, weights_only=True)
@@ -122,17 +124,39 @@ def fit(
     return trainer, module, progress
 
 
+def check_room(
+    config: DictConfig, module: TwoTowerModule, loader: SessionLoader, validation: SessionLoader, trainer: pl.Trainer
+) -> None:
+    """Say what the training will take, and refuse what cannot fit."""
+    size = preflight.size_of(
+        module,
+        config.model.loss,
+        positions=loader.largest_batch // trainer.world_size,
+        length=int(loader.windows.length.max()),
+        evaluated=validation.largest_batch // trainer.world_size,
+        averaged="weight_average" in config.callbacks,
+    )
+    device, found = trainer.strategy.root_device, preflight.forecast(size)
+    free = preflight.free_memory(device)
+    log.info("before the first step:\n%s", preflight.describe(size, found, len(loader), trainer.max_epochs, free))
+    preflight.require_room(found, free, weights_are_there=device.type == "cpu")
+
+
 def build_module(config: DictConfig, prepared: Prepared, loader: SessionLoader) -> TwoTowerModule:
     """The towers with all that trains them, for the events that `loader` delivers."""
+    target_counts = torch.from_numpy(loader.target_counts())
+    model = run.build_model(config, prepared.manifest, read_item_features(prepared.path))
+    model.item_tower.begin_training(target_counts)  # type: ignore[operator]
     return TwoTowerModule(
-        model=run.build_model(config, prepared.manifest, read_item_features(prepared.path)),
-        negatives=instantiate(config.model.negatives, target_counts=torch.from_numpy(loader.target_counts())),
+        model=model,
+        negatives=instantiate(config.model.negatives, target_counts=target_counts),
         loss=instantiate(config.model.loss),
         temperature=config.model.temperature,
         optimizer=instantiate(config.optimizer),
         total_steps=len(loader) * config.trainer.max_epochs,
         ks=list(config.evaluation.ks),
         event_types=prepared.event_types,
+        matryoshka=config.model.matryoshka,
     )
 
 
@@ -145,7 +169,7 @@ def queries(config: DictConfig, prepared: Prepared, part: str) -> SessionLoader:
         config.model.max_length,
         settings.positions_per_batch,
         settings.min_history,
-        inputs=config.model.inputs,
+        inputs=list(run.input_sizes(config, prepared.manifest)),
         target_weights=config.target_weights,
     )
     if loader.num_queries == 0:

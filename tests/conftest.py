@@ -15,11 +15,12 @@ from twotower.data.loader import SessionLoader
 from twotower.files import write_json
 from twotower.model.event_inputs import EventInputs
 from twotower.model.item_tower import FeatureItemTower, IdItemTower
-from twotower.model.losses import softmax
+from twotower.model.losses.softmax import softmax
 from twotower.model.negatives import CatalogueNegatives, MixtureNegatives
 from twotower.model.optimizer import adamw
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.gru import GRUTower
+from twotower.model.user_tower.linear_recurrence import LinearRecurrenceTower
 from twotower.model.user_tower.mean_pool import MeanPoolTower
 from twotower.model.user_tower.transformer import TransformerTower
 from twotower.module import TwoTowerModule
@@ -111,12 +112,15 @@ def make_prepared(tmp_path_factory: pytest.TempPathFactory) -> MakePrepared:
 def make_tower() -> MakeTower:
     """A small user tower by name."""
 
-    def make(name: str, dim: int, normalize: bool, dropout: float = 0.0, max_length: int = 12) -> torch.nn.Module:
+    def make(name: str, dim: int, dropout: float = 0.0, max_length: int = 12) -> torch.nn.Module:
         if name == "mean_pool":
-            return MeanPoolTower(dim, dropout, normalize)
+            return MeanPoolTower(dim, dropout)
         if name == "gru":
-            return GRUTower(dim, 1, dropout, normalize)
-        return TransformerTower(dim, 2, 2, dropout, max_length, normalize)
+            return GRUTower(dim, 1, dropout)
+        if name == "linear_recurrence":
+            return LinearRecurrenceTower(dim, 2, dropout)
+        new, timed = name != "plain_transformer", name == "timed_transformer"
+        return TransformerTower(dim, 2, 2, dropout, max_length, gated=new, relative_position=new, time_bias=timed)
 
     return make
 
@@ -137,6 +141,7 @@ def make_module(make_tower: MakeTower) -> MakeModule:
         ks: Sequence[int] = (1, 5),
         seed: int = 0,
         features: bool = False,  # the item tower learns from item features, too
+        matryoshka: Sequence[int] = (),
     ) -> TwoTowerModule:
         torch.manual_seed(seed)
         counts = torch.from_numpy(loader.target_counts())
@@ -145,9 +150,9 @@ def make_module(make_tower: MakeTower) -> MakeModule:
         if features:
             items = FeatureItemTower(num_items, dim, normalize, read_item_features(loader.prepared.path))
         events = EventInputs({name: sizes[name] for name in loader.inputs}, dim)
-        users = make_tower(tower, dim, normalize, dropout, loader.max_length)
+        users = make_tower(tower, dim, dropout, loader.max_length)
         return TwoTowerModule(
-            model=TwoTower(items, events, users),
+            model=TwoTower(items, events, users, None, normalize),
             negatives=MixtureNegatives(counts, uniform, True) if uniform else CatalogueNegatives(counts),
             loss=softmax,
             temperature=0.1 if normalize else 1.0,
@@ -155,6 +160,7 @@ def make_module(make_tower: MakeTower) -> MakeModule:
             total_steps=len(loader) * epochs,
             ks=ks,
             event_types=loader.prepared.event_types,
+            matryoshka=matryoshka,
         )
 
     return make

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from twotower.schema import PAD, Prepared
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
 
 EPOCHS = 3
-CONFIG = Path(__file__).parents[1] / "conf/callbacks/default.yaml"
+CONFIG = Path(__file__).parents[1] / "conf/callbacks"
 LAST = "checkpoints/last.ckpt"
 Act = Callable[[str, pl.Trainer, int], None]
 
@@ -64,15 +65,17 @@ def prepared(make_prepared) -> Prepared:
     return make_prepared(sessions, train=[len(s) - 2 for s in sessions], num_items=20)
 
 
-@pytest.fixture(scope="module")
-def run(prepared, make_module, make_trainer) -> Callable[..., Fitted]:
+@pytest.fixture(scope="module", params=["default", "ema"])
+def run(request, prepared, make_module, make_trainer) -> Callable[..., Fitted]:
     """Fit with the callbacks that train.py has; `act` may break it off."""
 
     def fit(folder: Path, act: Act | None = None, resume: str | None = None, stops: type | None = None) -> Fitted:
         training = training_loader(prepared, 8, 50, seed=1)
         module = make_module(training, "gru", EPOCHS, ks=(1, 20))
-        config = OmegaConf.create({"run_dir": str(folder), "callbacks": OmegaConf.load(CONFIG)})
+        chosen = OmegaConf.merge(*(OmegaConf.load(CONFIG / f"{name}.yaml") for name in {"default", request.param}))
+        config = OmegaConf.create({"run_dir": str(folder), "callbacks": chosen})
         del config.callbacks.progress_bar
+        config.callbacks.pop("defaults", None)  # of Hydra
         config.callbacks.early_stopping.patience = 50
         callbacks = instantiate(config.callbacks)
         recorder, progress = Recorder(act), Progress()
@@ -210,6 +213,21 @@ def test_progress_counts_targets_and_keeps_each_epochs_metrics(whole, prepared) 
     summary = whole.progress.summary()
     assert summary["train/positions_per_second"] == pytest.approx(whole.progress.positions / whole.progress.seconds)
     assert 0 < summary["train/seconds"] < 60
+
+
+def test_an_estimate_is_logged_once_from_steps_that_are_warm(monkeypatch, caplog) -> None:
+    """The first ten steps take 5 s each, the others 0.5 s; 4 epochs of 300 of those are 600 s."""
+    now = 0.0
+    monkeypatch.setattr("twotower.callbacks.time.perf_counter", lambda: now)
+    progress, batch = Progress(), SimpleNamespace(target=torch.ones(2, 3))
+    trainer: Any = SimpleNamespace(num_training_batches=300, max_epochs=4, world_size=1)
+    with caplog.at_level("INFO", "twotower.callbacks"):
+        progress.on_train_start(trainer, None)
+        for step in range(200):
+            now += 5.0 if step < 10 else 0.5
+            progress.on_train_batch_end(trainer, None, None, batch, step)
+            assert len(caplog.messages) == (step >= 49)
+    assert caplog.messages == ["about 10.0 min of training for all 4 epochs, validation aside"]
 
 
 def test_the_learning_rate_goes_on_where_it_was(run, whole, tmp_path) -> None:

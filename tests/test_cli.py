@@ -55,7 +55,7 @@ def test_help_shows_examples_and_choices(
     assert call(monkeypatch, tmp_path, "--help") == 0
     text = capsys.readouterr().out
     assert "data.columns.item_id=sku" in text
-    assert "model/user_tower: gru, mean_pool, transformer" in text
+    assert "model/user_tower: gru, linear_recurrence, mean_pool, transformer" in text
 
 
 def test_an_experiment_file_that_can_not_be_composed(

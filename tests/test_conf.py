@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from train import fit
 from twotower.model.negatives import Negatives
-from twotower.model.scoring import Logits
+from twotower.model.scoring import Scores
 from twotower.model.two_tower import TwoTower
 from twotower.run import build_model
 
@@ -19,6 +21,7 @@ GROUPS = sorted(
     (file.relative_to(CONF).parent.as_posix(), file.stem) for file in CONF.rglob("*.yaml") if file.parent != CONF
 )
 NEEDS = {"data": ["data.path=somewhere"], "experiment": ["data.path=somewhere"]}
+GENERATED = {("data", "marketplace"), ("experiment", "marketplace")}  # which need no path
 
 
 def config_of(*overrides: str, name: str = "train") -> DictConfig:
@@ -35,7 +38,7 @@ def data(num_items: int) -> dict[str, Any]:
 @pytest.mark.parametrize(("group", "choice"), GROUPS)
 def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
     overrides = [f"{group}={choice}"]
-    overrides += [] if (group, choice) == ("data", "marketplace") else NEEDS.get(group, [])
+    overrides += [] if (group, choice) in GENERATED else NEEDS.get(group, [])
     config = config_of(*overrides)
     assert OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
@@ -60,7 +63,9 @@ def test_every_sampler_builds_and_samples(choice: str) -> None:
 @pytest.mark.parametrize("choice", [c for g, c in GROUPS if g == "model/loss"])
 def test_every_loss_builds_and_scores(choice: str) -> None:
     loss = instantiate(config_of(f"model/loss={choice}").model.loss)
-    assert loss(Logits(torch.zeros(2), torch.zeros(2, 3), torch.ones(2))).shape == (2,)
+    user, negative = torch.zeros(2, 4), torch.zeros(3, 4)
+    scores = Scores(user, user, negative, torch.zeros(3), torch.tensor([-1, 2]), torch.ones(2), 0.1)
+    assert loss(scores).shape == (2,)
 
 
 @pytest.mark.parametrize("choice", [c for g, c in GROUPS if g == "optimizer"])
@@ -86,3 +91,22 @@ def test_an_experiment_holds_overrides_only() -> None:
         known = config_of()
         unknown = set(map(str, experiment)) - {"defaults", *map(str, known)}
         assert not unknown, f"{file.name}: {unknown}"
+
+
+@pytest.mark.filterwarnings("ignore::lightning_fabric.utilities.warnings.PossibleUserWarning")  # as train.py does
+@pytest.mark.parametrize("recipe", [c for g, c in GROUPS if g == "experiment"])
+def test_every_recipe_trains(recipe: str, make_prepared: Any) -> None:
+    """Its towers, negatives, loss and optimiser go together, with the features that it declares."""
+    overrides = [] if ("experiment", recipe) in GENERATED else NEEDS["experiment"]
+    config = config_of(f"experiment={recipe}", "trainer.accelerator=cpu", *overrides)
+    declared = config.preparation.features["items"]  # each item has one code of each
+    features = {f"{name}.codes": np.arange(30) % 4 for name in declared}
+    features |= {f"{name}.offsets": np.arange(31) for name in declared}
+    sessions = [[1, 2, 3, 30], [4, 5], [6, 7, 8]]
+    inputs = {name: [[1] * len(session) for session in sessions] for name in config.model.inputs}
+    prepared = make_prepared(sessions, num_items=30, inputs=inputs, item_features=features)
+    _, module, progress = fit(config, prepared, None, refit_epochs=2)
+    assert set(config.model.inputs) <= {"event_type", "gap", "hour", "weekday", *config.preparation.features.events}
+    assert progress.positions == 2 * 6
+    assert all(p.isfinite().all() for p in module.parameters())
+    assert config.model.item_tower._target_.endswith("FeatureItemTower") == bool(declared), "declared for nothing"

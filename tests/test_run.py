@@ -135,6 +135,23 @@ def test_an_input_that_the_data_lacks_is_refused_by_the_nearest_name(make_prepar
         run.input_sizes(configure("model.inputs=[gap]"), make_prepared([[1, 2]]).manifest)
 
 
+def test_a_tower_that_learns_from_times_is_given_them(make_prepared: Callable[..., Prepared]) -> None:
+    timed = configure("model.user_tower.time_bias=true", "model.inputs=[gap]")
+    times = [[5_000, 5_999, 68_000, 69_000], [7_000_000, 7_000_001]]
+    prepared = make_prepared(
+        [[1, 2, 3, 4], [2, 1]], [1, 1], [3, 0], timestamps=times, inputs={"gap": [[0, 1, 2, 3], [0, 1]]}
+    )
+    sizes = run.input_sizes(timed, prepared.manifest)
+    assert sizes == {"gap": 4, "time": 10**11}
+    assert run.build_model(timed, prepared.manifest, ITEM_FEATURES).event_inputs.names == ["gap", "time"]
+    sample = run.sample_histories(prepared, 3, list(sizes))
+    assert sample == {"item_index": [[2, 3, 4]], "codes": {"gap": [[1, 2, 3]], "time": [[1, 64, 65]]}}
+    with pytest.raises(UserError, match=r"time_bias=true needs times.*set it to false"):
+        run.input_sizes(configure("model.user_tower.time_bias=true", "model.inputs=[]"), make_prepared([[1]]).manifest)
+    with pytest.raises(UserError, match=r"model.inputs has time"):  # by its own switch alone
+        run.input_sizes(configure("model.inputs=[time]"), prepared.manifest)
+
+
 def test_the_refit_model_goes_before_the_best_and_the_best_before_the_last(begun: Path) -> None:
     folder = begun / "checkpoints"
     (folder / "last.ckpt").write_bytes(b"")

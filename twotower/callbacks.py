@@ -1,17 +1,21 @@
-"""What happens around training: the last checkpoint, and how fast it went."""
+"""What happens around training: the last checkpoint, the average of the weights, and how fast it went."""
 
 import logging
 import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
 
 from twotower.batch import SessionBatch
+from twotower.errors import UserError
 from twotower.schema import PAD
 
 log = logging.getLogger(__name__)
+WARM_UP, SAMPLE = 10, 40  # steps
 SHOWN = ("val/recall_at_20", "val/ndcg_at_20")
 
 
@@ -46,14 +50,98 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.path)
 
 
+class WeightAverage(Callback):
+    """Exponential moving average of the weights (Polyak & Juditsky 1992): what is validated, kept and exported.
+
+    Training itself goes on with its own weights, which a checkpoint has beside the average. After n updates the decay
+    is at most (1 + n) / (10 + n), so that the beginning is soon forgotten. Takes 4 bytes a weight, and each update is
+    a pass over all weights: with optimizer=lazy_adamw rather every 10 or 100 steps.
+
+    Args:
+        decay: of the average, a step.
+        every_n_steps: steps between updates.
+    """
+
+    def __init__(self, decay: float, every_n_steps: int) -> None:
+        if not 0 < decay < 1 or every_n_steps < 1:
+            raise UserError(
+                f"callbacks.weight_average: decay={decay}, every_n_steps={every_n_steps}; "
+                "expected a decay between 0 and 1, and 1 step or more"
+            )
+        self.decay = decay
+        self.every_n_steps = every_n_steps
+        self._average: list[Tensor] = []  # of the module's parameters, in their order; empty where nothing trains
+        self._swapped = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin with the weights as they are, or go on with the checkpoint's average."""
+        parameters = list(pl_module.parameters())
+        known = self._average or parameters
+        self._average = [a.detach().to(p.device, copy=True) for a, p in zip(known, parameters, strict=True)]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the average."""
+        updates, rest = divmod(trainer.global_step, self.every_n_steps)
+        if rest == 0:
+            decay = min(self.decay**self.every_n_steps, (1 + updates) / (10 + updates))
+            weights = [p.detach() for p in pl_module.parameters()]
+            torch._foreach_lerp_(self._average, weights, 1 - decay)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate the average."""
+        if self._average:
+            self._swap(pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bring the weights of training back."""
+        if self._swapped:
+            self._swap(pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Bring them back in the middle of a validation, too: the last checkpoint is about to be written."""
+        self.on_validation_epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the average as the module's weights."""
+        self._swap(pl_module)
+        self._average, self._swapped = [], False
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """The average as the checkpoint's weights, and those of training beside it."""
+        if self._average:
+            names = [name for name, _ in pl_module.named_parameters()]
+            weights = checkpoint["state_dict"]
+            checkpoint["training_weights"] = {name: weights[name] for name in names}
+            checkpoint["state_dict"] = {**weights, **dict(zip(names, self._average, strict=True))}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take both back, when training goes on."""
+        self._average = [p.detach().clone() for p in pl_module.parameters()]  # Lightning has loaded it by now
+        with torch.no_grad():
+            for name, parameter in pl_module.named_parameters():
+                parameter.copy_(checkpoint["training_weights"][name])
+
+    def _swap(self, pl_module: LightningModule) -> None:
+        for average, parameter in zip(self._average, pl_module.parameters(), strict=True):
+            average.data, parameter.data = parameter.data, average.data
+        self._swapped = not self._swapped
+
+
 class Progress(Callback):
-    """Keeps each epoch's validation metrics, and counts target positions and seconds of training alone."""
+    """Keeps each epoch's validation metrics, and counts target positions and seconds of training alone.
+
+    Logs once what training will take, from SAMPLE steps after the WARM_UP first ones, which are slower.
+    """
 
     def __init__(self) -> None:
         self.validated: dict[int, dict[str, float]] = {}
         self.positions = 0
         self.seconds = 0.0
         self._mark = 0.0
+        self._steps = 0  # since training began or went on
+        self._warm = 0.0  # seconds when the sample began
 
     def summary(self) -> dict[str, float]:
         """Seconds of training, and target positions a second."""
@@ -73,6 +161,13 @@ class Progress(Callback):
         now = time.perf_counter()
         self.seconds += now - self._mark
         self._mark = now
+        self._steps += 1
+        if self._steps == WARM_UP:
+            self._warm = self.seconds
+        elif self._steps == WARM_UP + SAMPLE:
+            steps = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
+            minutes = (self.seconds - self._warm) / SAMPLE * steps / 60
+            log.info("about %.1f min of training for all %d epochs, validation aside", minutes, trainer.max_epochs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the validation out of the time."""

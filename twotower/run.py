@@ -33,6 +33,7 @@ from omegaconf import DictConfig, OmegaConf
 from twotower.batch import build_history
 from twotower.errors import UserError, nearest
 from twotower.files import read_json, write_bytes, write_json
+from twotower.inputs import GAP, TIME, TIME_SIZE, time_codes
 from twotower.model.event_inputs import EventInputs
 from twotower.model.two_tower import TwoTower
 from twotower.schema import (
@@ -85,11 +86,15 @@ def build_model(config: DictConfig, data: Mapping[str, Any], item_features: Mapp
     """
     item_tower = instantiate(config.model.item_tower, num_items=int(data["num_items"]), item_features=item_features)
     event_inputs = EventInputs(input_sizes(config, data), config.model.dim)
-    return TwoTower(item_tower, event_inputs, instantiate(config.model.user_tower))
+    residual = instantiate(config.model.residual) if config.model.residual else None
+    return TwoTower(item_tower, event_inputs, instantiate(config.model.user_tower), residual, config.model.normalize)
 
 
 def input_sizes(config: DictConfig, data: Mapping[str, Any]) -> dict[str, int]:
-    """The model's event inputs in their order, and how many codes each has; `data` is the prepared manifest."""
+    """The model's event inputs in their order, and how many codes each has; `data` is the prepared manifest.
+
+    They are those of model.inputs, and `time` where the user tower learns from the time between events.
+    """
     if len(set(config.model.inputs)) < len(config.model.inputs):
         raise UserError(f"model.inputs={list(config.model.inputs)} names one input twice; expected each once")
     for name in config.model.inputs:
@@ -98,7 +103,15 @@ def input_sizes(config: DictConfig, data: Mapping[str, Any]) -> dict[str, int]:
                 f"model.inputs has {name}; the prepared events have {', '.join(data['inputs']) or 'none'}"
                 f"{nearest(name, data['inputs'])}"
             )
-    return {name: int(data["inputs"][name]) for name in config.model.inputs}
+    sizes = {name: int(data["inputs"][name]) for name in config.model.inputs}
+    if config.model.user_tower.get("time_bias"):
+        if GAP not in data["inputs"]:
+            raise UserError(
+                "model.user_tower.time_bias=true needs times, and this data's timestamps tell the order alone; "
+                "set it to false, or prepare the data with its data.timestamp_unit"
+            )
+        sizes[TIME] = TIME_SIZE
+    return sizes
 
 
 def begin_run(path: Path, config: DictConfig, prepared: Prepared) -> None:
@@ -198,7 +211,10 @@ def sample_histories(prepared: Prepared, max_length: int, inputs: Sequence[str])
         rows = build_history(events, end, length, max_length)
         return [row[:count].tolist() for row, count in zip(rows, length, strict=True)]
 
-    codes = {name: newest(prepared.inputs[name]) for name in inputs}
+    codes = {name: newest(prepared.inputs[name]) for name in inputs if name != TIME}
+    if TIME in inputs:  # differences count, so a run need not tell when a session was
+        times = [time_codes(np.array(row, dtype=np.int64)) for row in newest(prepared.timestamp)]
+        codes[TIME] = [(1 + row - row[:1]).tolist() for row in times]
     return {"item_index": newest(prepared.item_index), "codes": codes}
 
 

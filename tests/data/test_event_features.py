@@ -86,6 +86,7 @@ def test_the_values_order_does_not_matter() -> None:
     ("specs", "columns", "message"),
     [
         ({"hour": CATEGORICAL}, ["hour"], "events.hour: the name is taken"),
+        ({"time": CATEGORICAL}, ["time"], "events.time: the name is taken"),
         ({"devce": CATEGORICAL}, ["device"], "no column 'devce'.*did you mean 'device'"),
         ({"device": {"kind": "categoricl"}}, ["device"], "did you mean 'categorical'"),
         ({"device": {"kind": "multi"}}, ["device"], "multi"),

@@ -144,6 +144,13 @@ def test_real_lengths_leave_less_than_a_twentieth_to_padding(make_prepared, max_
     assert events / len(batches) == pytest.approx(size, rel=0.02)
 
 
+@pytest.mark.parametrize("size", [30, 200, 10_000])
+def test_the_largest_batch_is_known_before_any_is_made(make_prepared, size: int) -> None:
+    prepared = make_prepared(distinct_sessions(random_lengths(3, 60, 30)))
+    for loader in (training_loader(prepared, 12, size, seed=0), query_loader(prepared, "validation", 12, size)):
+        assert loader.largest_batch == max((batch.item_index.numel() for batch in loader), default=0)
+
+
 def test_each_epoch_has_all_windows_once_in_another_order(make_prepared) -> None:
     prepared = make_prepared(distinct_sessions(random_lengths(5, 200, 30)))
     loader = training_loader(prepared, 10, 100, seed=7)
@@ -369,6 +376,24 @@ def test_weights_and_inputs_equal_a_naive_loop(make_prepared, monkeypatch, max_l
         assert loader.num_queries == len(wanted)
         assert loader.target_counts().tolist() == np.bincount([w[2] for w in wanted], minlength=31).tolist()
         assert all((batch.target_weight != 0).any(dim=1).all() for batch in batches), "no row without a target"
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_times_are_whole_seconds_and_need_no_file(make_prepared, part: str) -> None:
+    times = [[1_700_000_000_999, 1_700_000_001_000, 1_700_000_007_500], [1_700_100_000_001, 1_700_100_000_002]]
+    hours = [[1, 2, 3], [4, 5]]
+    prepared = make_prepared(
+        [[1, 2, 3], [3, 2]], [3, 2] if part == "train" else [1, 1], [0, 0], timestamps=times, inputs={"hour": hours}
+    )
+    if part == "train":
+        (batch,) = training_loader(prepared, 5, 100, seed=0, inputs=["time", "hour"])
+    else:
+        (batch,) = query_loader(prepared, "test", 5, 100, inputs=["time", "hour"])
+    rows = {tuple(items): codes for items, codes in zip(batch.item_index.tolist(), batch.inputs.tolist(), strict=True)}
+    assert rows == {
+        (1, 2): [[1_700_000_000, 1], [1_700_000_001, 2]],
+        (3, 0): [[1_700_100_000, 4], [0, 0]],
+    }
 
 
 def test_inputs_that_the_data_does_not_have_are_named(make_prepared) -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twotower.errors import UserError
-from twotower.model.item_tower import FeatureItemTower, IdItemTower
+from twotower.model.item_tower import FeatureItemTower, IdItemTower, hashed_rows
 from twotower.schema import PAD
 
 ITEMS, DIM = 17, 6
@@ -97,7 +97,7 @@ def test_padding_is_the_zero_vector_and_stays_it(normalize: bool) -> None:
 
 def test_the_data_is_no_part_of_the_checkpoint() -> None:
     tower = FeatureItemTower(ITEMS, DIM, True, random_features(0))
-    assert set(tower.state_dict()) == {"embedding.weight", "bags.weight", "linear.weight"}
+    assert set(tower.state_dict()) == {"embedding.weight", "bags.weight", "linear.weight", "warm"}
     moved = tower.to("meta")
     assert {buffer.device.type for buffer in moved.buffers()} == {"meta"}, "but goes where the model goes"
 
@@ -117,3 +117,131 @@ def test_every_tower_is_told_of_the_features_and_one_needs_some() -> None:
     assert len(list(IdItemTower(5, 4, True, item_features=random_features(0)).buffers())) == 0
     with pytest.raises(UserError, match=r"preparation\.features\.items"):
         FeatureItemTower(5, 4, True, {})
+
+
+def test_vectors_without_own_part_are_those_of_the_features_alone() -> None:
+    """Dropped in training about as often as told, in evaluation never; and nothing flows into the own vector."""
+    arrays = random_features(3)
+    tower = FeatureItemTower(ITEMS, DIM, False, arrays, id_dropout=0.3)
+    ids = torch.arange(1, ITEMS + 1)
+    whole = torch.stack([by_loop(tower, arrays, i) for i in ids.tolist()])
+    alone = whole - tower.embedding.weight[1:]
+    dropped = 0
+    for seed in range(200):
+        torch.manual_seed(seed)
+        tower.zero_grad()
+        vectors = tower(ids)
+        is_alone = torch.isclose(vectors, alone, atol=1e-5).all(dim=1)
+        expected = torch.where(is_alone[:, None], alone, whole)
+        torch.testing.assert_close(vectors, expected, atol=1e-5, rtol=1e-5)
+        vectors.sum().backward()
+        assert tower.embedding.weight.grad[1:].any(dim=1).tolist() == (~is_alone).tolist()
+        dropped += int(is_alone.sum())
+    draws = 200 * ITEMS
+    assert abs(dropped / draws - 0.3) < 4 * (0.3 * 0.7 / draws) ** 0.5
+    torch.testing.assert_close(tower.eval()(ids), whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("hash_buckets", [None, 9])
+def test_cold_items_have_the_vectors_of_their_features_alone(training: bool, hash_buckets: int | None) -> None:
+    """Whatever stands in the table, and in a copy that has but the checkpoint, too."""
+    arrays = random_features(4)
+    towers = [FeatureItemTower(ITEMS, DIM, True, arrays, hash_buckets).train(training) for _ in range(2)]
+    counts = torch.arange(ITEMS + 1) % 3  # items 3, 6, 9, ... are cold
+    towers[0].begin_training(counts)
+    towers[1].load_state_dict(towers[0].state_dict())
+    ids = torch.arange(1, ITEMS + 1)
+    cold = ids % 3 == 0
+    for tower in towers:
+        before = tower(ids)
+        with torch.no_grad():
+            tower.embedding.weight[1:] += torch.randn(len(tower.embedding.weight) - 1, DIM)
+        after = tower(ids)
+        assert torch.equal(before[cold], after[cold])
+        assert (before[~cold] - after[~cold]).norm(dim=1).gt(1e-3).all()
+        direction = torch.randn(int(cold.sum()), DIM)
+        (own,) = torch.autograd.grad((tower(ids[cold]) * direction).sum(), [tower.embedding.weight])
+        assert not own.any()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 3])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(UserError, match="id_dropout"):
+        FeatureItemTower(ITEMS, DIM, True, random_features(0), id_dropout=share)
+
+
+def splitmix64(counter: int) -> int:
+    """In Python's own integers."""
+    x = (counter + 0x9E3779B97F4A7C15) % 2**64
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) % 2**64
+    return x ^ (x >> 31)
+
+
+def test_the_hash_is_the_published_one_and_stays_what_it_is() -> None:
+    """Its first output from seed 0 is known; a stored model depends on these rows."""
+    assert splitmix64(0) == 0xE220A8397B1DCDAF
+    rows = hashed_rows(1000, 37)
+    assert rows.shape == (1001, 2)
+    assert rows[0].tolist() == [PAD, PAD]
+    for item in range(1, 1001):
+        assert rows[item].tolist() == [splitmix64(2 * item + k) % 37 + 1 for k in range(2)]
+
+
+def test_hashes_fill_the_table_evenly_and_collide_independently() -> None:
+    items, buckets = 100_000, 500
+    rows = hashed_rows(items, buckets)[1:]
+    for column in rows.T:
+        counts = np.bincount(column, minlength=buckets + 1)
+        assert counts[0] == 0
+        assert len(counts) == buckets + 1
+        chi_square = ((counts[1:] - items / buckets) ** 2 / (items / buckets)).sum()
+        assert abs(chi_square - (buckets - 1)) < 5 * (2 * (buckets - 1)) ** 0.5
+    for first, second in ((0, 1), (1, 0)):  # of the pairs that share one row, as many as of any share the other, too
+        order = np.argsort(rows[:, first], kind="stable")
+        pairs = rows[order[:-1], first] == rows[order[1:], first]
+        both = (rows[order[:-1], second] == rows[order[1:], second])[pairs].sum()
+        expected = pairs.sum() / buckets
+        assert abs(both - expected) < 5 * expected**0.5
+    assert abs((rows[:, 0] == rows[:, 1]).sum() - items / buckets) < 5 * (items / buckets) ** 0.5
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_hashed_vector_is_the_sum_of_its_two_rows(normalize: bool, sparse: bool) -> None:
+    torch.manual_seed(0)
+    tower = IdItemTower(50, DIM, normalize, hash_buckets=7)
+    tower.embedding.sparse = sparse
+    assert sum(p.numel() for p in tower.parameters()) == 8 * DIM
+    ids = torch.tensor([[1, 50, PAD], [17, 17, 3]])
+    rows = [
+        [[0, 0] if i == PAD else [splitmix64(2 * i + k) % 7 + 1 for k in range(2)] for i in r] for r in ids.tolist()
+    ]
+    expected = tower.embedding.weight[torch.tensor(rows)].sum(dim=2)
+    expected = F.normalize(expected, dim=-1) if normalize else expected
+    vectors = tower(ids)
+    torch.testing.assert_close(vectors, expected)
+    assert not vectors[0, 2].any()
+    direction = torch.randn(2, 3, DIM)
+    ours, theirs = (
+        torch.autograd.grad((v * direction).sum(), [tower.embedding.weight])[0] for v in (vectors, expected)
+    )
+    assert ours.is_sparse == sparse
+    torch.testing.assert_close(ours.to_dense()[1:], theirs[1:])
+    assert not ours.to_dense()[PAD].any()
+    if sparse:
+        assert PAD not in ours.coalesce().indices()
+
+
+def test_hashed_vectors_begin_about_as_long_as_others() -> None:
+    torch.manual_seed(0)
+    for buckets in (None, 400):
+        vectors = IdItemTower(500, 64, False, hash_buckets=buckets)(torch.arange(1, 501))
+        assert vectors.norm(dim=1).square().mean().item() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("buckets", [0, -1, 5, 9])
+def test_a_table_that_saves_nothing_is_refused(buckets: int) -> None:
+    with pytest.raises(UserError, match="hash_buckets"):
+        IdItemTower(5, 4, True, hash_buckets=buckets)

@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from twotower.batch import SessionBatch, gather, history_positions
 from twotower.errors import UserError, nearest
+from twotower.inputs import TIME, time_codes
 from twotower.schema import PAD, Prepared
 
 Array = npt.NDArray[Any]
@@ -149,7 +150,7 @@ class SessionLoader:
         weights: Array,
     ) -> None:
         for name in inputs:
-            if name not in prepared.inputs:
+            if name not in (*prepared.inputs, TIME):
                 raise UserError(
                     f"model.inputs names '{name}', which the data does not have; it has "
                     f"{', '.join(prepared.inputs) or 'none'}{nearest(name, prepared.inputs)}"
@@ -182,6 +183,12 @@ class SessionLoader:
     def num_queries(self) -> int:
         """Targets in an epoch, over all ranks."""
         return self._targets
+
+    @property
+    def largest_batch(self) -> int:
+        """Positions of the largest batch, padding included, over all ranks."""
+        rows, last = np.diff(self._bounds), self._bounds[1:] - 1
+        return int((rows * self._length[self._sorted[last]].astype(np.int64)).max(initial=0))
 
     def target_counts(self) -> Array:
         """[V + 1] how often each item_index is a target in an epoch, be its weight positive or negative.
@@ -248,7 +255,10 @@ class SessionLoader:
         data = self.prepared
         inputs = np.empty((*position.shape, len(self.inputs)), dtype=np.int64)
         for k, name in enumerate(self.inputs):
-            inputs[:, :, k] = gather(data.inputs[name], position, valid)
+            if name == TIME:
+                inputs[:, :, k] = time_codes(gather(data.timestamp, position, valid))
+            else:
+                inputs[:, :, k] = gather(data.inputs[name], position, valid)
         item_index = gather(data.item_index, position, valid)
         position += 1
         is_query = valid & (np.arange(position.shape[1]) >= first_query[:, None])
