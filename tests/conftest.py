@@ -142,6 +142,7 @@ def make_module(make_tower: MakeTower) -> MakeModule:
         seed: int = 0,
         features: bool = False,  # the item tower learns from item features, too
         matryoshka: Sequence[int] = (),
+        tied: bool = True,  # histories have the candidates' item vectors
     ) -> TwoTowerModule:
         torch.manual_seed(seed)
         counts = torch.from_numpy(loader.target_counts())
@@ -151,8 +152,9 @@ def make_module(make_tower: MakeTower) -> MakeModule:
             items = FeatureItemTower(num_items, dim, normalize, read_item_features(loader.prepared.path))
         events = EventInputs({name: sizes[name] for name in loader.inputs}, dim)
         users = make_tower(tower, dim, dropout, loader.max_length)
+        history = None if tied else IdItemTower(num_items, dim, normalize)
         return TwoTowerModule(
-            model=TwoTower(items, events, users, None, normalize),
+            model=TwoTower(items, events, users, None, normalize, history),
             negatives=MixtureNegatives(counts, uniform, True) if uniform else CatalogueNegatives(counts),
             loss=softmax,
             temperature=0.1 if normalize else 1.0,

@@ -76,14 +76,14 @@ QUERIES = (([1], 2), ([1, 2], 3), ([1, 2, 3], 4), ([5], 1), ([2], 2), ([2, 2], 6
 SESSIONS = [[1, 2, 3, 4], [5, 1], [2, 2, 6]]
 
 
-@pytest.mark.parametrize("features", [False, True])
+@pytest.mark.parametrize(("features", "tied"), [(False, True), (True, True), (False, False)])
 def test_a_training_step_is_the_mean_cross_entropy_over_all_positions(
-    make_prepared, make_module, monkeypatch, features: bool
+    make_prepared, make_module, monkeypatch, features: bool, tied: bool
 ) -> None:
     arrays = {"a.codes": np.array([1, 2, 0, 1, 1, 3, 3, 2]), "a.offsets": np.array([0, 1, 2, 3, 4, 5, 7, 8])}
     prepared = make_prepared(SESSIONS, num_items=7, item_features=arrays)
     loader = training_loader(prepared, 3, 100, seed=0)
-    module = make_module(loader, "gru", 1, features=features)
+    module = make_module(loader, "gru", 1, features=features, tied=tied)
     monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
     (batch,) = list(loader)
     losses = []
@@ -272,9 +272,11 @@ def test_a_step_without_targets_costs_nothing_and_moves_nothing(make_prepared, m
             assert not parameter.grad.any(), name
 
 
-@pytest.mark.parametrize(("normalize", "inputs"), [(True, []), (False, ["a", "b"])])
+@pytest.mark.parametrize(
+    ("normalize", "inputs", "tied"), [(True, [], True), (False, ["a", "b"], True), (True, [], False)]
+)
 def test_validation_ranks_each_query_as_serving_would(
-    make_prepared, make_module, make_trainer, normalize: bool, inputs: list[str]
+    make_prepared, make_module, make_trainer, normalize: bool, inputs: list[str], tied: bool
 ) -> None:
     """Each query alone, its last events through the model, all items sorted; what is removed is no query."""
     random = np.random.default_rng(4)
@@ -286,7 +288,7 @@ def test_validation_ranks_each_query_as_serving_would(
     max_length, k = 4, 5
     how = {"inputs": inputs, "target_weights": {"remove": -1, "look": 0, "view": 0.1}}
     loader = training_loader(prepared, max_length, 64, seed=0, **how)
-    module = make_module(loader, "transformer", 1, normalize=normalize, ks=(k,), dropout=0.5)
+    module = make_module(loader, "transformer", 1, normalize=normalize, ks=(k,), dropout=0.5, tied=tied)
     for embedding in module.model.event_inputs.embeddings:
         torch.nn.init.normal_(embedding.weight)
     trainer = make_trainer(1)

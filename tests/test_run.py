@@ -152,6 +152,17 @@ def test_a_tower_that_learns_from_times_is_given_them(make_prepared: Callable[..
         run.input_sizes(configure("model.inputs=[time]"), prepared.manifest)
 
 
+def test_untied_vectors_of_histories_are_of_a_tower_of_their_own(make_prepared: Callable[..., Prepared]) -> None:
+    prepared = make_prepared([[1, 2], [2, 4]], inputs={"gap": [[0, 1]] * 2, "device": [[1, 2]] * 2})
+    config = configure("model.tied=false", "model/residual=none")
+    model = run.build_model(config, prepared.manifest, ITEM_FEATURES).eval()
+    assert not torch.equal(model.encode_items(), model.encode_history_items())
+    tied = run.build_model(configure(), prepared.manifest, ITEM_FEATURES).eval()
+    assert torch.equal(tied.encode_items(), tied.encode_history_items())
+    with pytest.raises(UserError, match="model/residual=none"):
+        run.build_model(configure("model.tied=false"), prepared.manifest, ITEM_FEATURES)
+
+
 def test_the_refit_model_goes_before_the_best_and_the_best_before_the_last(begun: Path) -> None:
     folder = begun / "checkpoints"
     (folder / "last.ckpt").write_bytes(b"")

@@ -55,7 +55,8 @@ class TwoTowerModule(LightningModule):
         self.matryoshka = list(matryoshka)
         self.metrics = RankingMetrics(ks, event_types)
         self.metrics_of_size: Any = nn.ModuleDict({str(d): RankingMetrics(ks, event_types) for d in self.matryoshka})
-        self.item_vectors = torch.empty(0)  # [V + 1, D] of the evaluation under way, by item_index
+        # Of the evaluation under way, [V + 1, D] by item_index: as candidates, and as items of a history.
+        self.item_vectors = self.history_item_vectors = torch.empty(0)
 
     def training_step(self, batch: SessionBatch, batch_index: int) -> Tensor:
         """Mean loss over all targets of the batch on all processes, each with the size of its weight."""
@@ -86,16 +87,22 @@ class TwoTowerModule(LightningModule):
             row, negative_row = torch.split(rows, [len(row), len(negative)])
             negative_vector = F.embedding(negative_row, table)
         history_vector, target_vector = torch.split(F.embedding(row, table), [history.numel(), len(target)])
+        if self.model.history_tower is not None:
+            history_vector = self.model.history_tower(history)
         return history_vector.view(*history.shape, -1), target_vector, negative_vector
 
     def on_validation_epoch_start(self) -> None:
         """Encode the catalogue once for all batches."""
         self.item_vectors = F.pad(self.model.encode_items(), (0, 0, 1, 0))  # PAD is the zero vector
+        tied = self.model.history_tower is None
+        self.history_item_vectors = (
+            self.item_vectors if tied else F.pad(self.model.encode_history_items(), (0, 0, 1, 0))
+        )
 
     def validation_step(self, batch: SessionBatch, batch_index: int) -> None:
         """Rank every query's target among the whole catalogue."""
         queries = queries_of(batch)
-        history = F.embedding(batch.item_index, self.item_vectors)
+        history = F.embedding(batch.item_index, self.history_item_vectors)
         user = self.model.encode_history(history, batch.inputs)[queries.row, queries.position]
         self.metrics.update(rank_by_dot_product(user, self.item_vectors[1:], queries.target), queries.target_type)
         for dim, metrics in self.metrics_of_size.items():
@@ -138,4 +145,4 @@ class TwoTowerModule(LightningModule):
         for dim, metrics in self.metrics_of_size.items():
             self.log_dict({f"{part}/{name}_dim_{dim}": value for name, value in metrics.compute().items()})
             metrics.reset()
-        self.item_vectors = torch.empty(0)
+        self.item_vectors = self.history_item_vectors = torch.empty(0)

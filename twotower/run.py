@@ -84,10 +84,17 @@ def build_model(config: DictConfig, data: Mapping[str, Any], item_features: Mapp
         data: the prepared directory's manifest.
         item_features: the arrays of its ITEM_FEATURES_FILE.
     """
-    item_tower = instantiate(config.model.item_tower, num_items=int(data["num_items"]), item_features=item_features)
+    towers = [
+        instantiate(config.model.item_tower, num_items=int(data["num_items"]), item_features=item_features)
+        for _ in range(1 if config.model.tied else 2)
+    ]
     event_inputs = EventInputs(input_sizes(config, data), config.model.dim)
     residual = instantiate(config.model.residual) if config.model.residual else None
-    return TwoTower(item_tower, event_inputs, instantiate(config.model.user_tower), residual, config.model.normalize)
+    if residual is not None and not config.model.tied:
+        raise UserError("model.tied=false: the residual adds candidates' own vectors; take model/residual=none with it")
+    return TwoTower(
+        towers[0], event_inputs, instantiate(config.model.user_tower), residual, config.model.normalize, *towers[1:]
+    )
 
 
 def input_sizes(config: DictConfig, data: Mapping[str, Any]) -> dict[str, int]:

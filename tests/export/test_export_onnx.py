@@ -72,6 +72,16 @@ def test_every_shape(tmp_path: Path, tower: nn.Module, longest: int, sizes: dict
             np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
+def test_histories_have_their_own_item_vectors_where_the_model_gives_them_some(tmp_path: Path) -> None:
+    model = tiny(GRUTower(8, 1, 0.5))
+    model.residual, model.history_tower = None, IdItemTower(20, 8, normalize=True)
+    export_user_tower(model, tmp_path / "tower.onnx", 5, 0)
+    histories = [History(np.array([3, 20, 1]), np.empty((3, 0), np.int64))]
+    assert tower_difference(model, tmp_path / "tower.onnx", histories, 20, {}, 5) < 1e-5
+    model.history_tower = None
+    assert tower_difference(model, tmp_path / "tower.onnx", histories, 20, {}, 5) > 0.01
+
+
 def test_difference_of_another_model_shows(tmp_path: Path) -> None:
     model = tiny(GRUTower(8, 1, 0.0))
     export_user_tower(model, tmp_path / "tower.onnx", max_length=9, num_inputs=0)

@@ -63,13 +63,14 @@ def export_user_tower(model: TwoTower, path: Path, max_length: int, num_inputs: 
 
 
 class _ItemTable(nn.Module):
-    """An item tower's vectors, in its place: [...] item_index -> [..., D]; PAD is the zero vector."""
+    """The items' vectors in histories, in their tower's place: [...] item_index -> [..., D]; PAD is the zero vector."""
 
     vectors: Tensor
 
     def __init__(self, model: TwoTower) -> None:
         super().__init__()
-        self.register_buffer("vectors", F.pad(item_vectors(model), (0, 0, 1, 0)))
+        with _evaluating(model):
+            self.register_buffer("vectors", F.pad(model.encode_history_items(), (0, 0, 1, 0)))
 
     def forward(self, item_index: Tensor) -> Tensor:
         return F.embedding(item_index, self.vectors)

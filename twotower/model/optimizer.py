@@ -51,9 +51,10 @@ def lazy_adamw(
         warmup_fraction: of all steps.
         row_wise: one second moment a row instead of D; see LazyAdamW.
     """
-    for module in model.item_tower.modules():
-        if isinstance(module, nn.Embedding):
-            module.sparse = True
+    for tower in filter(None, (model.item_tower, model.history_tower)):
+        for module in tower.modules():
+            if isinstance(module, nn.Embedding):
+                module.sparse = True
     optimizer = LazyAdamW(_groups(model, weight_decay), lr=learning_rate, row_wise=row_wise)
     return optimizer, LambdaLR(optimizer, warmup_cosine(total_steps, warmup_fraction))
 

@@ -20,6 +20,7 @@ class TwoTower(nn.Module):
         residual: item vectors [B, L, D] and the user tower's output [B, L, D] -> [B, L, D] to add to that, causal; or
             None.
         normalize: give user vectors of length one, for cosine similarity.
+        history_tower: as `item_tower`, for the items of histories (untied); None: the item tower's vectors (tied).
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class TwoTower(nn.Module):
         user_tower: nn.Module,
         residual: nn.Module | None,
         normalize: bool,
+        history_tower: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.item_tower = item_tower
@@ -36,13 +38,15 @@ class TwoTower(nn.Module):
         self.user_tower = user_tower
         self.residual = residual
         self.normalize = normalize
+        self.history_tower = history_tower
 
     def encode_items(self) -> Tensor:
         """[V, D] the catalogue's vectors: row r is item_index r + 1."""
-        device = next(self.parameters()).device
-        num_items = int(self.item_tower.num_items)  # type: ignore[arg-type]
-        vectors: Tensor = self.item_tower(torch.arange(1, num_items + 1, device=device))
-        return vectors
+        return self._encode_all(self.item_tower)
+
+    def encode_history_items(self) -> Tensor:
+        """[V, D] the vectors that the catalogue's items have in histories; tied, those of encode_items."""
+        return self._encode_all(self.history_tower or self.item_tower)
 
     def encode_history(self, item_vectors: Tensor, inputs: Tensor) -> Tensor:
         """The history's item vectors [B, L, D] and codes [B, L, K] -> [B, L, D] user vectors."""
@@ -61,6 +65,12 @@ class TwoTower(nn.Module):
         Returns:
             [B, D].
         """
-        vectors = self.encode_history(self.item_tower(item_index), inputs)
+        vectors = self.encode_history((self.history_tower or self.item_tower)(item_index), inputs)
         newest = (item_index != PAD).sum(dim=1, keepdim=True) - 1
         return vectors.gather(1, newest[:, :, None].expand(-1, -1, vectors.shape[-1])).squeeze(1)
+
+    def _encode_all(self, tower: nn.Module) -> Tensor:
+        device = next(self.parameters()).device
+        num_items = int(tower.num_items)  # type: ignore[arg-type]
+        vectors: Tensor = tower(torch.arange(1, num_items + 1, device=device))
+        return vectors
