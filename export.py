@@ -24,7 +24,15 @@ def export(config: DictConfig) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         if not source.exists() and re.fullmatch("[0-9a-f]{32}", str(source)):
             source = download(str(source), config.tracking_uri, Path(scratch) / str(source))
-        print_report(export_bundle(run.load_run(source), out))
+        loaded = run.load_run(source)
+        if config.dim is not None:
+            sizes = list(loaded.config.model.matryoshka)
+            if config.dim not in sizes:
+                raise UserError(
+                    f"dim={config.dim}: this run's first dimensions that serve alone are model.matryoshka={sizes}"
+                )
+            loaded.model.served_dim = config.dim
+        print_report(export_bundle(loaded, out))
 
 
 def download(run_id: str, tracking_uri: str, folder: Path) -> Path:

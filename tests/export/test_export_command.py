@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from twotower.errors import UserError
+from twotower.run import load_run
+from twotower.serving.retriever import Retriever
 
 SCRIPT = Path(__file__).parents[2] / "export.py"
 UNKNOWN = "0" * 32
@@ -25,8 +29,8 @@ def export() -> Any:
     return module
 
 
-def config(run: Any, out: Any = None, tracking_uri: str = "sqlite:///mlflow.db") -> Any:
-    return OmegaConf.create({"run": str(run), "out": out and str(out), "tracking_uri": tracking_uri})
+def config(run: Any, out: Any = None, tracking_uri: str = "sqlite:///mlflow.db", dim: int | None = None) -> Any:
+    return OmegaConf.create({"run": str(run), "out": out and str(out), "dim": dim, "tracking_uri": tracking_uri})
 
 
 def test_run_to_answer(make_run: Any, tmp_path: Path, export: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,3 +75,19 @@ def test_unknown_run(tmp_path: Path, export: Any, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match=reason):
         export.export(config(run))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_first_dimensions_serve_alone(make_run: Any, tmp_path: Path, export: Any) -> None:
+    path = make_run([f"i{i}" for i in range(30)], "model.matryoshka=[4,8]")
+    export.export(config(path, tmp_path / "bundle", dim=4))
+    model = load_run(path).model
+    with torch.no_grad():
+        items = model.encode_items()[:, :4].numpy()
+        user = model(torch.tensor([[3, 7, 7]]), torch.zeros(1, 3, 0, dtype=torch.long))[0, :4].numpy()
+    cosine = items @ user / np.linalg.norm(items, axis=1) / np.linalg.norm(user)
+    answer = Retriever.load(tmp_path / "bundle").recommend([["i2", "i6", "i6"]], k=30)
+    expected = np.argsort(-cosine)
+    assert [f"i{row}" for row in expected] == list(answer.ids[0])
+    np.testing.assert_allclose(answer.scores[0], cosine[expected], atol=1e-5)
+    with pytest.raises(UserError, match=r"model.matryoshka=\[4, 8\]"):
+        export.export(config(path, tmp_path / "other", dim=5))

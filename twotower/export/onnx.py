@@ -34,6 +34,7 @@ def export_user_tower(model: TwoTower, path: Path, max_length: int, num_inputs: 
     event_inputs, user_tower = copy.deepcopy(model.event_inputs), copy.deepcopy(model.user_tower)
     residual = copy.deepcopy(model.residual)
     towers = TwoTower(_ItemTable(model), event_inputs, user_tower, residual, model.normalize)
+    towers.served_dim = model.served_dim
     for module in list(towers.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.GRU):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twotower.model.scoring import truncate
 from twotower.schema import PAD
 
 
@@ -39,10 +40,11 @@ class TwoTower(nn.Module):
         self.residual = residual
         self.normalize = normalize
         self.history_tower = history_tower
+        self.served_dim: int | None = None  # all of them
 
     def encode_items(self) -> Tensor:
         """[V, D] the catalogue's vectors: row r is item_index r + 1."""
-        return self._encode_all(self.item_tower)
+        return self._served(self._encode_all(self.item_tower))
 
     def encode_history_items(self) -> Tensor:
         """[V, D] the vectors that the catalogue's items have in histories; tied, those of encode_items."""
@@ -67,7 +69,11 @@ class TwoTower(nn.Module):
         """
         vectors = self.encode_history((self.history_tower or self.item_tower)(item_index), inputs)
         newest = (item_index != PAD).sum(dim=1, keepdim=True) - 1
-        return vectors.gather(1, newest[:, :, None].expand(-1, -1, vectors.shape[-1])).squeeze(1)
+        return self._served(vectors.gather(1, newest[:, :, None].expand(-1, -1, vectors.shape[-1])).squeeze(1))
+
+    def _served(self, vectors: Tensor) -> Tensor:
+        """[n, D] -> [n, served_dim] the dimensions that answer; see model.matryoshka."""
+        return vectors if self.served_dim is None else truncate(vectors, self.served_dim, self.normalize)
 
     def _encode_all(self, tower: nn.Module) -> Tensor:
         device = next(self.parameters()).device
