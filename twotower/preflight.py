@@ -69,7 +69,7 @@ def forecast(size: Size) -> Forecast:
         # Vectors before and after their normalisation and those looked up from them, each with a gradient; activations
         # likewise.
         step=4 * (2 * (2 * distinct + used) * size.dim + size.logits) + 2 * size.activations,
-        # The matrix is made from two others and copied; a batch's vectors pass through the user tower; scores and their flags.
+        # The matrix is made from two others, and copied; a batch's vectors pass through the user tower; scores, flags.
         evaluation=4 * (4 * matrix + 16 * size.evaluated * size.dim + 2 * max(SCORES_AT_ONCE, size.items)),
         bundle=4 * matrix,
     )
