@@ -146,7 +146,7 @@ def build_module(config: DictConfig, prepared: Prepared, loader: SessionLoader) 
     """The towers with all that trains them, for the events that `loader` delivers."""
     target_counts = torch.from_numpy(loader.target_counts())
     model = run.build_model(config, prepared.manifest, read_item_features(prepared.path))
-    for tower in filter(None, (model.item_tower, model.history_tower)):
+    for tower in model.item_towers():
         tower.begin_training(target_counts)  # type: ignore[operator]
     return TwoTowerModule(
         model=model,

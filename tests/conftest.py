@@ -149,7 +149,7 @@ def make_module(make_tower: MakeTower) -> MakeModule:
         num_items, sizes = loader.prepared.num_items, loader.prepared.manifest["inputs"]
         items: torch.nn.Module = IdItemTower(num_items, dim, normalize)
         if features:
-            items = FeatureItemTower(num_items, dim, normalize, read_item_features(loader.prepared.path))
+            items = FeatureItemTower(num_items, dim, normalize, read_item_features(loader.prepared.path), None, 0.0)
         events = EventInputs({name: sizes[name] for name in loader.inputs}, dim)
         users = make_tower(tower, dim, dropout, loader.max_length)
         history = None if tied else IdItemTower(num_items, dim, normalize)

@@ -68,7 +68,7 @@ def build_module(case: str) -> TwoTowerModule:
         negatives=CatalogueNegatives(counts) if case == "catalogue" else mixture,
         loss=softmax if case == "mixture" else partial(softmax, chunk_items=7),
         temperature=0.2,
-        optimizer=partial(torch.optim.SGD, lr=0.1),  # type: ignore[arg-type]
+        optimizer=partial(torch.optim.SGD, lr=0.1),
         total_steps=1,
         ks=[1],
         event_types=["view"],
@@ -91,7 +91,7 @@ def train(case: str, rank: int, world: int) -> list[dict[str, Any]]:
     """Three steps of gradient descent: each one's loss as logged, loss as returned, gradients and negatives."""
     module = build_module(case)
     logged: list[float] = []
-    module.log = lambda name, value, **kwargs: logged.append(value.item())  # type: ignore[assignment,method-assign]
+    module.log = lambda name, value, **kwargs: logged.append(value.item())
     drawn: list[list[int]] = []
     module.negatives.register_forward_hook(lambda m, args, negatives: drawn.append(negatives.ids.tolist()))
     step = TrainingStep(module)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from twotower.batch import SessionBatch
 from twotower.evaluation.metrics import RankingMetrics
-from twotower.evaluation.ranks import queries_of, rank_by_dot_product
+from twotower.evaluation.ranks import by_column, queries_of, rank_by_dot_product
 from twotower.model.distributed import sum_over_processes, world_size
 from twotower.model.lazy_adamw import LazyAdamW
 from twotower.model.scoring import Scores, first_dimensions, hits, truncate
@@ -55,8 +55,10 @@ class TwoTowerModule(LightningModule):
         self.matryoshka = list(matryoshka)
         self.metrics = RankingMetrics(ks, event_types)
         self.metrics_of_size: Any = nn.ModuleDict({str(d): RankingMetrics(ks, event_types) for d in self.matryoshka})
-        # Of the evaluation under way, [V + 1, D] by item_index: as candidates, and as items of a history.
-        self.item_vectors = self.history_item_vectors = torch.empty(0)
+        # Of the evaluation under way: candidates [V, d] of each size d, all D dimensions first, and the items' vectors
+        # in histories [V + 1, D], by item_index.
+        self.candidates: list[Tensor] = []
+        self.history_item_vectors = torch.empty(0)
 
     def training_step(self, batch: SessionBatch, batch_index: int) -> Tensor:
         """Mean loss over all targets of the batch on all processes, each with the size of its weight."""
@@ -77,7 +79,8 @@ class TwoTowerModule(LightningModule):
 
     def _vectors(self, history: Tensor, target: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Item vectors of histories [B, L], targets [P] and negatives [N]; each item is encoded once."""
-        row = torch.cat([history.flatten(), target])
+        tied = self.model.history_tower is None
+        row = torch.cat([history.flatten(), target]) if tied else target
         if len(negative) == self.model.item_tower.num_items:  # all there are: nothing to look for, nothing to copy
             table = self.model.item_tower(torch.arange(len(negative) + 1, device=negative.device))
             negative_vector = table[1:]
@@ -86,28 +89,28 @@ class TwoTowerModule(LightningModule):
             table = self.model.item_tower(distinct)
             row, negative_row = torch.split(rows, [len(row), len(negative)])
             negative_vector = F.embedding(negative_row, table)
-        history_vector, target_vector = torch.split(F.embedding(row, table), [history.numel(), len(target)])
+        vectors = F.embedding(row, table)
         if self.model.history_tower is not None:
-            history_vector = self.model.history_tower(history)
+            return self.model.history_tower(history), vectors, negative_vector
+        history_vector, target_vector = torch.split(vectors, [history.numel(), len(target)])
         return history_vector.view(*history.shape, -1), target_vector, negative_vector
 
     def on_validation_epoch_start(self) -> None:
         """Encode the catalogue once for all batches."""
-        self.item_vectors = F.pad(self.model.encode_items(), (0, 0, 1, 0))  # PAD is the zero vector
-        tied = self.model.history_tower is None
-        self.history_item_vectors = (
-            self.item_vectors if tied else F.pad(self.model.encode_history_items(), (0, 0, 1, 0))
-        )
+        items = self.model.encode_items()
+        in_history = items if self.model.history_tower is None else self.model.encode_history_items()
+        self.history_item_vectors = F.pad(in_history, (0, 0, 1, 0))  # PAD is the zero vector
+        sizes = [items, *(truncate(items, dim, self.model.normalize) for dim in self.matryoshka)]
+        self.candidates = [by_column(vectors) for vectors in sizes]
 
     def validation_step(self, batch: SessionBatch, batch_index: int) -> None:
         """Rank every query's target among the whole catalogue."""
         queries = queries_of(batch)
         history = F.embedding(batch.item_index, self.history_item_vectors)
         user = self.model.encode_history(history, batch.inputs)[queries.row, queries.position]
-        self.metrics.update(rank_by_dot_product(user, self.item_vectors[1:], queries.target), queries.target_type)
-        for dim, metrics in self.metrics_of_size.items():
-            items = truncate(self.item_vectors[1:], int(dim), self.model.normalize)
-            metrics.update(rank_by_dot_product(user[:, : int(dim)], items, queries.target), queries.target_type)
+        for metrics, items in zip([self.metrics, *self.metrics_of_size.values()], self.candidates, strict=True):
+            ranks = rank_by_dot_product(user[:, : items.shape[1]], items, queries.target)
+            metrics.update(ranks, queries.target_type)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over all ranks."""
@@ -145,4 +148,4 @@ class TwoTowerModule(LightningModule):
         for dim, metrics in self.metrics_of_size.items():
             self.log_dict({f"{part}/{name}_dim_{dim}": value for name, value in metrics.compute().items()})
             metrics.reset()
-        self.item_vectors = self.history_item_vectors = torch.empty(0)
+        self.candidates, self.history_item_vectors = [], torch.empty(0)

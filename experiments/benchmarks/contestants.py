@@ -6,7 +6,6 @@ peer, so every import but the standard library's is inside a job, and nothing of
 
 import json
 import logging
-import resource
 import sys
 import time
 import types
@@ -14,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from machine import peak_bytes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COLUMNS = ["session_id", "item_id", "timestamp"]  # what every contestant needs of the events
@@ -195,5 +196,4 @@ if __name__ == "__main__":
     job, events, work, number = sys.argv[1:]
     function = {f.__name__: f for f in (make, take, twotower, floor, rectools, recbole)}[job]
     result = function(Path(events), Path(work), int(number) if number.isdigit() else float(number))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(json.dumps({**result, "peak_rss_bytes": peak}))
+    print(json.dumps({**result, "peak_rss_bytes": peak_bytes()}))

@@ -12,7 +12,6 @@ of a step, once, at the rate of a copy of scattered rows. Prints a table and, as
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import time
 from pathlib import Path
 
 import torch
+from machine import peak_bytes
 from torch import Tensor, nn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -71,7 +71,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     nn.Linear(1, 1, device=device)(torch.ones(1, 1, device=device)).backward()  # the libraries are none of the table's
-    before = peak_bytes(device)
+    before = peak_bytes(options.device)
     lazy = options.case.startswith("lazy")
     table = nn.Embedding(options.items + 1, options.dim, padding_idx=0, sparse=lazy, device=device)
     random = torch.Generator().manual_seed(0)
@@ -96,7 +96,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         optimizer.step()
         seconds.append(now(device) - began)
     weights = options.items * options.dim
-    peak = peak_bytes(device) - before
+    peak = peak_bytes(options.device) - before
     stated = {"adamw": 16.0, "lazy_adamw": 12.0, "lazy_adamw_row_wise": 8 + 4 / options.dim}[options.case]
     return {
         "stated_bytes_a_weight": stated + (4 * options.rows / options.items if lazy else 0),
@@ -116,13 +116,6 @@ def floor(table: Tensor, ids: list[Tensor], rows: Tensor, steps: int) -> float:
             table.index_copy_(0, ids[step % len(ids)], rows)
         seconds.append(now(table.device) - began)
     return 1000 * statistics.median(seconds[WARM_UP:])
-
-
-def peak_bytes(device: torch.device) -> int:
-    """The most memory that has been in use so far."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def now(device: torch.device) -> float:

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from machine import peak_bytes
 
 from twotower.model.losses.cross_entropy import cross_entropy
 from twotower.model.losses.softmax import softmax
@@ -52,12 +53,6 @@ def scores_of(items: int, arguments: argparse.Namespace) -> Scores:
     target = torch.randint(0, items, (arguments.positions,), device=device)
     ones = torch.ones(arguments.positions, device=device)
     return Scores(user, table.detach()[target], table, torch.zeros(items, device=device), target, ones, 0.07)
-
-
-def peak_bytes(device: str) -> int:
-    if device == "cpu":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return torch.cuda.max_memory_allocated()
 
 
 def bytes_now(device: str) -> int:

@@ -11,7 +11,6 @@ epochs. Evaluations at marks rank every test query's target among the whole cata
 import argparse
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from machine import peak_bytes
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 
@@ -54,7 +54,7 @@ def main() -> None:
         module = train.build_module(config, prepared, loader)
         module.total_steps = TICKS
         ready_s = time.perf_counter() - began
-        prepared_gib = peak_gib()
+        prepared_gib = peak_bytes() / GIB
 
         clock = Clock([float(mark) for mark in options.marks.split(",")], test, options.profile)
         averages = [instantiate(c) for name, c in config.callbacks.items() if name == "weight_average"]
@@ -70,7 +70,7 @@ def main() -> None:
         )
         trainer.fit(module, loader)
         figures = clock.figures() | {
-            "peak_rss_gb": round(peak_gib(), 2),
+            "peak_rss_gb": round(peak_bytes() / GIB, 2),
             "peak_rss_prepared_gb": round(prepared_gib, 2),
         }
         if clock.profiler:
@@ -255,11 +255,6 @@ def device_name(module: Any) -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, peak {torch.cuda.max_memory_allocated() / GIB:.2f} GiB of it"
     return f"{torch.get_num_threads()} CPU threads"
-
-
-def peak_gib() -> float:
-    """The most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / GIB
 
 
 def machine_cpu() -> float:

@@ -21,6 +21,8 @@ from typing import Any
 
 from prepare import keep_to, verdict
 
+from twotower.data.synthetic import MEAN_LENGTH
+
 JOB = Path(__file__).with_name("timed_training.py")
 OURS = "twotower"
 PEERS = {  # name: driver, its arguments; the rest of a driver's settings are the same for all
@@ -264,7 +266,7 @@ def compare(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, Any
 def marketplace(size: Sequence[int], folder: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Trainings on one generated marketplace: full softmax where the catalogue allows it, and sampled."""
     items, events = size
-    sessions = max(10, round(events / 6.3))  # a session has so many events on average
+    sessions = max(10, round(events / MEAN_LENGTH))
     settings = [
         "data=marketplace",
         f"data.items={items}",

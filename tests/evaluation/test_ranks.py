@@ -7,7 +7,7 @@ import torch
 
 from twotower.batch import SessionBatch
 from twotower.evaluation import ranks
-from twotower.evaluation.ranks import histories_of, queries_of, rank, rank_by_dot_product
+from twotower.evaluation.ranks import by_column, histories_of, queries_of, rank, rank_by_dot_product
 
 
 def naive(scores: Sequence[float], item: int) -> tuple[int, int]:
@@ -92,3 +92,15 @@ def test_queries_are_the_positions_with_a_target_to_be_found_and_their_history_i
     queries = queries_of(batch)
     assert [column.tolist() for column in queries] == [[0, 0, 1], [1, 2, 0], [7, 3, 9], [1, 2, 1]]
     assert histories_of(batch, queries).tolist() == [[5, 6, 0], [5, 6, 7], [8, 0, 0]]
+
+
+def test_by_column_changes_the_layout_alone() -> None:
+    items = torch.randn(7, 3)
+    laid = by_column(items)
+    assert torch.equal(laid, items)
+    assert laid.T.is_contiguous() and not items.T.is_contiguous()
+    user, target = torch.randn(5, 3), torch.tensor([1, 7, 3, 3, 2])
+    for one, other in zip(
+        rank_by_dot_product(user, laid, target), rank_by_dot_product(user, items, target), strict=True
+    ):
+        assert torch.equal(one, other)

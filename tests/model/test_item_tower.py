@@ -50,7 +50,7 @@ def by_loop(tower: FeatureItemTower, arrays: dict[str, np.ndarray], item: int) -
 def test_vectors_and_gradients_equal_a_loop(normalize: bool, seed: int) -> None:
     torch.manual_seed(seed)
     arrays = random_features(seed)
-    tower = FeatureItemTower(ITEMS, DIM, normalize, arrays)
+    tower = FeatureItemTower(ITEMS, DIM, normalize, arrays, None, 0.0)
     ids = torch.randint(1, ITEMS + 1, (3, 5))
     expected = torch.stack([by_loop(tower, arrays, i) for i in ids.flatten().tolist()]).view(3, 5, DIM)
     vectors = tower(ids)
@@ -67,7 +67,7 @@ def test_the_order_of_the_arrays_changes_nothing() -> None:
     towers = []
     for names in (list(arrays), list(arrays)[::-1]):
         torch.manual_seed(0)
-        towers.append(FeatureItemTower(ITEMS, DIM, True, {name: arrays[name] for name in names}))
+        towers.append(FeatureItemTower(ITEMS, DIM, True, {name: arrays[name] for name in names}, None, 0.0))
     ids = torch.arange(ITEMS + 1)
     assert torch.equal(towers[0](ids), towers[1](ids))
 
@@ -76,7 +76,7 @@ def test_the_order_of_the_arrays_changes_nothing() -> None:
 def test_either_form_alone_will_do(part: str) -> None:
     arrays = {n: a for n, a in random_features(1).items() if n.endswith(("codes", "offsets")) == (part == "codes")}
     torch.manual_seed(0)
-    tower = FeatureItemTower(ITEMS, DIM, False, arrays)
+    tower = FeatureItemTower(ITEMS, DIM, False, arrays, None, 0.0)
     ids = torch.arange(1, ITEMS + 1)
     assert tower(ids).shape == (ITEMS, DIM)
     assert (tower(ids) - tower.embedding(ids)).norm(dim=1).gt(1e-3).all()
@@ -85,7 +85,7 @@ def test_either_form_alone_will_do(part: str) -> None:
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_padding_is_the_zero_vector_and_stays_it(normalize: bool) -> None:
-    tower = FeatureItemTower(ITEMS, DIM, normalize, random_features(2))
+    tower = FeatureItemTower(ITEMS, DIM, normalize, random_features(2), None, 0.0)
     vectors = tower(torch.tensor([[PAD, 3, PAD], [PAD, PAD, PAD]]))
     vectors.sum().backward()
     assert not vectors[0, 0].any()
@@ -96,7 +96,7 @@ def test_padding_is_the_zero_vector_and_stays_it(normalize: bool) -> None:
 
 
 def test_the_data_is_no_part_of_the_checkpoint() -> None:
-    tower = FeatureItemTower(ITEMS, DIM, True, random_features(0))
+    tower = FeatureItemTower(ITEMS, DIM, True, random_features(0), None, 0.0)
     assert set(tower.state_dict()) == {"embedding.weight", "bags.weight", "linear.weight", "warm"}
     moved = tower.to("meta")
     assert {buffer.device.type for buffer in moved.buffers()} == {"meta"}, "but goes where the model goes"
@@ -106,7 +106,7 @@ def test_items_of_equal_features_and_ids_without_history_are_one(make_tower) -> 
     """What the features say is all that distinguishes items whose own vectors say nothing."""
     arrays = random_features(0)
     arrays["genre.codes"], arrays["genre.offsets"] = np.arange(ITEMS) // 2 % 7, np.arange(ITEMS + 1)
-    tower = FeatureItemTower(ITEMS, DIM, True, {n: arrays[n] for n in ("genre.codes", "genre.offsets")})
+    tower = FeatureItemTower(ITEMS, DIM, True, {n: arrays[n] for n in ("genre.codes", "genre.offsets")}, None, 0.0)
     torch.nn.init.zeros_(tower.embedding.weight)
     vectors = tower(torch.arange(1, 15))
     torch.testing.assert_close(vectors[::2], vectors[1::2])
@@ -116,13 +116,13 @@ def test_items_of_equal_features_and_ids_without_history_are_one(make_tower) -> 
 def test_every_tower_is_told_of_the_features_and_one_needs_some() -> None:
     assert len(list(IdItemTower(5, 4, True, item_features=random_features(0)).buffers())) == 0
     with pytest.raises(UserError, match=r"preparation\.features\.items"):
-        FeatureItemTower(5, 4, True, {})
+        FeatureItemTower(5, 4, True, {}, None, 0.0)
 
 
 def test_vectors_without_own_part_are_those_of_the_features_alone() -> None:
     """Dropped in training about as often as told, in evaluation never; and nothing flows into the own vector."""
     arrays = random_features(3)
-    tower = FeatureItemTower(ITEMS, DIM, False, arrays, id_dropout=0.3)
+    tower = FeatureItemTower(ITEMS, DIM, False, arrays, hash_buckets=None, id_dropout=0.3)
     ids = torch.arange(1, ITEMS + 1)
     whole = torch.stack([by_loop(tower, arrays, i) for i in ids.tolist()])
     alone = whole - tower.embedding.weight[1:]
@@ -147,7 +147,9 @@ def test_vectors_without_own_part_are_those_of_the_features_alone() -> None:
 def test_cold_items_have_the_vectors_of_their_features_alone(training: bool, hash_buckets: int | None) -> None:
     """Whatever stands in the table, and in a copy that has but the checkpoint, too."""
     arrays = random_features(4)
-    towers = [FeatureItemTower(ITEMS, DIM, True, arrays, hash_buckets).train(training) for _ in range(2)]
+    towers = [
+        FeatureItemTower(ITEMS, DIM, True, arrays, hash_buckets, id_dropout=0.0).train(training) for _ in range(2)
+    ]
     counts = torch.arange(ITEMS + 1) % 3  # items 3, 6, 9, ... are cold
     towers[0].begin_training(counts)
     towers[1].load_state_dict(towers[0].state_dict())
@@ -168,7 +170,7 @@ def test_cold_items_have_the_vectors_of_their_features_alone(training: bool, has
 @pytest.mark.parametrize("share", [-0.1, 1.0, 3])
 def test_a_share_that_is_none_is_refused(share: float) -> None:
     with pytest.raises(UserError, match="id_dropout"):
-        FeatureItemTower(ITEMS, DIM, True, random_features(0), id_dropout=share)
+        FeatureItemTower(ITEMS, DIM, True, random_features(0), hash_buckets=None, id_dropout=share)
 
 
 def splitmix64(counter: int) -> int:

@@ -150,7 +150,7 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_been(tmp_path, row_wise: bool) -
 def test_the_item_towers_tables_alone_are_lazy(make_tower) -> None:
     torch.manual_seed(0)
     arrays = {"a.codes": np.arange(10), "a.offsets": np.arange(11), "b.values": np.ones((10, 3), np.float32)}
-    items = FeatureItemTower(10, 8, True, arrays)
+    items = FeatureItemTower(10, 8, True, arrays, None, 0.0)
     model = TwoTower(items, EventInputs({"hour": 25}, 8), make_tower("transformer", 8), None, True)
     optimizer, _ = lazy_adamw(model, 4, learning_rate=0.1, weight_decay=0.5, warmup_fraction=1.0, row_wise=True)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))

@@ -29,7 +29,7 @@ def test_a_single_step_has_a_rate() -> None:
 def test_decay_shrinks_matrices_of_layers_alone(make_tower, name: str) -> None:
     """Without a gradient AdamW moves a parameter by its decay only."""
     arrays = {"a.codes": np.arange(10), "a.offsets": np.arange(11), "b.values": np.ones((10, 3), np.float32)}
-    items = FeatureItemTower(10, 8, True, arrays)
+    items = FeatureItemTower(10, 8, True, arrays, None, 0.0)
     model = TwoTower(items, EventInputs({"hour": 25}, 8), make_tower(name, 8), None, True)
     torch.nn.init.normal_(model.event_inputs.embeddings[0].weight)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}

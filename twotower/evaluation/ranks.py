@@ -60,19 +60,24 @@ def rank(scores: Tensor, target: Tensor) -> Ranks:
 def rank_by_dot_product(user: Tensor, items: Tensor, target: Tensor) -> Ranks:
     """Rank by the dot product of users [Q, D] and items [V, D], a chunk of queries at a time.
 
-    In single precision, whatever that of training: coarser scores would tie. Takes 4 * V * D bytes for a copy of the
-    items that is multiplied a quarter faster, beside the scores of a chunk.
+    In single precision, whatever that of training: coarser scores would tie. Items that lie as `by_column` puts them
+    are multiplied a quarter faster.
     """
-    user, columns = user.float(), items.float().T.contiguous()
+    user, items = user.float(), items.float()
     slices = list(chunks(len(user), len(items)))
     ranks = Ranks(torch.empty_like(target), torch.empty_like(target))
     # All chunks use the same memory: fresh memory for each would cost page faults, and leave holes that grow the heap.
     scores, flags = user.new_empty(2, slices[0].stop, len(items))
     for chunk in slices:
         part = slice(0, chunk.stop - chunk.start)
-        torch.mm(user[chunk], columns, out=scores[part])
+        torch.mm(user[chunk], items.T, out=scores[part])
         ranks.better[chunk], ranks.tied[chunk] = _rank(scores[part], target[chunk], flags[part])
     return ranks
+
+
+def by_column(items: Tensor) -> Tensor:
+    """The same vectors [V, D], laid out in memory dimension after dimension: a copy of 4 * V * D bytes."""
+    return items.T.contiguous().T
 
 
 def _rank(scores: Tensor, target: Tensor, flags: Tensor) -> Ranks:

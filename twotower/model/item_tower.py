@@ -121,8 +121,8 @@ class FeatureItemTower(IdItemTower):
         dim: int,
         normalize: bool,
         item_features: Mapping[str, Array],
-        hash_buckets: int | None = None,
-        id_dropout: float = 0.0,
+        hash_buckets: int | None,
+        id_dropout: float,
     ) -> None:
         super().__init__(num_items, dim, normalize, hash_buckets=hash_buckets)
         if not 0 <= id_dropout < 1:
@@ -166,7 +166,7 @@ class FeatureItemTower(IdItemTower):
         return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
     def begin_training(self, target_counts: Tensor) -> None:
-        """Told before training how often each item_index is a target in it, [V + 1]: never makes an item cold."""
+        """Told before training how often each item_index is a target in it, [V + 1]: those of none are cold."""
         self.warm = target_counts.to(self.warm.device) > 0
 
     def _bag_vectors(self, ids: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def lazy_adamw(
         warmup_fraction: of all steps.
         row_wise: one second moment a row instead of D; see LazyAdamW.
     """
-    for tower in filter(None, (model.item_tower, model.history_tower)):
+    for tower in model.item_towers():
         for module in tower.modules():
             if isinstance(module, nn.Embedding):
                 module.sparse = True

@@ -42,13 +42,17 @@ class TwoTower(nn.Module):
         self.history_tower = history_tower
         self.served_dim: int | None = None  # all of them
 
+    def item_towers(self) -> list[nn.Module]:
+        """The tower of the candidates, and that of histories where they have one of their own."""
+        return [self.item_tower] if self.history_tower is None else [self.item_tower, self.history_tower]
+
     def encode_items(self) -> Tensor:
         """[V, D] the catalogue's vectors: row r is item_index r + 1."""
         return self._served(self._encode_all(self.item_tower))
 
     def encode_history_items(self) -> Tensor:
         """[V, D] the vectors that the catalogue's items have in histories; tied, those of encode_items."""
-        return self._encode_all(self.history_tower or self.item_tower)
+        return self._encode_all(self.item_towers()[-1])
 
     def encode_history(self, item_vectors: Tensor, inputs: Tensor) -> Tensor:
         """The history's item vectors [B, L, D] and codes [B, L, K] -> [B, L, D] user vectors."""
@@ -67,7 +71,7 @@ class TwoTower(nn.Module):
         Returns:
             [B, D].
         """
-        vectors = self.encode_history((self.history_tower or self.item_tower)(item_index), inputs)
+        vectors = self.encode_history(self.item_towers()[-1](item_index), inputs)
         newest = (item_index != PAD).sum(dim=1, keepdim=True) - 1
         return self._served(vectors.gather(1, newest[:, :, None].expand(-1, -1, vectors.shape[-1])).squeeze(1))
 
