@@ -84,6 +84,9 @@ def build_model(config: DictConfig, data: Mapping[str, Any], item_features: Mapp
         data: the prepared directory's manifest.
         item_features: the arrays of its ITEM_FEATURES_FILE.
     """
+    sizes, dim = list(config.model.matryoshka), config.model.dim
+    if len(set(sizes)) < len(sizes) or not all(0 < size < dim for size in sizes):
+        raise UserError(f"model.matryoshka={sizes}; expected different sizes, from 1 up to less than model.dim={dim}")
     towers = [
         instantiate(config.model.item_tower, num_items=int(data["num_items"]), item_features=item_features)
         for _ in range(1 if config.model.tied else 2)

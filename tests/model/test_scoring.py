@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twotower.errors import UserError
 from twotower.model.losses.softmax import softmax
 from twotower.model.negatives import CatalogueNegatives, MixtureNegatives, Negatives
 from twotower.model.scoring import Logits, Scores, first_dimensions, hits, logits
@@ -190,6 +189,3 @@ def test_first_dimensions_are_cut_and_of_length_one_again() -> None:
     result = logits(first_dimensions(scores, 2, normalize=False))
     assert result.target.tolist() == [8.0 / 0.5]
     assert result.negative[0].tolist() == [3.0 / 0.5, 4.0 / 0.5]
-    for dim in (0, 3, 16):
-        with pytest.raises(UserError, match=f"model.matryoshka has {dim}; .*model.dim=3"):
-            first_dimensions(scores, dim, normalize=True)

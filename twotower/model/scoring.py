@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twotower.errors import UserError
-
 
 class Scores(NamedTuple):
     """What a loss sees: each position's user and target, and the negatives that all positions share."""
@@ -71,11 +69,7 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 
 def truncate(vectors: Tensor, dim: int, normalize: bool) -> Tensor:
-    """[n, D] -> [n, dim] their first dimensions, of length one again where `normalize`; UserError unless dim < D."""
-    if not 0 < dim < vectors.shape[1]:
-        raise UserError(
-            f"model.matryoshka has {dim}; expected sizes from 1 up to less than model.dim={vectors.shape[1]}"
-        )
+    """[n, D] -> [n, dim] their first dimensions, of length one again where `normalize`."""
     return F.normalize(vectors[:, :dim], dim=-1) if normalize else vectors[:, :dim]
 
 
