@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from twotower import preflight
 from twotower.data.loader import training_loader
 from twotower.errors import UserError
+from twotower.evaluation import ranks
 from twotower.model.optimizer import lazy_adamw
 from twotower.preflight import Forecast, Size, activations, describe, forecast, free_memory, require_room, size_of
 
@@ -24,15 +25,16 @@ DENSE = Size(
 
 def test_dense_training_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """12,000 weights of 4 bytes; a step uses 300 items, all distinct, each three times 10 numbers and as many again."""
-    monkeypatch.setattr(preflight, "SCORES_AT_ONCE", 5000)
+    monkeypatch.setattr(ranks, "SCORES_AT_ONCE", 18_000)
+    monkeypatch.setattr(preflight, "COMPARED_AT_ONCE", 2000)
     found = forecast(DENSE)
     assert found.weights == 48_000
     assert found.gradients == 48_000
     assert found.state == 96_000
     assert found.step == 72_000 + 40_000 + 7000
-    assert found.evaluation == 160_000 + 64_000 + 40_000
+    assert found.evaluation == 160_000 + 64_000 + 72_000 + 8000
     assert found.bundle == 40_000
-    assert found.peak() == 192_000 + 264_000
+    assert found.peak() == 192_000 + 304_000
 
 
 def test_lazy_training_by_hand() -> None:
@@ -46,9 +48,9 @@ def test_lazy_training_by_hand() -> None:
     assert small.gradients == 8000 + 4000  # no more distinct items than there are, PAD with them
 
 
-def test_a_wide_catalogue_has_one_row_of_scores_at_least() -> None:
+def test_a_wide_catalogue_has_sixteen_rows_of_scores_and_one_of_comparisons_at_least() -> None:
     wide = DENSE._replace(items=10 * MB, evaluated=0)
-    assert forecast(wide).evaluation == 4 * 400 * MB + 80 * MB
+    assert forecast(wide).evaluation == 4 * 400 * MB + 17 * 40 * MB
 
 
 def test_what_is_measured_of_a_module(make_prepared, make_module) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from twotower.errors import UserError
-from twotower.evaluation.ranks import SCORES_AT_ONCE
+from twotower.evaluation.ranks import COMPARED_AT_ONCE, queries_at_once
 from twotower.model.lazy_adamw import LazyAdamW
 from twotower.model.negatives import MixtureNegatives
 from twotower.module import TwoTowerModule
@@ -62,6 +62,7 @@ def forecast(size: Size) -> Forecast:
     used = 2 * size.positions + size.negatives  # by a step: histories, targets, negatives
     distinct = min(size.items + 1, used)
     matrix = size.items * size.dim
+    scores = queries_at_once(size.items) * size.items + max(COMPARED_AT_ONCE, size.items)
     return Forecast(
         weights=4 * size.parameters,
         gradients=4 * (dense + (distinct * size.dim if size.lazy else 0)),
@@ -69,8 +70,8 @@ def forecast(size: Size) -> Forecast:
         # Vectors before and after their normalisation and those looked up from them, each with a gradient; activations
         # likewise.
         step=4 * (2 * (2 * distinct + used) * size.dim + size.logits) + 2 * size.activations,
-        # The matrix is made from two others, and copied; a batch's vectors pass through the user tower; scores, flags.
-        evaluation=4 * (4 * matrix + 16 * size.evaluated * size.dim + 2 * max(SCORES_AT_ONCE, size.items)),
+        # The matrix is made from two others, and copied; a batch's vectors pass through the user tower.
+        evaluation=4 * (4 * matrix + 16 * size.evaluated * size.dim + scores),
         bundle=4 * matrix,
     )
 

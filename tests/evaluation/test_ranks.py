@@ -47,13 +47,17 @@ def test_scores_that_stretch_one_row_over_all_queries_are_ranked_too() -> None:
     assert tied.tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize("at_once", [1, 23, 24, 60, 23 * 40, 1 << 21])
-def test_chunks_change_nothing(monkeypatch, at_once: int) -> None:
+@pytest.mark.parametrize("compared", [1, 60, 1 << 18])
+@pytest.mark.parametrize("at_once", [1, 23, 24, 60, 23 * 40, 1 << 22])
+@pytest.mark.parametrize("fewest", [1, 16])
+def test_chunks_change_nothing(monkeypatch, fewest: int, at_once: int, compared: int) -> None:
     torch.manual_seed(0)
     user, items = torch.randint(-2, 3, (40, 3)).float(), torch.randint(-2, 3, (23, 3)).float()
     target = torch.randint(1, 24, (40,))
     expected = [naive(row, item) for row, item in zip((user @ items.T).tolist(), target.tolist(), strict=True)]
+    monkeypatch.setattr(ranks, "FEWEST_QUERIES", fewest)
     monkeypatch.setattr(ranks, "SCORES_AT_ONCE", at_once)
+    monkeypatch.setattr(ranks, "COMPARED_AT_ONCE", compared)
     better, tied = rank_by_dot_product(user, items, target)
     assert list(zip(better.tolist(), tied.tolist(), strict=True)) == expected
 

@@ -9,7 +9,9 @@ from torch import Tensor
 from twotower.batch import SessionBatch
 from twotower.schema import PAD
 
-SCORES_AT_ONCE = 1 << 21  # elements of a score matrix held at one time: 8 MiB of float32, near the caches
+SCORES_AT_ONCE = 1 << 22  # elements of a score matrix held at one time: 16 MiB of float32
+COMPARED_AT_ONCE = 1 << 18  # elements of it compared at one time: 1 MiB, so that both comparisons find them in a cache
+FEWEST_QUERIES = 16  # multiplied at one time, however many items there are: each product reads all of them
 
 
 class Ranks(NamedTuple):
@@ -43,8 +45,12 @@ def histories_of(batch: SessionBatch, queries: Queries) -> Tensor:
 
 def chunks(total: int, num_items: int) -> Iterator[slice]:
     """Slices of the queries, small enough that [chunk, V] scores stay within SCORES_AT_ONCE."""
-    size = max(1, SCORES_AT_ONCE // num_items)
-    return (slice(begin, min(begin + size, total)) for begin in range(0, max(total, 1), size))
+    return _slices(total, queries_at_once(num_items))
+
+
+def queries_at_once(num_items: int) -> int:
+    """How many queries' scores are held at one time."""
+    return max(FEWEST_QUERIES, SCORES_AT_ONCE // num_items)
 
 
 def rank(scores: Tensor, target: Tensor) -> Ranks:
@@ -54,7 +60,17 @@ def rank(scores: Tensor, target: Tensor) -> Ranks:
         scores: [Q, V]; column c belongs to item_index c + 1.
         target: [Q] item_index.
     """
-    return _rank(scores, target, scores.new_empty(scores.shape))
+    ranks = Ranks(torch.empty_like(target), torch.empty_like(target))
+    own = scores.gather(1, target[:, None] - 1)
+    rows = max(1, COMPARED_AT_ONCE // scores.shape[1])
+    memory = scores.new_empty(min(rows, len(scores)), scores.shape[1])
+    for part in _slices(len(scores), rows):
+        flags = memory[: part.stop - part.start]
+        below = _count(torch.lt(scores[part], own[part], out=flags))
+        no_better = _count(torch.le(scores[part], own[part], out=flags))
+        ranks.better[part] = scores.shape[1] - no_better  # so a score that is no number never makes a rank better
+        ranks.tied[part] = no_better - below
+    return ranks
 
 
 def rank_by_dot_product(user: Tensor, items: Tensor, target: Tensor) -> Ranks:
@@ -64,14 +80,12 @@ def rank_by_dot_product(user: Tensor, items: Tensor, target: Tensor) -> Ranks:
     are multiplied a quarter faster.
     """
     user, items = user.float(), items.float()
-    slices = list(chunks(len(user), len(items)))
     ranks = Ranks(torch.empty_like(target), torch.empty_like(target))
     # All chunks use the same memory: fresh memory for each would cost page faults, and leave holes that grow the heap.
-    scores, flags = user.new_empty(2, slices[0].stop, len(items))
-    for chunk in slices:
-        part = slice(0, chunk.stop - chunk.start)
-        torch.mm(user[chunk], items.T, out=scores[part])
-        ranks.better[chunk], ranks.tied[chunk] = _rank(scores[part], target[chunk], flags[part])
+    scores = user.new_empty(min(queries_at_once(len(items)), len(user)), len(items))
+    for chunk in chunks(len(user), len(items)):
+        held = torch.mm(user[chunk], items.T, out=scores[: chunk.stop - chunk.start])
+        ranks.better[chunk], ranks.tied[chunk] = rank(held, target[chunk])
     return ranks
 
 
@@ -80,15 +94,11 @@ def by_column(items: Tensor) -> Tensor:
     return items.T.contiguous().T
 
 
-def _rank(scores: Tensor, target: Tensor, flags: Tensor) -> Ranks:
-    """As rank; `flags` [Q, V] is memory to work in."""
-    own = scores.gather(1, target[:, None] - 1)
-    below = _count(torch.lt(scores, own, out=flags))
-    tied = _count(torch.le(scores, own, out=flags)) - below
-    return Ranks(scores.shape[1] - below - tied, tied)  # so a score that is no number never makes a rank better
-
-
 def _count(flags: Tensor) -> Tensor:
     """[Q, V] zeros and ones -> [Q] int64. Comparing and adding floats is several times faster than booleans."""
     exact = torch.float32 if flags.shape[1] <= 1 << 24 else torch.float64
     return flags.sum(1, dtype=exact).long()
+
+
+def _slices(total: int, size: int) -> Iterator[slice]:
+    return (slice(begin, min(begin + size, total)) for begin in range(0, total, size))
