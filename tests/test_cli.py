@@ -27,6 +27,7 @@ def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
         (["data=events", "data.pth=x"], "did you mean 'data.path'?"),
         (["model.dimm=3"], "did you mean 'model.dim'?"),
         (["optimizer.lerning_rate=1"], "did you mean 'optimizer.learning_rate'?"),
+        (["preparation.features.items={brand: {kind: categorical}}"], "'+preparation.features.items=...'"),
         (["data=events"], "data.path"),
         (["data=events", "data.path=nowhere.parquet"], "no such file"),
         (["data.sessions=300", "data.items=50", "model.dim=banana"], "model.item_tower can't be built"),

@@ -90,6 +90,8 @@ def _explain_key(error: Exception, config_name: str, overrides: list[str]) -> st
         known = list(_keys(config_name, [o for o in overrides if _is_choice(o)]))
     except HydraException:  # a file of the user's own is what can't be composed
         return text.splitlines()[0]
+    if key in known:  # a mapping that is to get new keys
+        return f"{key}: new keys need a + in front: '+{key}=...'"
     same_parent = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
     hint = nearest(key, same_parent) or nearest(key, known)
     return f"{key}: there is no such setting{hint} All settings: python {Path(sys.argv[0]).name} --cfg job"
