@@ -96,7 +96,7 @@ def test_it_shows_what_was_read_kept_and_dropped(clean: tuple[Prepared, dict[str
 
 def test_findings_stand_first_and_errors_before_warnings(clean: tuple[Prepared, dict[str, Any]]) -> None:
     text = Page(data_card(*clean, [])).text
-    assert f"The audit found nothing| in {len(CHECKS)} checks" in text
+    assert f"The audit found nothing in {len(CHECKS)} checks" in text
     findings = [warning("bots", "robots <are> here"), error("timestamp_unit", "two units & more")]
     html = data_card(*clean, findings)
     text = Page(html).text

@@ -1,78 +1,19 @@
-"""The data card's plots, as inline SVG that takes its text colour from the page. Shapes: S sessions, V items."""
+"""The data card's plots. Shapes: S sessions, V items."""
 
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from twotower.page.svg import COLORS, INK, svg, units
+
 Array = npt.NDArray[Any]
-COLORS = ("#3d85c6", "#e08a2b", "#4ba36b", "#b565b0", "#c9b03a", "#5bb5b8", "#8a8f98")  # on white and on black
 PARTS = ("train", "validation", "test")
-INK = "#010203"  # becomes the page's text colour
-MARGINS = (0.14, 0.18, 0.82, 0.72)  # left, bottom, width, height
 POINTS = 150  # of a line: more cannot be told apart
-SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "twotower",
-    "text.parse_math": False,  # names may hold anything
-    "font.size": 10,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": INK,
-    "grid.alpha": 0.12,
-    "grid.linewidth": 0.6,
-}
 
 
-def _svg(draw: Callable[..., None]) -> Callable[..., str]:
-    """Turn a function that draws on axes into one that gives SVG, the same for the same data."""
-
-    @wraps(draw)
-    def plot(*data: Any) -> str:
-        import matplotlib
-        from matplotlib.figure import Figure
-
-        text = io.StringIO()
-        with matplotlib.rc_context(SETTINGS):
-            figure = Figure(figsize=(4.7, 2.6))
-            draw(figure.add_axes(MARGINS), *data)
-            figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-        svg = text.getvalue()
-        svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-        svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
-        svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r'<svg role="img" \1>', svg)
-        return re.sub(r"\n\s*", "\n", re.sub(r'<g id="[^"]*"', "<g", svg))
-
-    return plot
-
-
-def _units(axes: Any, name: str, log: bool = False) -> None:
-    """Tick labels such as 20k; a logarithmic axis has room around its data, and labels that fit its range."""
-    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
-
-    axis = getattr(axes, f"{name}axis")
-    if log:
-        getattr(axes, f"set_{name}scale")("log")
-        low, high = getattr(axes, f"get_{name}lim")()
-        getattr(axes, f"set_{name}lim")(low / 1.3, high * 1.3)
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 200 else (1.0,)))
-        axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(EngFormatter(sep=""))
-
-
-@_svg
+@svg
 def events_over_time(axes: Any, days: Mapping[str, Mapping[str, int]], types: Sequence[str], split: Any) -> None:
     """Events a day of each of `types`, a line each; days are gathered where there are many."""
     import matplotlib.dates
@@ -87,7 +28,7 @@ def events_over_time(axes: Any, days: Mapping[str, Mapping[str, int]], types: Se
         events = [days[str(day)].get(kind, 0) for day in names]
         rate = np.bincount(place // width, weights=events, minlength=len(size)) / size
         axes.plot(start, np.where(rate > 0, rate, np.nan) if len(types) > 1 else rate, color=color, linewidth=1.4)
-    _units(axes, "y", log=len(types) > 1)
+    units(axes, "y", log=len(types) > 1)
     if len(types) == 1:
         axes.set_ylim(bottom=0)
     for part in PARTS[1:]:
@@ -102,7 +43,7 @@ def events_over_time(axes: Any, days: Mapping[str, Mapping[str, int]], types: Se
     axes.set_title("events a day", loc="left", fontsize=9)
 
 
-@_svg
+@svg
 def events_by_position(axes: Any, offsets: Array, train_end: Array, validation_end: Array) -> None:
     """Where time has no unit: events of each part, by the sessions' place in the log; offsets [S + 1], ends [S]."""
     sessions = len(train_end)
@@ -113,13 +54,13 @@ def events_by_position(axes: Any, offsets: Array, train_end: Array, validation_e
         events = np.add.reduceat(high - low, edges[:-1])
         axes.bar(edges[:-1], events, np.diff(edges), below, align="edge", color=color)
         below += events
-    _units(axes, "x")
-    _units(axes, "y")
+    units(axes, "x")
+    units(axes, "y")
     axes.set_xlabel("sessions, in the order in which they begin")
     axes.set_title("events", loc="left", fontsize=9)
 
 
-@_svg
+@svg
 def session_lengths(axes: Any, lengths: Array, sessions: Array) -> None:
     """Share of the sessions that have so many events or more; both arrays by rising length."""
     from matplotlib.ticker import FuncFormatter
@@ -128,33 +69,33 @@ def session_lengths(axes: Any, lengths: Array, sessions: Array) -> None:
     some = _spread(len(lengths))
     from_one = np.append(1, lengths[some]), np.append(100, share[some])
     axes.plot(*from_one, color=COLORS[0], linewidth=1.6, drawstyle="steps-pre")
-    _units(axes, "x", log=True)
-    _units(axes, "y", log=True)
+    units(axes, "x", log=True)
+    units(axes, "y", log=True)
     axes.set_ylim(min(share.min() / 1.3, 50), 130)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
     axes.set_xlabel("events, or more")
     axes.set_title("share of the sessions", loc="left", fontsize=9)
 
 
-@_svg
+@svg
 def popularity(axes: Any, counts: Array) -> None:
     """Training events of each item [V], by falling number."""
     ordered = np.sort(counts[counts > 0])[::-1]
     some = _spread(len(ordered))
     axes.plot(some + 1, ordered[some], color=COLORS[0], linewidth=1.6)
-    _units(axes, "x", log=True)
-    _units(axes, "y", log=True)
+    units(axes, "x", log=True)
+    units(axes, "y", log=True)
     axes.set_xlabel("items by rank")
     axes.set_title("training events", loc="left", fontsize=9)
 
 
-@_svg
+@svg
 def hours_of_day(axes: Any, hours: Sequence[int]) -> None:
     """Events by local hour [24]."""
     axes.bar(np.arange(24) + 0.5, hours, width=0.86, color=COLORS[0])
     axes.set_xticks(range(0, 25, 3))
     axes.grid(axis="x", visible=False)
-    _units(axes, "y")
+    units(axes, "y")
     axes.set_xlabel("hour of the day")
     axes.set_title("events", loc="left", fontsize=9)
 

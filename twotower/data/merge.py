@@ -13,9 +13,10 @@ import numpy.typing as npt
 import polars as pl
 from tqdm import tqdm
 
-from twotower.data.sessions import Counts, Rule, ranges, sort_sessions
+from twotower.data.sessions import Counts, Rule, sort_sessions
 from twotower.data.spill import Columns, Partitions, ahead
 from twotower.data.splits import PARTS, TEST, TRAIN, VALIDATION, Sessions, Split
+from twotower.ragged import runs
 from twotower.schema import ITEM_ID, TIMESTAMP, USER_ID
 
 Array = npt.NDArray[Any]
@@ -72,7 +73,7 @@ def _settled(frame: pl.DataFrame, luts: Mapping[str, Array]) -> pl.DataFrame:
 
 def parts(length: Array, train: Array, validation: Array) -> Array:
     """[e] the part of each event of sessions [s]."""
-    position = ranges(np.zeros_like(length), length)
+    position = runs(np.zeros_like(length), length)
     tested = position >= np.repeat(train + validation, length)
     return np.where(position < np.repeat(train, length), TRAIN, np.where(tested, TEST, VALIDATION)).astype(np.int8)
 
@@ -126,18 +127,18 @@ def _in_order(block: Block) -> Block:
         tied = np.union1d(tie, tie + 1)  # places in the order
         some = order[tied]
         order[tied] = some[np.lexsort((_numbers(block, begin[some], length[some]), length[some], start[some]))]
-    take = ranges(begin[order], length[order])
+    take = runs(begin[order], length[order])
     return Block({n: c[take] for n, c in block.columns.items()}, block.first[take], block.part[take])
 
 
 def _numbers(block: Block, begin: Array, length: Array) -> Array:
     """[s] a number for each session, by what its events are."""
-    take = ranges(begin, length)
+    take = runs(begin, length)
     told = [column for name, column in sorted(block.columns.items()) if name != USER_ID]  # whose number is random
     number = np.zeros(len(take), dtype=np.uint64)
     for column in [*told, block.part]:
         number = (number ^ _mixed(column[take])) * np.uint64(0x9E3779B97F4A7C15)
-    position = ranges(np.zeros_like(length), length).astype(np.uint64)
+    position = runs(np.zeros_like(length), length).astype(np.uint64)
     return np.asarray(np.add.reduceat(_mixed(number + position), np.cumsum(length) - length))
 
 

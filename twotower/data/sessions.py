@@ -11,6 +11,7 @@ from twotower.data.clean import ORDINAL
 from twotower.data.source import PLACE
 from twotower.data.spill import KEY
 from twotower.errors import UserError
+from twotower.ragged import runs
 from twotower.schema import EVENT_TYPE, ITEM_ID, SPLIT, TIMESTAMP, USER_ID
 
 Array = npt.NDArray[Any]
@@ -108,7 +109,7 @@ def sort_sessions(rows: pl.DataFrame, rule: Rule, counts: Counts) -> tuple[dict[
     scale = 1 if rule.ordinal else 1000  # the order within a session is settled; milliseconds are enough from here
     order = np.argsort(time[begin] // scale, kind="stable")
     begin, length = begin[order], length[order]
-    take = ranges(begin, length)
+    take = runs(begin, length)
     starts = np.cumsum(length) - length
     columns = {name: rows[name].to_numpy()[take] for name in rows.columns if name not in (KEY, PLACE, SPLIT)}
     if rule.bounce:
@@ -131,11 +132,6 @@ def sort_sessions(rows: pl.DataFrame, rule: Rule, counts: Counts) -> tuple[dict[
         )
         sessions |= of or {name: length for name in names}
     return columns, sessions
-
-
-def ranges(begin: Array, length: Array) -> Array:
-    """begin[0] .. begin[0] + length[0] - 1, then those of begin[1], and so on."""
-    return np.repeat(begin - (np.cumsum(length) - length), length) + np.arange(length.sum())
 
 
 def _drop_repetitions(rows: pl.DataFrame, counts: Counts) -> pl.DataFrame:

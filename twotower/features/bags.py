@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from twotower.ragged import runs
+
 Array = npt.NDArray[Any]
 
 
@@ -21,9 +23,3 @@ def bags(codes: Array, length: Array) -> Bags:
     filled = np.zeros(offsets[-1], dtype=np.int32)
     filled[runs(offsets[:-1], length)] = codes
     return Bags(filled, offsets)
-
-
-def runs(start: Array, length: Array) -> Array:
-    """start[0], start[0] + 1, ..., `length[0]` of them, then those from start[1] on, and so forth."""
-    before = np.cumsum(length) - length
-    return np.repeat(start - before, length) + np.arange(length.sum())

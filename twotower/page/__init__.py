@@ -1,0 +1,1 @@
+"""Pages for people: HTML in one piece, and plots as inline SVG."""
