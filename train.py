@@ -17,15 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from twotower import cli, preflight, run
+from twotower.assess import test_once
 from twotower.audit.audit import require_sound
 from twotower.callbacks import Progress
 from twotower.data.loader import SessionLoader, query_loader, training_loader
 from twotower.errors import UserError
-from twotower.evaluation.baselines import evaluate_baselines, fit_baselines
-from twotower.evaluation.report import print_report
-from twotower.files import read_json, write_json
+from twotower.files import read_json
 from twotower.module import TwoTowerModule
-from twotower.schema import CEILING_FILE, Prepared, read_item_features
+from twotower.schema import Prepared, read_item_features
 
 log = logging.getLogger("train")
 warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")  # of Lightning's own code
@@ -36,6 +35,8 @@ logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # devices, tip
 
 def train(config: DictConfig) -> None:
     """Prepare, fit on the training part, pick on validation, test once, compare, keep."""
+    if config.evaluate:
+        return evaluate(config)
     checkpoint = None
     if config.resume:  # the run goes on in its own folder, with the configuration it began with
         checkpoint = run.last_checkpoint(Path(config.resume))
@@ -57,7 +58,8 @@ def train(config: DictConfig) -> None:
     validation, test = (queries(config, prepared, part) for part in ("validation", "test"))
     trainer, module, progress = fit(config, prepared, logger, validation, checkpoint)
     best = run.read_checkpoint(path / "checkpoints" / "best.ckpt")
-    metrics = progress.validated[best["epoch"]]
+    validated = progress.validated
+    metrics = dict(validated[best["epoch"]])
     if config.refit:
         log.info("refit on training + validation data, epochs: %d", best["epoch"] + 1)
         trainer, module, progress = fit(config, prepared, logger, refit_epochs=best["epoch"] + 1)
@@ -65,16 +67,38 @@ def train(config: DictConfig) -> None:
     else:
         module.load_state_dict(best["state_dict"])
 
-    metrics |= trainer.test(module, test, verbose=False)[0]
-    metrics |= {"test/queries": test.num_queries, "best_epoch": best["epoch"]} | progress.summary()
-    metrics |= compare(config, prepared, test)
-    write_json(path / run.METRICS_FILE, metrics)
+    metrics |= {"best_epoch": best["epoch"]} | progress.summary()
+    test_once(config, prepared, trainer, module, test, metrics, validated)
     if logger:
-        keep(logger, path, metrics)
-    print_report(metrics, f"{config.name}: {test.num_queries:,} test queries, {prepared.num_items:,} items")
-    if logger:
+        keep(logger, path)
         print(f"mlflow: run {logger.run_id} in {config.logger.tracking_uri}")
-    print(f"next: python export.py run={path}\nrun: {path}")
+    print(f"report: {path / run.REPORT_FILE}\nnext: python export.py run={path}\nrun: {path}")
+
+
+def evaluate(config: DictConfig) -> None:
+    """Test a run on data that it may never have seen; nothing is trained."""
+    trained = run.load_run(config.evaluate)
+    prepared: Prepared = instantiate(config.data)
+    require_sound(prepared, config.accept)
+    path, own, position = Path(config.run_dir), prepared, None
+    if prepared.manifest["fingerprint"] != trained.data["fingerprint"]:
+        from twotower.other_data import in_numbers_of  # it needs pyarrow, which a machine that trains may lack
+
+        own, position = in_numbers_of(trained, prepared)
+        log.info(
+            "%s of %s events are of items that the run knows", f"{len(position):,}", f"{len(prepared.item_index):,}"
+        )
+    config.model = trained.config.model
+    test = queries(config, own, "test")
+    module = build_module(config, own, test)
+    run.load_weights(module.model, run.checkpoint_of(trained.path))
+    path.mkdir(parents=True, exist_ok=True)
+    interactive = sys.stdout.isatty()
+    trainer = instantiate(
+        config.trainer, enable_progress_bar=interactive, enable_checkpointing=False, logger=False, default_root_dir=path
+    )
+    test_once(config, own, trainer, module, test, {}, position=position)
+    print(f"next: python -m twotower.compare {config.evaluate} {path}\nevaluation: {path}")
 
 
 def fit(
@@ -84,7 +108,7 @@ def fit(
     validation: SessionLoader | None = None,
     checkpoint: Path | None = None,
     refit_epochs: int = 0,
-) -> tuple[pl.Trainer, pl.LightningModule, Progress]:
+) -> tuple[pl.Trainer, TwoTowerModule, Progress]:
     """Train with validation; or, without it, for a known number of epochs on training + validation data."""
     loader = training_loader(
         prepared,
@@ -181,29 +205,9 @@ def queries(config: DictConfig, prepared: Prepared, part: str) -> SessionLoader:
     return loader
 
 
-def compare(config: DictConfig, prepared: Prepared, test: SessionLoader) -> dict[str, float]:
-    """What stands beside the model in the table: baselines fitted on the same events, and the ceiling."""
-    metrics: dict[str, float] = {}
-    if config.evaluation.baselines:
-        baselines = fit_baselines(
-            prepared.item_index,
-            prepared.timestamp,
-            prepared.offsets,
-            prepared.fit_end(config.refit),
-            prepared.num_items,
-            config.evaluation.recent_fraction,
-        )
-        results = evaluate_baselines(baselines, test, prepared.num_items, config.evaluation.ks, prepared.event_types)
-        metrics |= {f"baseline/{key}": value for key, value in results.items()}
-    if (prepared.path / CEILING_FILE).exists() and not config.target_weights:  # it is that of all queries
-        ceiling = read_json(prepared.path / CEILING_FILE, "a prepared directory")
-        metrics |= {f"ceiling/{key}": value for key, value in ceiling.items()}
-    return metrics
-
-
-def keep(logger: Any, path: Path, metrics: dict[str, float]) -> None:
+def keep(logger: Any, path: Path) -> None:
     """The final table and the run directory, in MLflow; of the checkpoints only the one that is the run's model."""
-    logger.log_metrics(metrics)
+    logger.log_metrics(read_json(path / run.METRICS_FILE, "a run directory"))
     client, run_id = logger.experiment, logger.run_id
     for file in sorted(path.iterdir()):
         if file.is_file():

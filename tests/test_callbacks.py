@@ -209,7 +209,9 @@ def test_an_evaluation_outside_training_saves_nothing(prepared, make_module, mak
 def test_progress_counts_targets_and_keeps_each_epochs_metrics(whole, prepared) -> None:
     targets = sum(max(0, e - b - 1) for b, e in zip(prepared.offsets[:-1], prepared.train_end, strict=True))
     assert whole.progress.positions == EPOCHS * targets
-    assert set(whole.progress.validated[0]) == {f"val/{m}_at_{k}" for m in ("recall", "ndcg", "mrr") for k in (1, 20)}
+    names = {f"{m}_at_{k}" for m in ("recall", "ndcg", "mrr") for k in (1, 20)}
+    names |= {"effective_rank", "user_cosine", "list_overlap", "top_1_percent_share", "most_popular_share"}
+    assert set(whole.progress.validated[0]) == {f"val/{name}" for name in names}
     summary = whole.progress.summary()
     assert summary["train/positions_per_second"] == pytest.approx(whole.progress.positions / whole.progress.seconds)
     assert 0 < summary["train/seconds"] < 60

@@ -26,6 +26,14 @@ def call(folder: Path, script: str, *arguments: str) -> list[str]:
     return done.stdout.strip().splitlines()
 
 
+def compare(folder: Path, *runs: str) -> list[str]:
+    """The lines that a comparison prints."""
+    command = [sys.executable, "-m", "twotower.compare", *runs]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("user")
@@ -71,9 +79,33 @@ def test_mlflow_keeps_the_run_with_its_files_and_parameters(folder: Path, run_pa
     assert metrics["test/recall_at_20"] == json.loads((run_path / "metrics.json").read_text())["test/recall_at_20"]
     expected = {"config.yaml", "metrics.json", "data.json", "catalogue.parquet", "environment.json", "checkpoints"}
     expected |= {"card.html", "audit.json", "features.json", "item_features.npz"}
+    expected |= {"assessment.json", "answers.npz", "report.html"}
     assert expected <= set(files)
+    same = compare(folder, run_id, str(run_path))
+    assert same[-1] == "recall_at_20: unclear"
     last = call(folder, "export.py", f"run={run_id}", "out=from_mlflow")[-1]
     assert (folder / last.removeprefix("bundle: ") / "manifest.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_run_is_tested_again_on_its_own_data_and_on_other_data(folder: Path, run_path: Path) -> None:
+    again = call(folder, "train.py", *SMALL, f"evaluate={run_path}", "logger=none")[-1]
+    again_path = folder / again.removeprefix("evaluation: ")
+    before, after = (json.loads((path / "metrics.json").read_text()) for path in (run_path, again_path))
+    tested = {key for key in before if key.startswith(("test/", "baseline/")) and "second" not in key}
+    assert {key: after[key] for key in tested} == pytest.approx({key: before[key] for key in tested}, abs=1e-6)
+    assert "Item vectors" in (again_path / "report.html").read_text()
+    assert compare(folder, str(run_path), str(again_path))[-1] == "recall_at_20: unclear"
+
+    raw = next((folder / "prepared").glob("*-raw/events"))
+    other = pl.concat([pl.read_parquet(file) for file in sorted(raw.glob("*.parquet"))])
+    other = other.filter(pl.col("session_id").hash() % 2 == 0).sort("item_id", "session_id")
+    unknown = pl.when(pl.int_range(pl.len()) % 9 == 0).then(pl.lit("new")).otherwise("item_id")
+    other = other.with_columns(unknown.alias("item_id"))
+    other.write_parquet(folder / "other.parquet")
+    last = call(folder, "train.py", "data=events", "data.path=other.parquet", f"evaluate={run_path}", "logger=none")[-1]
+    metrics = json.loads((folder / last.removeprefix("evaluation: ") / "metrics.json").read_text())
+    assert metrics["test/recall_at_20"] > metrics["baseline/popularity/recall_at_20"] > 0
 
 
 @pytest.mark.slow

@@ -215,3 +215,11 @@ def test_an_input_is_named_once() -> None:
     config = OmegaConf.create({"model": {"inputs": ["gap", "gap"]}})
     with pytest.raises(UserError, match="names one input twice"):
         run.input_sizes(config, {"inputs": {"gap": 64}})
+
+
+def test_a_run_of_another_version_is_refused(begun: Path) -> None:
+    config = OmegaConf.load(begun / "config.yaml")
+    del config.model["tied"]
+    OmegaConf.save(config, begun / "config.yaml")
+    with pytest.raises(UserError, match="another version of this program"):
+        run.load_run(begun)

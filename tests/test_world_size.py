@@ -44,7 +44,14 @@ def global_batches() -> list[SessionBatch]:
         if rows == 6:
             weight[1::2] = 0
         target = np.where(weight != 0, target, 0)
-        arrays = (item, np.zeros((rows, 7, 0), dtype=np.int64), target, np.zeros_like(target), weight)
+        arrays = (
+            item,
+            np.zeros((rows, 7, 0), dtype=np.int64),
+            target,
+            np.zeros_like(target),
+            weight,
+            np.zeros_like(target),
+        )
         batches.append(SessionBatch(*map(torch.from_numpy, arrays)))
     return batches
 

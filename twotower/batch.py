@@ -22,6 +22,7 @@ class SessionBatch(NamedTuple):
     target: Any  # [B, L] the next item, PAD where the position has no target
     target_type: Any  # [B, L] the next event's type
     target_weight: Any  # [B, L] float32; > 0: rank the target high, < 0: rank it low, 0: there is none
+    event: Any  # [B, L] the next event's position among all events: a query's name
 
 
 def build_history(events: Array, end: Array, available: Array, max_length: int) -> npt.NDArray[np.int64]:

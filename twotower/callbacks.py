@@ -12,10 +12,13 @@ from torch import Tensor
 
 from twotower.batch import SessionBatch
 from twotower.errors import UserError
+from twotower.evaluation.answers import LISTED
+from twotower.evaluation.health import signs_of, warnings_of
 from twotower.schema import PAD
 
 log = logging.getLogger(__name__)
 WARM_UP, SAMPLE = 10, 40  # steps
+SEEN, AT_ONCE = 1024, 64  # queries
 SHOWN = ("val/recall_at_20", "val/ndcg_at_20")
 
 
@@ -127,6 +130,58 @@ class WeightAverage(Callback):
         for average, parameter in zip(self._average, pl_module.parameters(), strict=True):
             average.data, parameter.data = parameter.data, average.data
         self._swapped = not self._swapped
+
+
+class Health(Callback):
+    """Looks at each validation for signs of collapse, logs them as `val/effective_rank` and so on, and warns.
+
+    It sees the first SEEN queries, and lists LISTED items for each.
+
+    Args:
+        stop: whether a sick run ends there.
+    """
+
+    def __init__(self, stop: bool) -> None:
+        self.stop = stop
+        self._counts = torch.empty(0)
+        self._user: list[Tensor] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ask how often each item is a target."""
+        loader: Any = trainer.train_dataloader
+        self._counts = torch.from_numpy(loader.target_counts())
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: SessionBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take the queries of the first batches."""
+        if len(self._counts) and sum(map(len, self._user)) < SEEN:
+            module: Any = pl_module
+            self._user.append(module.encode_queries(batch)[1].float())
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge."""
+        if not self._user:
+            return
+        module: Any = pl_module
+        user, items = torch.cat(self._user)[:SEEN], module.candidates[0].float()
+        self._user = []
+        found = ["the weights are no numbers any more: a smaller optimizer.learning_rate may help"]
+        if items.isfinite().all() and user.isfinite().all():
+            lists = [(part @ items.T).topk(min(LISTED, len(items))).indices + 1 for part in torch.split(user, AT_ONCE)]
+            signs = signs_of(items, user, torch.cat(lists), self._counts.to(items.device))
+            pl_module.log_dict({f"val/{name}": value for name, value in signs.items()}, sync_dist=True)
+            found = warnings_of(signs, items.shape[1])
+        for warning in found:
+            log.warning("epoch %d  %s", trainer.current_epoch, warning)
+        if self.stop and trainer.strategy.reduce_boolean_decision(bool(found), all=False):
+            trainer.should_stop = True
 
 
 class Progress(Callback):

@@ -19,6 +19,7 @@ GAP_CODES = 64  # the last one holds all pauses of more than about 60 years
 SIZES = {GAP: GAP_CODES, HOUR: 25, WEEKDAY: 8}  # codes 0 .. size - 1
 TIME_SIZE = 10**11  # the seconds from 1970 to 5138
 HOUR_MS = 3_600_000
+MS_PER_DAY = 24 * HOUR_MS
 
 
 def gap_codes(timestamp: Array, first: Array) -> Array:

@@ -9,9 +9,10 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from twotower.batch import SessionBatch
+from twotower.evaluation.answers import LISTED, Answers, in_order
 from twotower.evaluation.metrics import RankingMetrics
-from twotower.evaluation.ranks import by_column, queries_of, rank_by_dot_product
-from twotower.model.distributed import sum_over_processes, world_size
+from twotower.evaluation.ranks import Queries, Ranks, by_column, queries_of, rank_and_list, rank_by_dot_product
+from twotower.model.distributed import gather_rows, sum_over_processes, world_size
 from twotower.model.lazy_adamw import LazyAdamW
 from twotower.model.scoring import Scores, first_dimensions, hits, truncate
 from twotower.model.two_tower import TwoTower
@@ -59,6 +60,7 @@ class TwoTowerModule(LightningModule):
         # in histories [V + 1, D], by item_index.
         self.candidates: list[Tensor] = []
         self.history_item_vectors = torch.empty(0)
+        self.answered: list[Answers] = []  # of the test under way, or of the last one
 
     def training_step(self, batch: SessionBatch, batch_index: int) -> Tensor:
         """Mean loss over all targets of the batch on all processes, each with the size of its weight."""
@@ -105,23 +107,44 @@ class TwoTowerModule(LightningModule):
 
     def validation_step(self, batch: SessionBatch, batch_index: int) -> None:
         """Rank every query's target among the whole catalogue."""
+        self._answer(batch)
+
+    def encode_queries(self, batch: SessionBatch) -> tuple[Queries, Tensor]:
+        """A batch's queries and their user vectors [Q, D], in an evaluation."""
         queries = queries_of(batch)
         history = F.embedding(batch.item_index, self.history_item_vectors)
-        user = self.model.encode_history(history, batch.inputs)[queries.row, queries.position]
-        for metrics, items in zip([self.metrics, *self.metrics_of_size.values()], self.candidates, strict=True):
-            ranks = rank_by_dot_product(user[:, : items.shape[1]], items, queries.target)
-            metrics.update(ranks, queries.target_type)
+        return queries, self.model.encode_history(history, batch.inputs)[queries.row, queries.position]
+
+    def _answer(self, batch: SessionBatch, listed: int = 0) -> tuple[Tensor, Ranks, Tensor]:
+        """Count a batch's queries in the metrics; who they are, their targets' ranks, and the first items of each."""
+        queries, user = self.encode_queries(batch)
+        ranks, top = rank_and_list(user, self.candidates[0], queries.target, listed)
+        self.metrics.update(ranks, queries.target_type)
+        for metrics, items in zip(self.metrics_of_size.values(), self.candidates[1:], strict=True):
+            metrics.update(rank_by_dot_product(user[:, : items.shape[1]], items, queries.target), queries.target_type)
+        return queries.event, ranks, top
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over all ranks."""
         self._log_metrics("val")
 
-    on_test_epoch_start = on_validation_epoch_start
-    test_step = validation_step
+    def on_test_epoch_start(self) -> None:
+        """Encode the catalogue once for all batches."""
+        self.answered = []
+        self.on_validation_epoch_start()
+
+    def test_step(self, batch: SessionBatch, batch_index: int) -> None:
+        """As in validation; the answers are kept, with the first LISTED items."""
+        self.answered.append(Answers.of(*self._answer(batch, LISTED)))
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics over all ranks."""
         self._log_metrics("test")
+
+    def answers(self) -> Answers:
+        """To the queries of the test, those of all processes."""
+        own = in_order(self.answered)
+        return in_order([Answers(*(gather_rows(torch.from_numpy(c).to(self.device)).cpu().numpy() for c in own))])
 
     def setup(self, stage: str) -> None:
         """Make the optimiser before DDP wraps the model: it decides whose gradients are sparse, and DDP has to know."""

@@ -10,6 +10,9 @@ histories.json       a sample of validation histories, for proofs at export: {"i
 environment.json     git commit and versions
 checkpoints/         refit.ckpt (if asked for), best.ckpt, last.ckpt
 metrics.json         flat results: test/recall_at_20, baseline/item_knn/recall_at_20, ...
+assessment.json      the test with intervals, by kind of query: see evaluation.assessment.assess
+report.html          all of that to look at
+answers.npz          the model's answers to the test's queries: see evaluation.record
 train.log
 
 No id of a user or a session is in any of them. Shapes: Q histories, l events each, K event inputs, V items.
@@ -29,6 +32,7 @@ import numpy.typing as npt
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError
 
 from twotower.batch import build_history
 from twotower.errors import UserError, nearest
@@ -50,6 +54,8 @@ CONFIG_FILE = "config.yaml"
 DATA_FILE = "data.json"
 HISTORIES_FILE = "histories.json"
 METRICS_FILE = "metrics.json"
+ASSESSMENT_FILE = "assessment.json"
+REPORT_FILE = "report.html"
 ENVIRONMENT_FILE = "environment.json"
 COPIED = (CATALOGUE_FILE, FEATURES_FILE, ITEM_FEATURES_FILE, AUDIT_FILE, CARD_FILE)  # from the prepared directory
 CHECKPOINTS = ("refit.ckpt", "best.ckpt", "last.ckpt")  # the first that exists is the run's model
@@ -156,7 +162,11 @@ def load_run(path: str | Path) -> Run:
     path = Path(path)
     config = load_config(path)
     data = read_json(path / DATA_FILE, "a run directory")
-    model = build_model(config, data, read_item_features(path))
+    try:
+        model = build_model(config, data, read_item_features(path))
+    except ConfigAttributeError as error:
+        key = str(error).splitlines()[0]
+        raise UserError(f"{path} is a run of another version of this program ({key}); train again") from None
     load_weights(model, checkpoint_of(path))
     metrics = read_json(path / METRICS_FILE, "a run directory") if (path / METRICS_FILE).is_file() else {}
     return Run(path, config, data, metrics, model.eval())

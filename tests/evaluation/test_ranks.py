@@ -7,7 +7,14 @@ import torch
 
 from twotower.batch import SessionBatch
 from twotower.evaluation import ranks
-from twotower.evaluation.ranks import by_column, histories_of, queries_of, rank, rank_by_dot_product
+from twotower.evaluation.ranks import (
+    by_column,
+    histories_of,
+    queries_of,
+    rank,
+    rank_and_list,
+    rank_by_dot_product,
+)
 
 
 def naive(scores: Sequence[float], item: int) -> tuple[int, int]:
@@ -92,9 +99,10 @@ def test_queries_are_the_positions_with_a_target_to_be_found_and_their_history_i
         target=torch.tensor([[0, 7, 3], [9, 4, 0]]),
         target_type=torch.tensor([[0, 1, 2], [1, 0, 0]]),
         target_weight=torch.tensor([[0.0, 1.0, 0.5], [2.0, -1.0, 0.0]]),
+        event=torch.tensor([[1, 2, 3], [5, 6, 0]]),
     )
     queries = queries_of(batch)
-    assert [column.tolist() for column in queries] == [[0, 0, 1], [1, 2, 0], [7, 3, 9], [1, 2, 1]]
+    assert [column.tolist() for column in queries] == [[0, 0, 1], [1, 2, 0], [7, 3, 9], [1, 2, 1], [2, 3, 5]]
     assert histories_of(batch, queries).tolist() == [[5, 6, 0], [5, 6, 7], [8, 0, 0]]
 
 
@@ -107,4 +115,14 @@ def test_by_column_changes_the_layout_alone() -> None:
     for one, other in zip(
         rank_by_dot_product(user, laid, target), rank_by_dot_product(user, items, target), strict=True
     ):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("listed", [1, 3, 7, 9])
+def test_the_list_has_the_best_items_best_first(listed: int) -> None:
+    user, items, target = torch.randn(40, 3), torch.randn(7, 3), torch.randint(1, 8, (40,))
+    ranks, top = rank_and_list(user, items, target, listed)
+    expected = (user @ items.T).argsort(1, descending=True)[:, :listed] + 1
+    assert torch.equal(top, expected)
+    for one, other in zip(ranks, rank_by_dot_product(user, items, target), strict=True):
         assert torch.equal(one, other)

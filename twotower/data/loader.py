@@ -265,7 +265,7 @@ class SessionLoader:
         target_type = gather(data.event_type, position, valid)
         weight = np.where(is_query, self.weights[target_type], np.float32(0))
         target = gather(data.item_index, position, weight != 0)
-        return SessionBatch(item_index, inputs, target, target_type, weight)
+        return SessionBatch(item_index, inputs, target, target_type, weight, position)
 
     def _targets_of(self, windows: Windows) -> Array:
         """[W] how many targets each row has."""

@@ -28,12 +28,13 @@ class Queries(NamedTuple):
     position: Tensor  # [Q] position of the newest event of the history
     target: Tensor  # [Q] item_index
     target_type: Tensor  # [Q]
+    event: Tensor  # [Q] the target's position among all events
 
 
 def queries_of(batch: SessionBatch) -> Queries:
     """Every position of a batch whose target is to be found."""
     row, position = (batch.target_weight > 0).nonzero(as_tuple=True)
-    return Queries(row, position, batch.target[row, position], batch.target_type[row, position])
+    return Queries(row, position, *(x[row, position] for x in (batch.target, batch.target_type, batch.event)))
 
 
 def histories_of(batch: SessionBatch, queries: Queries) -> Tensor:
@@ -74,19 +75,30 @@ def rank(scores: Tensor, target: Tensor) -> Ranks:
 
 
 def rank_by_dot_product(user: Tensor, items: Tensor, target: Tensor) -> Ranks:
+    """Rank targets [Q] by the dot product of users [Q, D] and items [V, D]: see rank_and_list."""
+    return rank_and_list(user, items, target, 0)[0]
+
+
+def rank_and_list(user: Tensor, items: Tensor, target: Tensor, listed: int) -> tuple[Ranks, Tensor]:
     """Rank by the dot product of users [Q, D] and items [V, D], a chunk of queries at a time.
 
     In single precision, whatever that of training: coarser scores would tie. Items that lie as `by_column` puts them
     are multiplied a quarter faster.
+
+    Returns:
+        The targets' ranks, and [Q, listed] item_index of the best items, or all V where there are fewer.
     """
     user, items = user.float(), items.float()
     ranks = Ranks(torch.empty_like(target), torch.empty_like(target))
+    top = target.new_empty(len(target), min(listed, len(items)))
     # All chunks use the same memory: fresh memory for each would cost page faults, and leave holes that grow the heap.
     scores = user.new_empty(min(queries_at_once(len(items)), len(user)), len(items))
     for chunk in chunks(len(user), len(items)):
         held = torch.mm(user[chunk], items.T, out=scores[: chunk.stop - chunk.start])
         ranks.better[chunk], ranks.tied[chunk] = rank(held, target[chunk])
-    return ranks
+        if listed:
+            top[chunk] = held.topk(top.shape[1]).indices + 1
+    return ranks, top
 
 
 def by_column(items: Tensor) -> Tensor:

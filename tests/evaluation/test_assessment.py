@@ -1,0 +1,93 @@
+"""What is said of a model beside its baselines, on planted answers."""
+
+import numpy as np
+import pytest
+
+from twotower.evaluation.answers import Answers, in_order
+from twotower.evaluation.assessment import assess, verdict
+from twotower.evaluation.slices import Facts, Grouping
+
+
+def planted(chance: float, seed: int, queries: int = 600) -> Answers:
+    """Finds the target on the first place with this chance, else nowhere."""
+    found = np.random.default_rng(seed).random(queries) < chance
+    return Answers(
+        np.arange(queries), np.where(found, 0, 500).astype(np.int32), np.ones(queries, np.int32), np.empty((queries, 0))
+    )
+
+
+def judged(**chances: float):
+    answers = {name: planted(chance, seed) for seed, (name, chance) in enumerate(chances.items())}
+    session = np.repeat(np.arange(200), 3)
+    facts = Facts(session, np.ones(600), np.ones(600, dtype=np.int64), np.arange(600))
+    groups = [
+        Grouping("half", ["first", "second"], (session >= 100).astype(int)),
+        Grouping("rare", ["all but some", "nobody", "few"], np.where(session < 20, 2, 0)),
+    ]
+    lists = {"novelty": np.arange(600.0)}
+    return answers, assess(answers, facts, groups, (1, 20), lists, replicates=300, seed=0)
+
+
+def test_means_differences_and_the_best_baseline() -> None:
+    answers, found = judged(model=0.6, poor=0.3, good=0.5)
+    share = {name: float((own.better == 0).mean()) for name, own in answers.items()}
+    for name, expected in share.items():
+        mean, low, high = found["rankers"][name]["recall_at_20"]
+        assert mean == pytest.approx(expected, abs=1e-6) and low < mean < high
+    mean, low, high = found["model_minus"]["poor"]["mrr_at_1"]
+    assert mean == pytest.approx(share["model"] - share["poor"], abs=1e-6) and 0 < low < mean < high
+    assert found["best_baseline"] == "good"
+    assert (found["queries"], found["sessions"]) == (600, 200)
+    assert found["lists"]["novelty"][0] == pytest.approx(299.5)
+
+
+def test_queries_may_be_worth_more_than_others() -> None:
+    answers, facts = planted(0.5, 0), Facts(np.repeat(np.arange(200), 3), np.ones(600), np.ones(600), np.arange(600))
+    weight = np.where(np.arange(600) % 4 == 0, 5.0, 0.5)
+    found = assess({"model": answers}, facts, [], (1, 20), {"x": np.ones(600)}, 200, 0, weight)
+    expected = ((answers.better == 0) * weight).sum() / weight.sum()
+    mean, low, high = found["weighted"]["model"]
+    assert mean == pytest.approx(expected) and low < mean < high
+    assert found["queries"] == 600
+    plain = found["rankers"]["model"]["recall_at_20"]
+    assert plain[0] == pytest.approx((answers.better == 0).mean())
+    assert high - low > plain[2] - plain[1], "few queries decide"
+
+
+def test_slices_have_the_model_and_its_lead() -> None:
+    answers, found = judged(model=0.6, good=0.5)
+    rows = {(row["by"], row["group"]): row for row in found["slices"]}
+    assert set(rows) == {("half", "first"), ("half", "second"), ("rare", "all but some"), ("rare", "few")}
+    first = rows["half", "first"]
+    assert (first["queries"], first["sessions"]) == (300, 100)
+    own, other = ((answers[name].better[:300] == 0).mean() for name in ("model", "good"))
+    assert first["model"]["recall_at_20"][0] == pytest.approx(own, abs=1e-6)
+    assert first["difference"]["recall_at_20"][0] == pytest.approx(own - other, abs=1e-6)
+    assert rows["rare", "few"]["model"]["recall_at_20"][1:] == [None, None], "20 sessions are too few"
+
+
+def test_without_baselines_there_is_nothing_to_subtract() -> None:
+    _, found = judged(model=0.6)
+    assert found["best_baseline"] is None and found["model_minus"] == {}
+    assert all(row["difference"] == {} for row in found["slices"])
+
+
+@pytest.mark.parametrize(
+    ("difference", "expected"),
+    [
+        ([0.1, 0.05, 0.2], "better"),
+        ([-0.1, -0.2, -0.01], "worse"),
+        ([0.1, -0.05, 0.2], "unclear"),
+        ([0.1, None, None], "too few sessions"),
+    ],
+)
+def test_verdicts(difference, expected: str) -> None:
+    assert verdict(difference) == expected
+
+
+def test_answers_come_in_the_order_of_their_events() -> None:
+    one = Answers(np.array([5, 1]), np.array([50, 10]), np.array([1, 2]), np.array([[5], [1]]))
+    two = Answers(np.array([3]), np.array([30]), np.array([3]), np.array([[3]]))
+    whole = in_order([one, two])
+    assert whole.event.tolist() == [1, 3, 5] and whole.better.tolist() == [10, 30, 50]
+    assert whole.tied.tolist() == [2, 3, 1] and whole.top.tolist() == [[1], [3], [5]]
