@@ -1,0 +1,68 @@
+"""The report's plots. Shapes: V items, G groups, E epochs, N items shown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower.page.svg import COLORS, svg, units
+
+Array = npt.NDArray[Any]
+BINS = 40
+
+
+@svg
+def learning_curves(axes: Any, epochs: Sequence[int], curves: Mapping[str, Sequence[float]]) -> None:
+    """A line a metric [E]."""
+    from matplotlib.ticker import MaxNLocator
+
+    for color, values in zip(COLORS, curves.values(), strict=False):
+        axes.plot(epochs, values, color=color, linewidth=1.6, marker="o", markersize=3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    axes.set_title("validation", loc="left", fontsize=9)
+
+
+@svg
+def groups(axes: Any, names: Sequence[str], mean: Sequence[float], low: Sequence[float], high: Sequence[float]) -> None:
+    """Means [G] with their intervals, one below the other; NaN where there is none."""
+    axes.figure.set_size_inches(4.7, max(2.6, 0.22 * len(names)))
+    axes.set_position((0.26, 0.12, 0.7, 0.78))  # names are wider than numbers
+    place = np.arange(len(names))[::-1]
+    means = np.array(mean, dtype=float)
+    away = np.abs(np.array([low, high], dtype=float) - means)
+    axes.errorbar(means, place, xerr=np.nan_to_num(away), fmt="o", color=COLORS[0], markersize=4, elinewidth=1.4)
+    axes.set_yticks(place, names, fontsize=8)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.grid(axis="y", visible=False)
+    axes.set_title("recall@20, with its 95 % interval", loc="left", fontsize=9)
+
+
+@svg
+def shown_and_seen(axes: Any, counts: Array, exposed: Array) -> None:
+    """Shares of training events and of places in lists, by popularity: both [V], a line each.
+
+    Items lie by falling number of events, in bins that each have as many items as all before together, about.
+    """
+    order = np.argsort(-counts, kind="stable")
+    edges = np.unique(np.geomspace(1, len(counts), BINS).astype(np.int64))
+    begin = np.append(0, edges[:-1])
+    for color, values in zip(COLORS, (counts, exposed), strict=False):
+        share = 100 * np.add.reduceat(values[order].astype(float), begin) / max(1, values.sum())
+        axes.plot(edges, np.cumsum(share), color=color, linewidth=1.6)
+    units(axes, "x", log=True)
+    axes.set_ylim(0, 103)
+    axes.set_xlabel("the most popular items")
+    axes.set_title("their share, %", loc="left", fontsize=9)
+
+
+@svg
+def item_map(axes: Any, place: Array, code: Array, names: Sequence[str]) -> None:
+    """Items [N, 2] in two dimensions, in the colour of their group [N]; groups beyond the colours are grey."""
+    for k in range(len(names)):
+        some = code == k
+        axes.scatter(*place[some].T, s=5, color=COLORS[min(k, len(COLORS) - 1)], linewidths=0, alpha=0.8)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
