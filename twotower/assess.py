@@ -166,10 +166,9 @@ def _about_lists(
     history = build_history(prepared.item_index, facts.event, facts.length, max_length)
     popular = 1 + np.argsort(-counts[1:], kind="stable")[:LISTED]
     found = gains(model, ks)[f"recall_at_{LISTED}"]
-    vectors = np.concatenate([np.zeros((1, items.shape[1]), dtype=items.dtype), items])
     return {
         f"novelty_bits_at_{LISTED}": beyond_accuracy.novelty(model.top, counts),
-        f"vector_diversity_at_{LISTED}": beyond_accuracy.vector_diversity(model.top, vectors),
+        f"vector_diversity_at_{LISTED}": beyond_accuracy.vector_diversity(model.top, items),
         **{
             f"{feature.name}_diversity_at_{LISTED}": beyond_accuracy.category_diversity(model.top, feature.code)
             for feature in features

@@ -14,11 +14,12 @@ from twotower.batch import SessionBatch
 from twotower.errors import UserError
 from twotower.evaluation.answers import LISTED
 from twotower.evaluation.health import signs_of, warnings_of
+from twotower.evaluation.ranks import chunks
 from twotower.schema import PAD
 
 log = logging.getLogger(__name__)
 WARM_UP, SAMPLE = 10, 40  # steps
-SEEN, AT_ONCE = 1024, 64  # queries
+SEEN = 1024  # queries
 SHOWN = ("val/recall_at_20", "val/ndcg_at_20")
 
 
@@ -174,7 +175,8 @@ class Health(Callback):
         self._user = []
         found = ["the weights are no numbers any more: a smaller optimizer.learning_rate may help"]
         if items.isfinite().all() and user.isfinite().all():
-            lists = [(part @ items.T).topk(min(LISTED, len(items))).indices + 1 for part in torch.split(user, AT_ONCE)]
+            listed = min(LISTED, len(items))
+            lists = [(user[part] @ items.T).topk(listed).indices + 1 for part in chunks(len(user), len(items))]
             signs = signs_of(items, user, torch.cat(lists), self._counts.to(items.device))
             pl_module.log_dict({f"val/{name}": value for name, value in signs.items()}, sync_dist=True)
             found = warnings_of(signs, items.shape[1])

@@ -66,17 +66,17 @@ def vector_diversity(top: Array, items: Array) -> Array:
 
     Args:
         top: [Q, K].
-        items: [V + 1, D] by item_index.
+        items: [V, D].
     """
-    length = np.linalg.norm(items, axis=1, keepdims=True)
-    unit = (items / np.where(length == 0, 1, length)).astype(np.float32)
     size = top.shape[1]
     result = np.zeros(len(top))
     if size < 2:
         return result
     for begin in range(0, len(top), QUERIES_AT_ONCE):
         part = slice(begin, begin + QUERIES_AT_ONCE)
-        listed = unit[top[part]]
+        listed = items[top[part] - 1]  # never a copy of all items
+        length = np.linalg.norm(listed, axis=2, keepdims=True)
+        listed /= np.where(length == 0, 1, length)
         own = np.square(listed).sum((1, 2))
         all_pairs = np.square(listed.sum(1, dtype=np.float64)).sum(1)  # the sum of all cosines, own ones too
         result[part] = 1 - (all_pairs - own) / (size * (size - 1))

@@ -37,8 +37,7 @@ def effective_rank(vectors: Tensor) -> float:
 
     1 where all lie on one line, D where all directions are alike; takes V * D^2 operations.
     """
-    vectors = vectors.double()
-    singular = torch.linalg.eigvalsh(vectors.T @ vectors).clamp(min=0).sqrt()
+    singular = torch.linalg.eigvalsh((vectors.T @ vectors).double()).clamp(min=0).sqrt()
     proportion = singular / singular.sum().clamp(min=torch.finfo(torch.double).tiny)
     return float(torch.exp(-torch.xlogy(proportion, proportion).sum()))
 
