@@ -311,7 +311,8 @@ def test_batches_are_pinned_where_there_is_a_gpu(make_prepared, monkeypatch) -> 
     assert [id(column) for column in batch] == [id(column) for column in pinned]
 
 
-Target = tuple[tuple[int, ...], tuple[tuple[int, ...], ...], int, int, float]  # items, codes, target, type, weight
+# Items, codes, target, type, weight, and where the target lies among all events.
+Target = tuple[tuple[int, ...], tuple[tuple[int, ...], ...], int, int, float, int]
 
 
 def targets_of(batches: list[SessionBatch]) -> list[Target]:
@@ -359,7 +360,8 @@ def test_weights_and_inputs_equal_a_naive_loop(make_prepared, monkeypatch, max_l
                     continue
                 first = (p - 1) // max_length * max_length if part == "training" else max(0, p - max_length)
                 codes = tuple((hours[s][q], gaps[s][q]) for q in range(first, p))
-                result.append((tuple(session[first:p]), codes, session[p], types[s][p], weight))
+                event = sum(lengths[:s]) + p
+                result.append((tuple(session[first:p]), codes, session[p], types[s][p], weight, event))
         return result
 
     how = {"inputs": ["hour", "gap"], "target_weights": weights}
