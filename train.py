@@ -35,14 +35,14 @@ logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # devices, tip
 
 def train(config: DictConfig) -> None:
     """Prepare, fit on the training part, pick on validation, test once, compare, keep."""
-    if config.evaluate:
-        return evaluate(config)
     checkpoint = None
     if config.resume:  # the run goes on in its own folder, with the configuration it began with
         checkpoint = run.last_checkpoint(Path(config.resume))
         config = run.load_config(Path(config.resume))
     if 20 not in config.evaluation.ks:
         raise UserError(f"evaluation.ks={config.evaluation.ks} lacks 20: ndcg@20 picks the epoch; add it")
+    if config.evaluate:
+        return evaluate(config)
     pl.seed_everything(config.seed, verbose=False)
     prepared: Prepared = instantiate(config.data)
     require_sound(prepared, config.accept)
@@ -88,7 +88,7 @@ def evaluate(config: DictConfig) -> None:
         log.info(
             "%s of %s events are of items that the run knows", f"{len(position):,}", f"{len(prepared.item_index):,}"
         )
-    config.model = trained.config.model
+    config.model, config.refit = trained.config.model, trained.config.refit
     test = queries(config, own, "test")
     module = build_module(config, own, test)
     run.load_weights(module.model, run.checkpoint_of(trained.path))

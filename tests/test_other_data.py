@@ -18,7 +18,8 @@ SESSIONS = [[1, 2, 3], [4, 4], [3, 1, 5, 2]]  # items of the other data: item-1 
 def trained(prepared: Prepared, *inputs: str) -> Run:
     """A run on `prepared`; its folder is the prepared one, which has the same files."""
     config = OmegaConf.create({"model": {"inputs": list(inputs), "user_tower": {}}})
-    return Run(prepared.path, config, dict(prepared.manifest), {}, None)  # type: ignore[arg-type]
+    # No model: what is tested never asks for one.
+    return Run(prepared.path, config, dict(prepared.manifest), {}, None)  # type: ignore[arg-type] # see above
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ class Assessed(NamedTuple):
     metrics: dict[str, float]  # flat: `baseline/item_knn/recall_at_20`, `test/novelty_bits_at_20` and so on
     record: Record  # to compare it with others
     facts: Facts
+    history: Array  # [Q, L] item_index, PAD on the right
     counts: Array  # [V + 1] training events by item_index
     features: list[Grouping]  # of the items
 
@@ -91,8 +92,7 @@ def test_once(
         log.warning("no report is written: %s", error)
     else:
         facts, names, yaml = assessed.facts, item_names(prepared.path), OmegaConf.to_yaml(config, resolve=True)
-        history = build_history(prepared.item_index, facts.event, facts.length, config.model.max_length)
-        known = (answers, facts, history, assessed.counts, items, assessed.features, names, yaml)
+        known = (answers, facts, assessed.history, assessed.counts, items, assessed.features, names, yaml)
         page = report(Result(title, metrics, assessed.found, validated or {}, *known), config.seed)
         write_bytes(path / REPORT_FILE, page.encode())
     print_report(metrics, assessed.found, title)
@@ -126,12 +126,13 @@ def assess_answers(
         ceiling = read_json(prepared.path / CEILING_FILE, "a prepared directory")
         metrics |= {f"ceiling/{key}": value for key, value in ceiling.items()}
     facts = facts_of(prepared, model.event)
-    learnt = np.arange(len(prepared.item_index)) < np.repeat(prepared.fit_end(config.refit), np.diff(prepared.offsets))
+    learnt = prepared.learnt(config.refit)
     counts = np.bincount(prepared.item_index[learnt], minlength=prepared.num_items + 1)
     learnt_until = int(prepared.timestamp[learnt].max(initial=0))
     encoders = read_json(prepared.path / FEATURES_FILE, "a prepared directory")["items"]
     features = feature_groupings(encoders, read_item_features(prepared.path))
-    lists = _about_lists(prepared, config.model.max_length, facts, model, counts, items, features, ks)
+    history = build_history(prepared.item_index, facts.event, facts.length, config.model.max_length)
+    lists = _about_lists(facts, history, model, counts, items, features, ks)
     groupings = groupings_of(prepared, counts, learnt_until, features, facts)
     weight = None
     if config.target_weights:
@@ -149,13 +150,12 @@ def assess_answers(
     tensors = (torch.from_numpy(x) for x in (items, items[:0], model.top.astype(np.int64), counts))
     found["health"] = warnings_of(signs_of(*tensors), items.shape[1])
     record = Record(prepared.manifest["fingerprint"], ks, model, facts.session, groupings)
-    return Assessed(found, metrics, record, facts, counts, features)
+    return Assessed(found, metrics, record, facts, history, counts, features)
 
 
 def _about_lists(
-    prepared: Prepared,
-    max_length: int,
     facts: Facts,
+    history: Array,
     model: Answers,
     counts: Array,
     items: Array,
@@ -163,7 +163,6 @@ def _about_lists(
     ks: list[int],
 ) -> dict[str, Array]:
     """[Q] what each list is like."""
-    history = build_history(prepared.item_index, facts.event, facts.length, max_length)
     popular = 1 + np.argsort(-counts[1:], kind="stable")[:LISTED]
     found = gains(model, ks)[f"recall_at_{LISTED}"]
     return {

@@ -88,6 +88,11 @@ class Prepared:
         """[S] where the events that a model may learn from end."""
         return self.validation_end if validation_too else self.train_end
 
+    def learnt(self, validation_too: bool) -> Array:
+        """[E] True for the events that a model may learn from."""
+        end = np.repeat(self.fit_end(validation_too), np.diff(self.offsets))
+        return np.arange(len(self.item_index)) < end
+
 
 def write_prepared(directory: Path, manifest: dict[str, Any]) -> None:
     """Seal `directory`, which holds all other files already, with its manifest.

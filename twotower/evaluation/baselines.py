@@ -72,8 +72,8 @@ def fit_baselines(prepared: Prepared, validation_too: bool, recent_fraction: flo
     """
     num_items = prepared.num_items
     session = np.repeat(np.arange(len(prepared.offsets) - 1), np.diff(prepared.offsets))
-    learn = np.arange(len(prepared.item_index)) < prepared.fit_end(validation_too)[session]
-    item_index, session, timestamp = np.asarray(prepared.item_index[learn]), session[learn], prepared.timestamp[learn]
+    learnt = prepared.learnt(validation_too)
+    item_index, session, timestamp = prepared.item_index[learnt], session[learnt], prepared.timestamp[learnt]
 
     def counts(since: float) -> Array:
         return np.bincount(item_index[timestamp >= since], minlength=num_items + 1)

@@ -4,6 +4,7 @@ Shapes: E events that may be learnt from, S their sessions, Q queries, L history
 of a query and a session that has an item of its history.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ class Candidates(NamedTuple):
     place: Array  # [C] where the session has a shared item last, from 0
 
 
-class SessionKNN:
+class SessionKNN(ABC):
     """What V-SKNN and STAN have in common: an index of sessions by item, 16 bytes for each item of a session.
 
     The `sample` latest sessions that share an item with the history are its candidates, and the `neighbours` most
@@ -44,7 +45,13 @@ class SessionKNN:
     """
 
     def __init__(
-        self, item_index: Array, session: Array, timestamp: Array, num_items: int, neighbours: int, sample: int
+        self,
+        item_index: Array,
+        session: Array,
+        timestamp: Array,
+        num_items: int,
+        neighbours: int = 100,
+        sample: int = 1000,
     ) -> None:
         self.num_items, self.neighbours, self.sample = num_items, neighbours, sample
         begin = np.flatnonzero(np.diff(session, prepend=-1))
@@ -109,21 +116,21 @@ class SessionKNN:
         newer = np.searchsorted(found.query, found.query, side="right") - np.arange(len(begin)) - 1
         return Candidates(*(column[newer < self.sample] for column in found))
 
+    @abstractmethod
     def weight(self, steps_back: Array, length: Array) -> Array:
         """What an item of a history of `length` events weighs, `steps_back` before the newest."""
-        raise NotImplementedError
 
+    @abstractmethod
     def similarity(self, found: Candidates) -> Array:
         """[C], up to a factor that all candidates of a query share."""
-        raise NotImplementedError
 
+    @abstractmethod
     def discount(self, steps_back: Array) -> Array:
         """[C] by what a session's votes are divided whose latest shared item lies so far back in the history."""
-        raise NotImplementedError
 
+    @abstractmethod
     def closeness(self, away: Array) -> Array:
         """What a vote counts for an item so many events away from the shared one, in the session that votes."""
-        raise NotImplementedError
 
 
 class VSKNN(SessionKNN):
@@ -132,17 +139,6 @@ class VSKNN(SessionKNN):
     An item counts by its place in the history over the history's length; a session's votes count 1 / the number of
     steps back to the latest shared item.
     """
-
-    def __init__(
-        self,
-        item_index: Array,
-        session: Array,
-        timestamp: Array,
-        num_items: int,
-        neighbours: int = 100,
-        sample: int = 1000,
-    ) -> None:
-        super().__init__(item_index, session, timestamp, num_items, neighbours, sample)
 
     def weight(self, steps_back: Array, length: Array) -> Array:
         """Linear; that all are divided by the length changes no order, and whole numbers add up exactly."""
