@@ -63,6 +63,7 @@ class Log:
             "offsets": offsets,
             "train_end": starts + np.add.reduceat(self.part == 0, starts),
             "validation_end": starts + np.add.reduceat(self.part < 2, starts),
+            "returning": np.zeros(len(offsets) - 1),
         }
         for name, dtype in ARRAYS.items():
             np.save(directory / f"{name}.npy", arrays[name].astype(dtype))

@@ -78,6 +78,7 @@ def make_prepared(tmp_path_factory: pytest.TempPathFactory) -> MakePrepared:
             "offsets": offsets,
             "train_end": train_end,
             "validation_end": validation_end,
+            "returning": np.zeros(len(offsets) - 1),
         }
         for name, dtype in ARRAYS.items():
             np.save(directory / f"{name}.npy", arrays[name].astype(dtype), allow_pickle=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from twotower.errors import UserError
-from twotower.schema import Prepared, open_prepared, read_item_features
+from twotower.schema import FORMAT_VERSION, Prepared, open_prepared, read_item_features
 
 FILES = [
     "catalogue.parquet",
@@ -19,6 +19,7 @@ FILES = [
     "item_index.npy",
     "manifest.json",
     "offsets.npy",
+    "returning.npy",
     "timestamp.npy",
     "train_end.npy",
     "validation_end.npy",
@@ -106,11 +107,11 @@ def test_a_truncated_file_is_named(prepared: Prepared, name: str) -> None:
             open_prepared(prepared.path)
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, None, "2"])
+@pytest.mark.parametrize("version", [0, FORMAT_VERSION - 1, FORMAT_VERSION + 1, None, str(FORMAT_VERSION)])
 def test_another_format_version_is_refused(prepared: Prepared, version: object) -> None:
     file = prepared.path / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "format_version": version}))
-    with pytest.raises(UserError, match=rf"manifest.json has format version {version}, expected 2; delete"):
+    with pytest.raises(UserError, match=rf"manifest.json has format version {version}, expected {FORMAT_VERSION};"):
         open_prepared(prepared.path)
 
 

@@ -27,6 +27,7 @@ TIMESTAMP = "timestamp"
 EVENT_TYPE = "event_type"
 SPLIT = "split"
 CONSENT = "consent"
+RETURNING = "returning"  # of a session, from here on in place of its user
 
 CATALOGUE_FILE = "catalogue.parquet"  # item_id, train_count; row r is item_index r + 1
 FEATURES_FILE = "features.json"  # how values become codes: encoders of item and event features, the clock's zone
@@ -38,7 +39,7 @@ STATISTICS_FILE = "statistics.json"  # what preparation counted, for the audit a
 AUDIT_FILE = "audit.json"
 CARD_FILE = "card.html"
 CEILING_FILE = "ceiling.json"  # beside it where the data's true distribution is known: metrics of its ranking
-FORMAT_VERSION = 2  # another number whenever the same events would be prepared in another way
+FORMAT_VERSION = 3  # another number whenever the same events would be prepared in another way
 
 Array = npt.NDArray[Any]
 
@@ -49,6 +50,7 @@ ARRAYS: dict[str, str] = {
     "offsets": "int64",  # [S + 1] session s is events offsets[s]:offsets[s + 1]
     "train_end": "int64",  # [S] events offsets[s]:train_end[s] are for training
     "validation_end": "int64",  # [S] events train_end[s]:validation_end[s] validate; the rest test
+    RETURNING: "uint8",  # [S] 1: the user's first session, 2: there was one before, 0: the user is not known
 }
 
 
@@ -72,6 +74,7 @@ class Prepared:
     offsets: Array
     train_end: Array
     validation_end: Array
+    returning: Array
     inputs: dict[str, Array]
 
     @property

@@ -25,6 +25,7 @@ def stored(path: Path, partitions: list[list[Session]]) -> tuple[Sorted, Split]:
     sorted_ = Sorted(
         columns,
         np.array([s[0][0] for s in sessions]),
+        np.array([s[0][1] for s in sessions], dtype=np.uint8),  # anything: here the first item
         np.concatenate([[0], np.cumsum(lengths)]),
         np.concatenate([[0], np.cumsum([len(p) for p in partitions])]),
     )
@@ -36,8 +37,9 @@ def listed(found: list[Block]) -> list[Session]:
     for block in found:
         names = np.array(["train", "validation", "test"])[block.part]
         columns: Any = (block.columns["timestamp"].tolist(), block.columns["item_id"].tolist(), names.tolist())
-        for first, *event in zip(block.first.tolist(), *columns, strict=True):
+        for position, (first, *event) in enumerate(zip(block.first.tolist(), *columns, strict=True)):
             if first:
+                assert block.columns["returning"][position] == event[1]
                 sessions.append([])
             sessions[-1].append(tuple(event))
     return sessions

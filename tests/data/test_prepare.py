@@ -39,7 +39,7 @@ def stamps(directory: Path) -> dict[str, int]:
 
 
 def arrays(prepared: Prepared) -> dict[str, list[int]]:
-    names = ("item_index", "event_type", "timestamp", "offsets", "train_end", "validation_end")
+    names = ("item_index", "event_type", "timestamp", "offsets", "train_end", "validation_end", "returning")
     return {name: getattr(prepared, name).tolist() for name in names}
 
 
@@ -81,6 +81,7 @@ def test_every_row_is_accounted_for(prepare: Prepare, tmp_path: Path) -> None:
         "offsets": [0, 2, 4, 6],
         "train_end": [2, 2, 4],  # b ends first and trains, a validates, d and e test
         "validation_end": [2, 4, 4],
+        "returning": [0, 0, 0],
     }
     manifest = prepared.manifest
     assert manifest["rows"] == {
@@ -197,6 +198,16 @@ def test_a_gap_cuts_where_it_is_longer(prepare: Prepare, tmp_path: Path) -> None
 def test_the_session_column_decides_and_visits_may_have_no_user(prepare: Prepare, tmp_path: Path) -> None:
     prepared = open_prepared(prepare(log(tmp_path / "a.parquet", user_id=[None, 1, 2] * 6)))
     assert prepared.offsets.tolist() == [0, 3, 6, 9, 12, 15, 18]
+
+
+@pytest.mark.parametrize("bytes_per_row", [1, 4e7])
+def test_users_return_in_any_part_of_the_events(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_per_row: float
+) -> None:
+    monkeypatch.setattr(prepare_module, "BYTES_PER_ROW", bytes_per_row)
+    users = ["b", "b", "b", "a", "a", "c", None, "c", "c", "a", "b", None, None, None, None, "a", "b", "b"]
+    prepared = open_prepared(prepare(log(tmp_path / "a.parquet", user_id=users)))
+    assert prepared.returning.tolist() == [1, 1, 2, 2, 0, 2]
 
 
 def tied(path: Path, names: list[str]) -> Path:

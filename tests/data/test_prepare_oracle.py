@@ -174,6 +174,11 @@ def naive(rows: list[Row], split: str, unit: str, gap: float | None) -> tuple[li
     sessions = [session for session in sessions if len(session) > 1]
     if not sessions:
         raise Refused
+    before = None
+    for session in sessions:  # a user's sessions lie together, by time
+        for row in session:
+            row["returning"] = 0 if owner == "session_id" else 1 + (row["user_id"] == before)
+        before = session[0][owner]
 
     label(sessions, split)
     events = [row for session in sessions for row in session]
@@ -258,16 +263,20 @@ def compare(directory: Path, rows: list[Row], sessions: list[list[Row]], catalog
     index = {item: row for row, item in enumerate(catalogue, start=1)}
     bounds = prepared.offsets.tolist()
     found = []
-    for start, train_end, validation_end, stop in zip(
-        bounds[:-1], prepared.train_end, prepared.validation_end, bounds[1:], strict=True
+    for start, train_end, validation_end, stop, returning in zip(
+        bounds[:-1], prepared.train_end, prepared.validation_end, bounds[1:], prepared.returning, strict=True
     ):
         words = ["train"] * (train_end - start) + ["validation"] * (validation_end - train_end)
         words += ["test"] * (stop - validation_end)
         types = [prepared.event_types[code] for code in prepared.event_type[start:stop]]
         columns = (prepared.timestamp[start:stop].tolist(), prepared.item_index[start:stop].tolist(), types, words)
+        columns += ([int(returning)] * (stop - start),)
         found.append(list(zip(*columns, strict=True)))
     expected = [
-        [(row["time"], index[row["item_id"]], str(row.get("event_type", "event")), row["part"]) for row in session]
+        [
+            (row["time"], index[row["item_id"]], str(row.get("event_type", "event")), row["part"], row["returning"])
+            for row in session
+        ]
         for session in sessions
     ]
     assert sorted(found) == sorted(expected)

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from twotower.data.sessions import Counts, Rule, describe_rule, session_rule, sort_sessions
+from twotower.data.sessions import Counts, Rule, describe_rule, returning, session_rule, sort_sessions
 from twotower.errors import UserError
 
 MINUTE = 60_000_000
@@ -32,7 +32,7 @@ def test_sessions_lie_by_their_beginning_and_events_by_time_place_item_and_type(
             (9, 5, 0, 1, 1), (9, 4, 1, 2, 1),
             (7, 1, 8, 3, 2), (7, 1, 8, 3, 1), (7, 1, 8, 2, 9), (7, 1, 7, 9, 9), (7, 0.5, 99, 4, 1),
         ),
-        Rule(None, False, None), counts,
+        Rule(None, False, False, None), counts,
     )  # fmt: skip
     assert items(columns, sessions) == [[4, 9, 2, 3, 3], [2, 1]]
     assert columns["event_type"].tolist() == [1, 9, 9, 1, 2, 1, 1]
@@ -46,7 +46,7 @@ def test_repetitions_and_lonely_events_go() -> None:
     counts = Counts()
     columns, sessions = sort_sessions(
         rows((1, 0, 0, 5, 1), (1, 0, 3, 5, 1), (1, 0, 1, 6, 1), (1, 0, 2, 5, 1), (2, 0, 4, 5, 1), (1, 1, 9, 5, 1)),
-        Rule(None, False, None),
+        Rule(None, False, False, None),
         counts,
     )
     assert items(columns, sessions) == [[5, 6, 5]]
@@ -58,7 +58,7 @@ def test_a_gap_cuts_and_is_counted() -> None:
     minutes = [0, 30, 61, 70, 140, 141, 201, 201.01]
     columns, sessions = sort_sessions(
         rows(*((1, m, i, i, 1) for i, m in enumerate(minutes)), (2, 500, 0, 8, 1), (2, 501, 1, 9, 1)),
-        Rule(30 * MINUTE, False, None),
+        Rule(30 * MINUTE, False, True, None),
         counts,
     )
     assert items(columns, sessions) == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
@@ -70,7 +70,7 @@ def test_pauses_near_a_whole_hour() -> None:
     counts = Counts()
     pauses = [60, 60.4, 59.95, 120 + 1 / 60, 14 * 60, 15 * 60, 90, 60.6]
     minutes = np.cumsum([0, *pauses]).tolist()
-    sort_sessions(rows(*((1, m, 0, i, 1) for i, m in enumerate(minutes))), Rule(None, False, None), counts)
+    sort_sessions(rows(*((1, m, 0, i, 1) for i, m in enumerate(minutes))), Rule(None, False, False, None), counts)
     assert (counts.whole, counts.near) == (3, 2)
 
 
@@ -81,10 +81,18 @@ def test_users_and_labels() -> None:
         (2, 0, 3, 5, 1, 0, 70), (2, 1, 4, 6, 1, 0, 80),
         extra=("split", "user_id"),
     ).with_columns(pl.col("split").cast(pl.UInt8), pl.col("user_id").cast(pl.UInt64))  # fmt: skip
-    _, sessions = sort_sessions(frame, Rule(None, False, None), counts)
+    _, sessions = sort_sessions(frame, Rule(None, False, False, None), counts)
     assert [sessions[part].tolist() for part in ("train", "validation", "test")] == [[1, 2], [1, 0], [1, 0]]
     assert counts.backwards == 1  # from test to validation
     assert counts.of_several_users == 1  # 0 is nobody that is known
+    assert sessions["user_id"].tolist() == [70, 80]  # the last one that is known
+
+
+def test_a_user_is_new_once() -> None:
+    user = np.array([5, 0, 5, 9, 5, 0, 2**64 - 1], dtype=np.uint64)
+    start = np.array([30, 1, 10, 10, 10, 2, -4])
+    assert returning(user, start).tolist() == [2, 0, 1, 1, 1, 0, 1]  # of sessions that begin together none was before
+    assert returning(user[:0], start[:0]).tolist() == []
 
 
 def test_what_is_left_soon_bounces() -> None:
@@ -92,20 +100,22 @@ def test_what_is_left_soon_bounces() -> None:
         rows(
             (1, 0, 0, 1, 3), (1, 0.04, 1, 2, 2), (1, 0.05, 2, 3, 3), (1, 9, 3, 4, 3), (2, 9, 0, 5, 3), (2, 10, 1, 6, 3)
         ),
-        Rule(None, False, (3, 3_000_000, 1)),
+        Rule(None, False, False, (3, 3_000_000, 1)),
         Counts(),
     )
     assert columns["event_type"].tolist() == [1, 2, 3, 3, 3, 3]
 
 
 def test_nothing_is_left() -> None:
-    columns, sessions = sort_sessions(rows((1, 0, 0, 5, 1), (2, 0, 1, 6, 1)), Rule(None, False, (1, 1, 2)), Counts())
+    columns, sessions = sort_sessions(
+        rows((1, 0, 0, 5, 1), (2, 0, 1, 6, 1)), Rule(None, False, False, (1, 1, 2)), Counts()
+    )
     assert len(columns["item_id"]) == len(sessions["length"]) == 0
 
 
 def test_rules() -> None:
-    assert session_rule(True, "ms", 0.5, None) == Rule(MINUTE // 2, False, None)
-    assert session_rule(False, "ordinal", 30, None) == Rule(None, True, None)
+    assert session_rule(True, "ms", 0.5, None) == Rule(MINUTE // 2, False, True, None)
+    assert session_rule(False, "ordinal", 30, None) == Rule(None, True, False, None)
     assert describe_rule(True, session_rule(True, "s", 7.5, None)) == "users' events, cut by gaps of over 7.5 minutes"
     with pytest.raises(UserError, match=r"preparation\.bounce can't be told"):
         session_rule(False, "ordinal", None, (1, 2, 3))

@@ -1,5 +1,7 @@
 """Groups of queries, by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from twotower.evaluation.slices import (
@@ -70,6 +72,7 @@ def test_queries_are_looked_up_by_their_event(make_prepared) -> None:
         event_types=("view", "buy"),
         inputs={"hour": [[1, 24, 5], [7, 0]], "weekday": [[1, 7, 1], [2, 2]]},
     )
+    prepared = replace(prepared, returning=np.array([2, 0], dtype=np.uint8))
     facts = facts_of(prepared, np.array([1, 2, 4]))
     assert facts.session.tolist() == [0, 0, 1]
     assert facts.length.tolist() == [1, 2, 1]
@@ -80,3 +83,4 @@ def test_queries_are_looked_up_by_their_event(make_prepared) -> None:
     assert found["hour of the day"] == ["0:00", "23:00", "6:00"], "that of the history's newest event"
     assert found["weekday"] == ["Monday", "Sunday", "Tuesday"]
     assert found["colour"] == ["red", "blue", "red"]
+    assert found["user"] == ["returning", "returning", None]

@@ -50,6 +50,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
             "offsets": offsets,
             "train_end": offsets[:-1],
             "validation_end": offsets[1:],
+            "returning": np.zeros(len(offsets) - 1),
         }
         for name, dtype in ARRAYS.items():
             np.save(prepared / f"{name}.npy", arrays[name].astype(dtype))

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import polars as pl
 from tqdm import tqdm
 
-from twotower.data.sessions import Counts, Rule, sort_sessions
+from twotower.data.sessions import Counts, Rule, returning, sort_sessions
 from twotower.data.spill import Columns, Partitions, ahead
 from twotower.data.splits import PARTS, TEST, TRAIN, VALIDATION, Sessions, Split
 from twotower.ragged import runs
-from twotower.schema import ITEM_ID, TIMESTAMP, USER_ID
+from twotower.schema import ITEM_ID, RETURNING, TIMESTAMP, USER_ID
 
 Array = npt.NDArray[Any]
 
@@ -27,6 +27,7 @@ class Sorted(NamedTuple):
 
     columns: Columns  # [E] item rank, type, time, features' ranks
     start: Array  # [S]
+    returning: Array  # [S] as schema's
     offsets: Array  # [S + 1] the session's events in `columns`
     bounds: Array  # [P + 1] sessions bounds[p]:bounds[p + 1] are those of partition p
 
@@ -34,7 +35,7 @@ class Sorted(NamedTuple):
 class Block(NamedTuple):
     """Some whole sessions, all of their events."""
 
-    columns: dict[str, Array]  # [e] each
+    columns: dict[str, Array]  # [e] each; RETURNING is one for all of a session
     first: Array  # [e] True for the first event of a session
     part: Array  # [e] TRAIN, VALIDATION or TEST
 
@@ -56,6 +57,8 @@ def sort_partitions(
         for events, sessions in ahead(sort_sessions(frame, rule, counts) for frame in frames):
             columns = columns or Columns(work, {name: array.dtype.str for name, array in events.items()})
             columns.append(events)
+            if rule.by_user:  # all of a user's sessions are here
+                sessions[RETURNING] = returning(sessions.pop(USER_ID), sessions["start"])
             for name, array in sessions.items():
                 tables.setdefault(name, []).append(array)
             bounds.append(bounds[-1] + len(sessions["length"]))
@@ -64,7 +67,11 @@ def sort_partitions(
     table = {name: np.concatenate(arrays) for name, arrays in tables.items()}
     labelled = np.stack([table[part] for part in PARTS], axis=1) if PARTS[TRAIN] in table else None
     offsets = np.concatenate([[0], np.cumsum(table["length"], dtype=np.int64)])
-    return Sorted(columns, table["start"], offsets, np.array(bounds)), Sessions(table["length"], table["end"], labelled)
+    if RETURNING not in table:
+        user = table.pop(USER_ID) if USER_ID in table else np.zeros(len(table["start"]), dtype=np.uint8)
+        table[RETURNING] = returning(user, table["start"])
+    sorted_ = Sorted(columns, table["start"], table[RETURNING], offsets, np.array(bounds))
+    return sorted_, Sessions(table["length"], table["end"], labelled)
 
 
 def _settled(frame: pl.DataFrame, luts: Mapping[str, Array]) -> pl.DataFrame:
@@ -111,6 +118,7 @@ def _block(sorted_: Sorted, split: Split, spans: list[tuple[int, int]]) -> Block
     columns = {n: np.concatenate([sorted_.columns.read(n, *span) for span in of]) for n in sorted_.columns.dtypes}
     session = np.concatenate([np.arange(low, high) for low, high in spans])
     length = sorted_.offsets[session + 1] - sorted_.offsets[session]
+    columns[RETURNING] = np.repeat(sorted_.returning[session], length)
     first = np.zeros(length.sum(), dtype=bool)
     first[np.cumsum(length) - length] = True
     return Block(columns, first, parts(length, split.train[session], split.validation[session]))

@@ -25,6 +25,7 @@ class Rule(NamedTuple):
 
     gap: int | None  # microseconds: a longer pause ends a session; None: never
     ordinal: bool  # timestamps are no times
+    by_user: bool  # the key is a user
     bounce: tuple[int, int, int] | None  # a type left within so many microseconds becomes another type
 
 
@@ -64,7 +65,7 @@ def session_rule(by_user: bool, unit: str, gap_minutes: float | None, bounce: tu
         gap = round(gap_minutes * MINUTE)
     if bounce and unit == ORDINAL:
         raise UserError("the timestamps have no unit, so preparation.bounce can't be told; leave it out")
-    return Rule(gap, unit == ORDINAL, bounce)
+    return Rule(gap, unit == ORDINAL, by_user, bounce)
 
 
 def describe_rule(by_user: bool, rule: Rule) -> str:
@@ -89,7 +90,8 @@ def sort_sessions(rows: pl.DataFrame, rule: Rule, counts: Counts) -> tuple[dict[
 
     Returns:
         Columns [E] of the events, without KEY, PLACE and SPLIT, in milliseconds or ordinals; and columns [S] of the
-        sessions: start, end, length and, with SPLIT, train, validation and test: how many events have that label.
+        sessions: start, end, length, where there are any user (0: not known) and, with SPLIT, train, validation and
+        test: how many events have that label.
     """
     by = (KEY, TIMESTAMP, PLACE, ITEM_ID, EVENT_TYPE)
     rest = [name for name in rows.columns if name not in (*by, USER_ID)]  # a user's number is random
@@ -121,6 +123,10 @@ def sort_sessions(rows: pl.DataFrame, rule: Rule, counts: Counts) -> tuple[dict[
         user = columns[USER_ID]  # 0: not known; a visit may begin before its user is
         least = np.minimum.reduceat(np.where(user == 0, np.iinfo(user.dtype).max, user), starts)
         counts.of_several_users += int((least < np.maximum.reduceat(user, starts)).sum())
+        known = np.where(user == 0, np.repeat(starts, length), np.arange(len(user)))
+        sessions[USER_ID] = user[np.maximum.reduceat(known, starts)]  # the last one
+    if rule.by_user:
+        sessions[USER_ID] = key[begin]
     if SPLIT in rows.columns:
         label = rows[SPLIT].to_numpy()[take]
         inside = np.ones(len(label), dtype=bool)
@@ -146,6 +152,17 @@ def _drop_repetitions(rows: pl.DataFrame, counts: Counts) -> pl.DataFrame:
     keep[tied.filter(repeated).to_numpy()] = False
     counts.dropped[DUPLICATE] += int(repeated.sum())
     return rows.filter(pl.Series(keep)) if repeated.any() else rows
+
+
+def returning(user: Array, start: Array) -> Array:
+    """[S] uint8: 2 where the user [S] has a session that begins earlier, 1 where not, 0 where no user is known (0)."""
+    order = np.lexsort((start, user))
+    user, start = user[order], start[order]
+    first = np.flatnonzero(np.diff(user, prepend=~user[:1]))
+    first_start = np.repeat(start[first], np.diff(first, append=len(user)))
+    result = np.zeros(len(user), dtype=np.uint8)
+    result[order] = np.where(user == 0, 0, 1 + (start > first_start))
+    return result
 
 
 def _count_pauses(pause: Array, gap: int | None, counts: Counts) -> None:

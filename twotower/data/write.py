@@ -19,7 +19,7 @@ from twotower.data.spill import ArrayWriter
 from twotower.data.splits import PARTS, TEST, TRAIN
 from twotower.features import Encoder, form
 from twotower.inputs import GAP, HOUR, SIZES, WEEKDAY, gap_codes, hour_codes, local_hours, weekday_codes
-from twotower.schema import ARRAYS, EVENT_TYPE, ITEM_ID, TIMESTAMP, input_file
+from twotower.schema import ARRAYS, EVENT_TYPE, ITEM_ID, RETURNING, TIMESTAMP, input_file
 
 Array = npt.NDArray[Any]
 UNKNOWN, ALONE = "test event of an item that no earlier event has", "left alone in its session"
@@ -162,6 +162,7 @@ def write_events(
             "offsets": end,
             "train_end": end - length + train,
             "validation_end": end - tested,
+            RETURNING: block.columns[RETURNING][starts][some],
         }
         codes = {name: values[keep] for name, values in codes.items()}
         for name, writer in writers.items():

@@ -49,7 +49,7 @@ def facts_of(prepared: Prepared, event: Array) -> Facts:
 def groupings_of(
     prepared: Prepared, counts: Array, learnt_until: int, features: Sequence[Grouping], facts: Facts
 ) -> list[Grouping]:
-    """By the target's popularity, the history's length, days since training, event type, hour, weekday, features.
+    """By the target's popularity, the history's length, days since training, user, event type, hour, weekday, features.
 
     Args:
         prepared: the events.
@@ -61,6 +61,7 @@ def groupings_of(
     found = [by_popularity(counts, facts.target), by_length(facts.length)]
     if GAP in prepared.inputs:  # else timestamps tell the order alone
         found.append(by_age(np.asarray(prepared.timestamp[facts.event]) - learnt_until))
+    found.append(Grouping("user", ["new", "returning"], prepared.returning[facts.session].astype(np.int64) - 1))
     if len(prepared.event_types) > 1:
         types = np.asarray(prepared.event_type[facts.event], dtype=np.int64)
         found.append(Grouping("event type", prepared.event_types, types))
