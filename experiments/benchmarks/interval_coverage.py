@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replications", type=int, default=1000, help="default: %(default)s")
     parser.add_argument("--replicates", type=int, default=1000, help="of the bootstrap (default: %(default)s)")
-    parser.add_argument("--sessions", default="100,400", help="of a test (default: %(default)s)")
+    parser.add_argument("--sessions", default="40,100,400", help="of a test (default: %(default)s)")
     parser.add_argument("--lead", type=float, default=0.05, help="true difference for the power (default: %(default)s)")
     options = parser.parse_args()
     table = Table("case", "sessions", "coverage (93-97 %)", "false positives (3-7 %)", f"power at {options.lead}")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from twotower.evaluation import intervals
 from twotower.evaluation.intervals import FEWEST_SESSIONS, means
@@ -82,3 +83,25 @@ def test_no_replicates_and_no_queries() -> None:
     assert np.isnan(means(values, session, replicates=0).low).all()
     nothing = means(np.empty((0, 2)), np.empty(0, dtype=np.int64), replicates=10)
     assert np.isnan(nothing.mean).all() and nothing.queries.tolist() == [0]
+
+
+@pytest.mark.parametrize("sessions", [30, 60])
+def test_few_sessions_have_students_interval(sessions: int) -> None:
+    values = np.random.default_rng(9).normal(size=(sessions, 300))
+    found = means(values, np.arange(sessions), replicates=4000)
+    error = values.std(0, ddof=1) / np.sqrt(sessions)
+    student = 2 * scipy.stats.t.ppf(0.975, sessions - 1) * error
+    assert 0.99 < np.mean((found.high[0] - found.low[0]) / student) < 1.04  # Poisson draws vary a little more
+
+
+def test_unequal_sessions_tell_less() -> None:
+    random = np.random.default_rng(10)
+    values, session = random.normal(size=(400, 200)), np.repeat(np.arange(40), [1] * 20 + [19] * 20)
+    found = means(values, session, replicates=4000)
+    rows = np.stack([values[session == s].sum(0) for s in range(40)])
+    size = np.bincount(session)[:, None]
+    residual = rows - size * values.mean(0)
+    plain = 2 * 1.96 * np.sqrt(np.square(residual).sum(0)) / size.sum()
+    kish = size.sum() ** 2 / np.square(size).sum()
+    wider = scipy.stats.t.ppf(0.975, kish - 1) / 1.96 * np.sqrt(kish / (kish - 1))
+    assert 0.99 * wider < np.mean((found.high[0] - found.low[0]) / plain) < 1.04 * wider

@@ -4,10 +4,15 @@ Queries of one session share their user and their intent, so sessions are drawn,
 Davison & Hinkley 1997, section 3.8). Each session is drawn a Poisson(1) number of times, independently of all others
 (Chamandy et al. 2012), so that any number of sessions takes the same memory; a mean is then a ratio of two sums.
 
+A bootstrap of few sessions is too narrow, so its tails are cut further out (the expanded percentile interval,
+Hesterberg 2015, section 4.2), as for the number of equally large sessions that would tell as much (Kish 1965).
+
 Shapes: Q queries, S sessions, M metrics, K groupings with G groups in all, R replicates.
 """
 
+import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +22,7 @@ import torch
 Array = npt.NDArray[Any]
 SESSIONS_AT_ONCE = 1024
 LEVEL = 0.95
-FEWEST_SESSIONS = 30  # of a group; a bootstrap of fewer is narrower than it should be
+FEWEST_SESSIONS = 30  # of a group; of fewer no interval is told
 
 
 Mean = list[float | None]  # a mean, and the ends of its interval; None where there is no number
@@ -68,6 +73,7 @@ def means(
     groups, metrics = int(first[-1]), values.shape[1]
     own = np.ones((len(values), 1)) if weight is None else weight[order, None].astype(np.float64)
     weighted = np.hstack([values * own, own])  # the last column is what all are divided by
+    squares = np.zeros(groups)
     total, drawn = np.zeros((groups, metrics + 1)), np.zeros((replicates, groups, metrics + 1))
     sessions = np.zeros(groups, dtype=np.int64)
     queries = np.concatenate([np.bincount(c[c >= 0], minlength=size) for c, size in zip(codes, sizes, strict=True)])
@@ -81,15 +87,23 @@ def means(
             flat = torch.from_numpy(sums.reshape(held * groups, -1))  # in place, and many times as fast as np.add.at
             flat.index_add_(0, torch.from_numpy(cell), torch.from_numpy(weighted[rows][inside]))
         total += sums.sum(0)
+        squares += np.square(sums[:, :, -1]).sum(0)
         sessions += (sums[:, :, -1] > 0).sum(0)
         times = np.random.default_rng([seed, begin]).poisson(1.0, (replicates, held)).astype(np.float64)
         drawn += (times @ sums.reshape(held, -1)).reshape(drawn.shape)
     with np.errstate(invalid="ignore"):
         mean = total[:, :-1] / total[:, -1:]
     low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    sure = sessions >= FEWEST_SESSIONS
-    if replicates:
-        tail = (1 - LEVEL) / 2
-        replicate = drawn[:, sure, :-1] / drawn[:, sure, -1:]
-        low[sure], high[sure] = np.quantile(replicate, [tail, 1 - tail], axis=0)
+    for group in np.flatnonzero((sessions >= FEWEST_SESSIONS) & (replicates > 0)):
+        replicate = drawn[:, group, :-1] / drawn[:, group, -1:]
+        tail = _tail(total[group, -1] ** 2 / squares[group])
+        low[group], high[group] = np.quantile(replicate, [tail, 1 - tail], axis=0)
     return Means(mean, low, high, queries, sessions)
+
+
+def _tail(sessions: float) -> float:
+    """The share of replicates to cut off at each end, so that the interval is as wide as Student's for `sessions`."""
+    normal, freedom = NormalDist(), max(sessions - 1, 1.0)
+    z = normal.inv_cdf((1 + LEVEL) / 2)
+    student = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    return normal.cdf(-student * math.sqrt(1 + 1 / freedom))  # student: Abramowitz & Stegun 1964, 26.7.5
