@@ -5,10 +5,17 @@ import json
 import math
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from sklearn.metrics import ndcg_score
+from torchmetrics.functional.retrieval import (
+    retrieval_normalized_dcg,
+    retrieval_recall,
+    retrieval_reciprocal_rank,
+)
 
 from twotower.evaluation.metrics import RankingMetrics
 from twotower.evaluation.ranks import Ranks, rank
@@ -73,6 +80,37 @@ def test_without_ties_they_are_the_textbook_formulas() -> None:
     places = [sorted(row, reverse=True).index(row[t - 1]) + 1 for row, t in zip(scores.tolist(), target, strict=True)]
     expected = {n: mean([worth(place, k)[n] for place in places]) for k in KS for n in worth(1, k)}
     assert measure(scores, target) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("values", [None, 4], ids=["random", "tied"])
+def test_other_libraries_agree(values: int | None) -> None:
+    """torchmetrics, averaged over the places that a tied target may take, and scikit-learn, which averages itself."""
+    queries, items, ks = 60, 50, (1, 10, 20)
+    generator = torch.Generator().manual_seed(11)
+    scores = torch.rand(queries, items, generator=generator, dtype=torch.double)
+    if values:
+        scores = torch.randint(0, values, (queries, items), generator=generator).double()
+    target = torch.randint(1, items + 1, (queries,), generator=generator)
+    relevant = torch.zeros_like(scores, dtype=torch.long).scatter_(1, target[:, None] - 1, 1)
+    measured = measure(scores, target, ks)
+    assert values is None or (scores == scores.gather(1, target[:, None] - 1)).sum() > 5 * queries
+    for k in ks:
+        functions = {
+            "recall": partial(retrieval_recall, top_k=k),
+            "ndcg": partial(retrieval_normalized_dcg, top_k=k),
+            "mrr": partial(retrieval_reciprocal_rank, top_k=k),
+        }
+        for name, function in functions.items():
+            each = []
+            for row, hit in zip(scores, relevant, strict=True):
+                tied = torch.nonzero(row == row[hit.bool()]).flatten()
+                broken = torch.arange(len(tied)) / (2.0 * len(tied))  # under 1/2, so that nothing else moves
+                for turn in range(len(tied)):
+                    orders = row.index_add(0, tied, broken.roll(turn).double())
+                    each.append((float(function(orders, hit)), 1 / len(tied)))
+            expected = sum(worth * weight for worth, weight in each) / queries
+            assert measured[f"{name}_at_{k}"] == pytest.approx(expected, abs=1e-6)
+        assert measured[f"ndcg_at_{k}"] == pytest.approx(ndcg_score(relevant, scores, k=k), abs=1e-6)
 
 
 def test_cut_offs_may_exceed_the_catalogue_and_come_in_any_order() -> None:
