@@ -1,7 +1,6 @@
 """Turn a training run into a bundle for serving: python export.py --help"""
 
 import os
-import re
 import shlex
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from omegaconf import DictConfig
 from twotower import cli, run
 from twotower.errors import UserError
 from twotower.export.bundle import Report, export_bundle
+from twotower.tracked import located
 
 
 def export(config: DictConfig) -> None:
@@ -22,9 +22,7 @@ def export(config: DictConfig) -> None:
     if out.exists():
         raise UserError(f"{out} exists already; delete it, or name another folder: out=...")
     with tempfile.TemporaryDirectory() as scratch:
-        if not source.exists() and re.fullmatch("[0-9a-f]{32}", str(source)):
-            source = download(str(source), config.tracking_uri, Path(scratch) / str(source))
-        loaded = run.load_run(source)
+        loaded = run.load_run(located(str(source), config.tracking_uri, Path(scratch)))
         if config.dim is not None:
             sizes = list(loaded.config.model.matryoshka)
             if config.dim not in sizes:
@@ -33,21 +31,6 @@ def export(config: DictConfig) -> None:
                 )
             loaded.model.served_dim = config.dim
         print_report(export_bundle(loaded, out))
-
-
-def download(run_id: str, tracking_uri: str, folder: Path) -> Path:
-    """An MLflow run's files, put into `folder`; raises UserError when there is no such run."""
-    database = tracking_uri.removeprefix("sqlite:///")
-    if database != tracking_uri and not Path(database).exists():  # MLflow would make an empty one
-        raise UserError(f"{run_id} is no folder, and there is no MLflow database {database}; set tracking_uri=...")
-    import mlflow  # only here: a run folder is exported without it
-
-    folder.mkdir()
-    try:
-        mlflow.artifacts.download_artifacts(run_id=run_id, dst_path=str(folder), tracking_uri=tracking_uri)
-    except (mlflow.MlflowException, OSError) as error:
-        raise UserError(f"{run_id} is no folder, and MLflow at {tracking_uri} says: {error}") from None
-    return folder
 
 
 def print_report(report: Report) -> None:

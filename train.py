@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from twotower import cli, preflight, run
-from twotower.assess import test_once
+from twotower.assess import assess_once, test_model
 from twotower.audit.audit import require_sound
 from twotower.callbacks import Progress
 from twotower.data.loader import SessionLoader, query_loader, training_loader
@@ -25,6 +26,7 @@ from twotower.errors import UserError
 from twotower.files import read_json
 from twotower.module import TwoTowerModule
 from twotower.schema import Prepared, read_item_features
+from twotower.tracked import located
 
 log = logging.getLogger("train")
 warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")  # of Lightning's own code
@@ -55,7 +57,8 @@ def train(config: DictConfig) -> None:
     if logger:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
 
-    validation, test = (queries(config, prepared, part) for part in ("validation", "test"))
+    inputs = list(run.input_sizes(config, prepared.manifest))
+    validation, test = (queries(config, prepared, part, inputs) for part in ("validation", "test"))
     trainer, module, progress = fit(config, prepared, logger, validation, checkpoint)
     best = run.read_checkpoint(path / "checkpoints" / "best.ckpt")
     validated = progress.validated
@@ -68,7 +71,7 @@ def train(config: DictConfig) -> None:
         module.load_state_dict(best["state_dict"])
 
     metrics |= {"best_epoch": best["epoch"]} | progress.summary()
-    test_once(config, prepared, trainer, module, test, metrics, validated)
+    assess_once(config, prepared, test, test_model(trainer, module, test), metrics, validated)
     if logger:
         keep(logger, path)
         print(f"mlflow: run {logger.run_id} in {config.logger.tracking_uri}")
@@ -76,29 +79,44 @@ def train(config: DictConfig) -> None:
 
 
 def evaluate(config: DictConfig) -> None:
-    """Test a run on data that it may never have seen; nothing is trained."""
-    trained = run.load_run(config.evaluate)
+    """Test a run or a bundle on data that it may never have seen; nothing is trained."""
+    # They need what serving needs, which a machine that only trains may lack.
+    from twotower.bundle_answers import test_bundle
+    from twotower.other_data import in_numbers_of, known_to_bundle, known_to_run
+    from twotower.serving.bundle import TOWER_FILE, open_bundle
+
     prepared: Prepared = instantiate(config.data)
     require_sound(prepared, config.accept)
-    path, own, position = Path(config.run_dir), prepared, None
-    if prepared.manifest["fingerprint"] != trained.data["fingerprint"]:
-        from twotower.other_data import in_numbers_of  # it needs pyarrow, which a machine that trains may lack
-
-        own, position = in_numbers_of(trained, prepared)
-        log.info(
-            "%s of %s events are of items that the run knows", f"{len(position):,}", f"{len(prepared.item_index):,}"
-        )
-    config.model, config.refit = trained.config.model, trained.config.refit
-    test = queries(config, own, "test")
-    module = build_module(config, own, test)
-    run.load_weights(module.model, run.checkpoint_of(trained.path))
-    path.mkdir(parents=True, exist_ok=True)
-    interactive = sys.stdout.isatty()
-    trainer = instantiate(
-        config.trainer, enable_progress_bar=interactive, enable_checkpointing=False, logger=False, default_root_dir=path
-    )
-    test_once(config, own, trainer, module, test, {}, position=position)
-    print(f"next: python -m twotower.compare {config.evaluate} {path}\nevaluation: {path}")
+    path = Path(config.run_dir)
+    with tempfile.TemporaryDirectory() as scratch:
+        tracking_uri = config.logger.tracking_uri if config.logger else "sqlite:///mlflow.db"
+        source = located(str(config.evaluate), tracking_uri, Path(scratch))
+        is_bundle = (source / TOWER_FILE).exists()
+        if is_bundle:
+            bundle = open_bundle(source)
+            known = known_to_bundle(bundle)
+            config.model.max_length = bundle.manifest["max_length"]
+        else:
+            trained = run.load_run(source)
+            known = known_to_run(trained)
+            config.model, config.refit = trained.config.model, trained.config.refit
+        position = None
+        if prepared.manifest["fingerprint"] != known.fingerprint:
+            events = len(prepared.item_index)
+            prepared, position = in_numbers_of(known, prepared)
+            log.info("%s of %s events are of items that the model knows", f"{len(position):,}", f"{events:,}")
+        test = queries(config, prepared, "test", known.inputs)
+        path.mkdir(parents=True, exist_ok=True)
+        if is_bundle:
+            tested = test_bundle(bundle, test, list(config.evaluation.ks))
+        else:
+            module = build_module(config, prepared, test)
+            run.load_weights(module.model, run.checkpoint_of(source))
+            interactive = {"enable_progress_bar": sys.stdout.isatty(), "enable_checkpointing": False}
+            trainer = instantiate(config.trainer, **interactive, logger=False, default_root_dir=path)
+            tested = test_model(trainer, module, test)
+        assess_once(config, prepared, test, tested, {}, position=position)
+    print(f"next: python -m twotower.compare {'RUN' if is_bundle else config.evaluate} {path}\nevaluation: {path}")
 
 
 def fit(
@@ -185,8 +203,8 @@ def build_module(config: DictConfig, prepared: Prepared, loader: SessionLoader) 
     )
 
 
-def queries(config: DictConfig, prepared: Prepared, part: str) -> SessionLoader:
-    """The queries of "validation" or "test"."""
+def queries(config: DictConfig, prepared: Prepared, part: str, inputs: list[str]) -> SessionLoader:
+    """The queries of "validation" or "test", with these event inputs."""
     settings = config.evaluation
     loader = query_loader(
         prepared,
@@ -194,7 +212,7 @@ def queries(config: DictConfig, prepared: Prepared, part: str) -> SessionLoader:
         config.model.max_length,
         settings.positions_per_batch,
         settings.min_history,
-        inputs=list(run.input_sizes(config, prepared.manifest)),
+        inputs=inputs,
         target_weights=config.target_weights,
     )
     if loader.num_queries == 0:

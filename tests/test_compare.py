@@ -88,4 +88,12 @@ def test_what_is_no_run_gets_one_message(tmp_path: Path, capsys: pytest.CaptureF
     assert "answers.npz is missing" in capsys.readouterr().err
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     assert main(["0123456789abcdef", "0123456789abcdef", "--tracking-uri", uri]) == 2
-    assert "neither a folder nor an MLflow run" in capsys.readouterr().err
+    assert "neither a folder nor the id of an MLflow run" in capsys.readouterr().err
+    unknown = 32 * "0"
+    assert main([unknown, unknown, "--tracking-uri", uri]) == 2
+    assert "there is no MLflow database" in capsys.readouterr().err
+    (tmp_path / "empty" / "user_tower.onnx").touch()
+    assert main([str(tmp_path / "empty"), str(tmp_path / "empty")]) == 2
+    assert (
+        f"is a bundle, which has answered nothing yet: python train.py evaluate={tmp_path}" in capsys.readouterr().err
+    )

@@ -88,14 +88,18 @@ def test_mlflow_keeps_the_run_with_its_files_and_parameters(folder: Path, run_pa
 
 
 @pytest.mark.slow
-def test_a_run_is_tested_again_on_its_own_data_and_on_other_data(folder: Path, run_path: Path) -> None:
-    again = call(folder, "train.py", *SMALL, f"evaluate={run_path}", "logger=none")[-1]
-    again_path = folder / again.removeprefix("evaluation: ")
-    before, after = (json.loads((path / "metrics.json").read_text()) for path in (run_path, again_path))
+def test_a_run_and_its_bundle_are_tested_again_on_its_own_data_and_on_other_data(
+    folder: Path, run_path: Path, bundle_path: Path
+) -> None:
+    before = json.loads((run_path / "metrics.json").read_text())
     tested = {key for key in before if key.startswith(("test/", "baseline/")) and "second" not in key}
-    assert {key: after[key] for key in tested} == pytest.approx({key: before[key] for key in tested}, abs=1e-6)
-    assert "Item vectors" in (again_path / "report.html").read_text()
-    assert compare(folder, str(run_path), str(again_path))[-1] == "recall_at_20: unclear"
+    for model, tolerance in ((run_path, 1e-6), (bundle_path, 1e-3)):
+        again = call(folder, "train.py", *SMALL, f"evaluate={model}", "logger=none")[-1]
+        path = folder / again.removeprefix("evaluation: ")
+        after = json.loads((path / "metrics.json").read_text())
+        assert {key: after[key] for key in tested} == pytest.approx({key: before[key] for key in tested}, abs=tolerance)
+        assert "Item vectors" in (path / "report.html").read_text()
+        assert compare(folder, str(run_path), str(path))[-1] == "recall_at_20: unclear"
 
     raw = next((folder / "prepared").glob("*-raw/events"))
     other = pl.concat([pl.read_parquet(file) for file in sorted(raw.glob("*.parquet"))])
@@ -103,9 +107,15 @@ def test_a_run_is_tested_again_on_its_own_data_and_on_other_data(folder: Path, r
     unknown = pl.when(pl.int_range(pl.len()) % 9 == 0).then(pl.lit("new")).otherwise("item_id")
     other = other.with_columns(unknown.alias("item_id"))
     other.write_parquet(folder / "other.parquet")
-    last = call(folder, "train.py", "data=events", "data.path=other.parquet", f"evaluate={run_path}", "logger=none")[-1]
-    metrics = json.loads((folder / last.removeprefix("evaluation: ") / "metrics.json").read_text())
-    assert metrics["test/recall_at_20"] > metrics["baseline/popularity/recall_at_20"] > 0
+    on_other = ("train.py", "data=events", "data.path=other.parquet", "logger=none")
+    found = []
+    for model in (run_path, bundle_path):
+        found.append(folder / call(folder, *on_other, f"evaluate={model}")[-1].removeprefix("evaluation: "))
+    of_run, of_bundle = (json.loads((path / "metrics.json").read_text()) for path in found)
+    assert of_run["test/recall_at_20"] > of_run["baseline/popularity/recall_at_20"] > 0
+    same = {key for key in of_run if key.startswith("test/") and "second" not in key}
+    assert {key: of_bundle[key] for key in same} == pytest.approx({key: of_run[key] for key in same}, abs=1e-3)
+    assert compare(folder, *map(str, found))[-1] == "recall_at_20: unclear"
 
 
 @pytest.mark.slow

@@ -37,8 +37,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "pytorch_lightning", "omegaconf"},
         {"files", "schema", "batch", "data", "evaluation", "module", "report", "run"},
     ),
-    "other_data": ({"pyarrow"}, {"errors", "files", "schema", "inputs", "run"}),
-    "compare": ({"rich", "mlflow"}, {"errors", "evaluation"}),
+    "other_data": ({"pyarrow"}, {"errors", "files", "schema", "inputs", "run", "serving"}),
+    "bundle_answers": ({"torch"}, {"assess", "batch", "data", "evaluation", "serving"}),
+    "compare": ({"rich"}, {"errors", "evaluation", "tracked"}),
+    "tracked": ({"mlflow"}, {"errors"}),
     "cli": ({"hydra", "omegaconf"}, {"errors"}),
     "export": (
         {"torch", "faiss", "pyarrow"},

@@ -8,18 +8,19 @@ from omegaconf import OmegaConf
 
 from twotower.errors import UserError
 from twotower.files import read_json, write_json
-from twotower.other_data import in_numbers_of
+from twotower.other_data import Known, in_numbers_of, known_to_run
 from twotower.run import Run
 from twotower.schema import FEATURES_FILE, Prepared
 
 SESSIONS = [[1, 2, 3], [4, 4], [3, 1, 5, 2]]  # items of the other data: item-1 .. item-5
 
 
-def trained(prepared: Prepared, *inputs: str) -> Run:
-    """A run on `prepared`; its folder is the prepared one, which has the same files."""
+def trained(prepared: Prepared, *inputs: str) -> Known:
+    """What a run on `prepared` knows; its folder is the prepared one, which has the same files."""
     config = OmegaConf.create({"model": {"inputs": list(inputs), "user_tower": {}}})
     # No model: what is tested never asks for one.
-    return Run(prepared.path, config, dict(prepared.manifest), {}, None)  # type: ignore[arg-type] # see above
+    run = Run(prepared.path, config, dict(prepared.manifest), {}, None)  # type: ignore[arg-type] # see above
+    return known_to_run(run)
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_inputs_must_mean_the_same(make_prepared, other: Prepared) -> None:
     with pytest.raises(UserError, match="this data has view, buy"):
         in_numbers_of(run, other)
     run = trained(make_prepared([[1, 2, 3]], **typed), "device")
-    _set_events(run.path, {"device": {"vocabulary": ["a", "b"]}})
+    run = run._replace(encoders={"device": {"vocabulary": ["a", "b"]}})
     with pytest.raises(UserError, match="input device has other codes"):
         in_numbers_of(run, other)
     _set_events(other.path, {"device": {"vocabulary": ["a", "b"]}})

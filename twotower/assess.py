@@ -46,37 +46,50 @@ class Assessed(NamedTuple):
     features: list[Grouping]  # of the items
 
 
-def test_once(
+class Tested(NamedTuple):
+    """What a model did in its test."""
+
+    metrics: dict[str, float]  # flat: `test/recall_at_20`
+    answers: Answers
+    items: Array  # [V, D] its vectors of the catalogue
+    seconds: float  # that the answers took
+
+
+def test_model(trainer: pl.Trainer, module: TwoTowerModule, test: SessionLoader) -> Tested:
+    """Of a model with its weights."""
+    begin = time.perf_counter()
+    metrics = dict(trainer.test(module, test, verbose=False)[0])
+    seconds = time.perf_counter() - begin
+    with torch.no_grad():
+        items = module.model.encode_items().cpu().numpy()
+    return Tested(metrics, module.answers(), items, seconds)
+
+
+def assess_once(
     config: DictConfig,
     prepared: Prepared,
-    trainer: pl.Trainer,
-    module: TwoTowerModule,
     test: SessionLoader,
+    tested: Tested,
     metrics: dict[str, Any],
     validated: Mapping[int, Mapping[str, float]] | None = None,
     position: Array | None = None,
 ) -> None:
-    """Test, compare, write all of it into the run directory, and print it.
+    """Compare, write all of it into the run directory, and print it.
 
     Args:
         config: of the run.
         prepared: its events.
-        trainer: that tests.
-        module: the model.
         test: the queries.
+        tested: the model's answers to them.
         metrics: what is known of the run so far.
         validated: metrics of each epoch's validation, if there was any.
         position: where each event lies in the data, if `prepared` has not all of them.
     """
     path = Path(config.run_dir)
-    begin = time.perf_counter()
-    metrics = metrics | dict(trainer.test(module, test, verbose=False)[0])
-    speed = test.num_queries / (time.perf_counter() - begin)
-    metrics |= {"test/queries": test.num_queries, "test/queries_per_second": speed}
-    answers = module.answers()
-    with torch.no_grad():
-        items = module.model.encode_items().cpu().numpy()
+    answers, items = tested.answers, tested.items
     assessed = assess_answers(config, prepared, test, answers, items)
+    speed = test.num_queries / tested.seconds
+    metrics = metrics | tested.metrics | {"test/queries": test.num_queries, "test/queries_per_second": speed}
     metrics |= assessed.metrics
     record = assessed.record
     if position is not None:
@@ -129,8 +142,8 @@ def assess_answers(
     learnt = prepared.learnt(config.refit)
     counts = np.bincount(prepared.item_index[learnt], minlength=prepared.num_items + 1)
     learnt_until = int(prepared.timestamp[learnt].max(initial=0))
-    encoders = read_json(prepared.path / FEATURES_FILE, "a prepared directory")["items"]
-    features = feature_groupings(encoders, read_item_features(prepared.path))
+    encoders = read_json(prepared.path / FEATURES_FILE, "a prepared directory").get("items")  # none in a bundle
+    features = feature_groupings(encoders, read_item_features(prepared.path)) if encoders else []
     history = build_history(prepared.item_index, facts.event, facts.length, config.model.max_length)
     lists = _about_lists(facts, history, model, counts, items, features, ks)
     groupings = groupings_of(prepared, counts, learnt_until, features, facts)

@@ -1,6 +1,7 @@
 """Which of two models is better, by how much, for whom, and could it be luck: python -m twotower.compare RUN RUN
 
-Both have answered the queries of the same data. A run is a folder as train.py prints it, or the id of an MLflow run.
+Both have answered the queries of the same data. A run is a folder as train.py prints it, that of a run or of an
+evaluation (train.py evaluate=BUNDLE makes one of a bundle), or the id of an MLflow run.
 """
 
 import argparse
@@ -21,6 +22,9 @@ from twotower.evaluation.assessment import DECIDING, verdict
 from twotower.evaluation.intervals import Mean, means
 from twotower.evaluation.record import RECORD_FILE, Record, read_record
 from twotower.evaluation.tables import with_interval
+from twotower.tracked import located
+
+BUNDLE_FILE = "user_tower.onnx"  # that no run has
 
 
 class Row(NamedTuple):
@@ -113,19 +117,17 @@ def _some(answers: Answers, rows: npt.NDArray[np.intp]) -> Answers:
 
 
 def _record(run: str, tracking_uri: str) -> Record:
-    """From a folder, else from MLflow."""
-    if Path(run).is_dir():
-        return read_record(Path(run) / RECORD_FILE)
-    import mlflow  # only those who ask for it wait for it
-
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            file = mlflow.artifacts.download_artifacts(
-                run_id=run, artifact_path=RECORD_FILE, dst_path=folder, tracking_uri=tracking_uri
+    """From a folder or from MLflow."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = located(run, tracking_uri, Path(scratch), RECORD_FILE)
+        if not folder.is_dir():
+            raise UserError(f"{run} is neither a folder nor the id of an MLflow run")
+        if (folder / BUNDLE_FILE).exists():
+            raise UserError(
+                f"{run} is a bundle, which has answered nothing yet: python train.py evaluate={run} and the data's "
+                "settings; then compare the folder that this prints last"
             )
-        except (mlflow.exceptions.MlflowException, OSError) as error:
-            raise UserError(f"{run} is neither a folder nor an MLflow run with {RECORD_FILE}: {error}") from None
-        return read_record(Path(file))
+        return read_record(folder / RECORD_FILE)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ CONSENT = "consent"
 RETURNING = "returning"  # of a session, from here on in place of its user
 
 CATALOGUE_FILE = "catalogue.parquet"  # item_id, train_count; row r is item_index r + 1
+ITEMS_FILE = "items.parquet"  # a bundle's, which has item_id in the same order, and more
 FEATURES_FILE = "features.json"  # how values become codes: encoders of item and event features, the clock's zone
 ITEM_FEATURES_FILE = (
     "item_features.npz"  # name.codes [T] and name.offsets [V + 1] of bags, name.values [V, W] of numbers

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from twotower.errors import UserError
 from twotower.run import load_run
 from twotower.serving.retriever import Retriever
+from twotower.tracked import located
 
 SCRIPT = Path(__file__).parents[2] / "export.py"
 UNKNOWN = "0" * 32
@@ -52,7 +53,7 @@ def test_run_to_answer(make_run: Any, tmp_path: Path, export: Any, monkeypatch: 
         export.export(config(run))
 
 
-def test_mlflow_run_id(make_run: Any, tmp_path: Path, export: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_mlflow_run_is_located(make_run: Any, tmp_path: Path, export: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database would take many seconds to make
     import mlflow
@@ -61,7 +62,9 @@ def test_mlflow_run_id(make_run: Any, tmp_path: Path, export: Any, monkeypatch: 
     run_id = client.create_run(client.create_experiment("test")).info.run_id
     run = make_run(list(range(30)), "model/user_tower=mean_pool")
     client.log_artifacts(run_id, str(run))
-    found = export.download(run_id, "file:mlruns", tmp_path / "found")
+    scratch = tmp_path / "found"
+    scratch.mkdir()
+    found = located(run_id, "file:mlruns", scratch)
     for file in run.rglob("*.*"):
         assert (found / file.relative_to(run)).read_bytes() == file.read_bytes()
     with pytest.raises(UserError, match=f"{UNKNOWN} is no folder, and MLflow at file:mlruns says"):

@@ -30,11 +30,10 @@ import pyarrow.parquet as pq
 from twotower.batch import gather, history_positions
 from twotower.errors import UserError
 from twotower.files import read_json, sha256, write_json
-from twotower.schema import FEATURES_FILE
+from twotower.schema import FEATURES_FILE, ITEMS_FILE
 from twotower.serving.events import EventEncoder
 
 EMBEDDINGS_FILE = "item_embeddings.npy"
-ITEMS_FILE = "items.parquet"
 INDEX_FILE = "index.faiss"
 TOWER_FILE = "user_tower.onnx"
 GOLDEN_FILE = "golden.json"

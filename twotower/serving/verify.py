@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from twotower.errors import UserError
 from twotower.files import read_json
-from twotower.serving.bundle import EMBEDDINGS_FILE, GOLDEN_FILE, ITEMS_FILE, REMEDY
+from twotower.schema import ITEMS_FILE
+from twotower.serving.bundle import EMBEDDINGS_FILE, GOLDEN_FILE, REMEDY
 from twotower.serving.retriever import Recommendations, Retriever
 
 TOLERANCE = 1e-5  # of a score; for scores beyond one, of the largest

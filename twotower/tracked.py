@@ -1,0 +1,39 @@
+"""Runs that are not a folder here, but in MLflow, which is imported only when one of them is asked for."""
+
+import re
+from pathlib import Path
+
+from twotower.errors import UserError
+
+
+def located(run: str, tracking_uri: str, scratch: Path, file: str = "") -> Path:
+    """Where a run's files are.
+
+    Args:
+        run: a folder, or the id of an MLflow run.
+        tracking_uri: MLflow's.
+        scratch: a folder for what has to be fetched.
+        file: the only one that is wanted; all where it is empty.
+
+    Returns:
+        The folder, which may not exist where `run` is no id; or a new one in `scratch`.
+
+    Raises:
+        UserError: MLflow does not know the run, or it has no such file.
+    """
+    if Path(run).exists() or not re.fullmatch("[0-9a-f]{32}", run):
+        return Path(run)
+    database = tracking_uri.removeprefix("sqlite:///")
+    if database != tracking_uri and not Path(database).exists():  # MLflow would make an empty one
+        raise UserError(f"{run} is no folder, and there is no MLflow database {database}; name another tracking URI")
+    import mlflow
+
+    folder = scratch / run
+    folder.mkdir()
+    try:
+        mlflow.artifacts.download_artifacts(
+            run_id=run, artifact_path=file, dst_path=str(folder), tracking_uri=tracking_uri
+        )
+    except (mlflow.MlflowException, OSError) as error:
+        raise UserError(f"{run} is no folder, and MLflow at {tracking_uri} says: {error}") from None
+    return folder
