@@ -28,7 +28,7 @@ from twotower.evaluation.tables import print_report
 from twotower.files import read_json, write_bytes, write_json
 from twotower.module import TwoTowerModule
 from twotower.run import ASSESSMENT_FILE, METRICS_FILE, REPORT_FILE
-from twotower.schema import CEILING_FILE, FEATURES_FILE, Prepared, read_item_features
+from twotower.schema import CARD_FILE, CEILING_FILE, FEATURES_FILE, Prepared, read_item_features
 
 Array = npt.NDArray[Any]
 log = logging.getLogger(__name__)
@@ -104,9 +104,23 @@ def assess_once(
     except ImportError as error:  # a machine that only trains may lack what draws
         log.warning("no report is written: %s", error)
     else:
-        facts, names, yaml = assessed.facts, item_names(prepared.path), OmegaConf.to_yaml(config, resolve=True)
-        known = (answers, facts, assessed.history, assessed.counts, items, assessed.features, names, yaml)
-        page = report(Result(title, metrics, assessed.found, validated or {}, *known), config.seed)
+        result = Result(
+            title=title,
+            metrics=metrics,
+            found=assessed.found,
+            validated=validated or {},
+            answers=answers,
+            facts=assessed.facts,
+            history=assessed.history,
+            counts=assessed.counts,
+            items=items,
+            features=assessed.features,
+            names=item_names(prepared.path),
+            data=prepared.manifest,
+            has_card=(path / CARD_FILE).exists(),
+            config=OmegaConf.to_yaml(config, resolve=True),
+        )
+        page = report(result, config.seed)
         write_bytes(path / REPORT_FILE, page.encode())
     print_report(metrics, assessed.found, title)
 
@@ -133,8 +147,8 @@ def assess_answers(
         metrics |= {f"baseline/{key}": value for key, value in cost.items()}
         types = prepared.event_type[model.event]
         for name, own in others.items():
-            of_type = means_by_type(own, types, ks, prepared.event_types)
-            metrics |= {f"baseline/{name}/{key}": value for key, value in of_type.items()}
+            means = means_by_type(own, types, ks, prepared.event_types)
+            metrics |= {f"baseline/{name}/{key}": value for key, value in means.items()}
     if (prepared.path / CEILING_FILE).exists() and not config.target_weights:  # it is that of all queries
         ceiling = read_json(prepared.path / CEILING_FILE, "a prepared directory")
         metrics |= {f"ceiling/{key}": value for key, value in ceiling.items()}
@@ -142,21 +156,28 @@ def assess_answers(
     learnt = prepared.learnt(config.refit)
     counts = np.bincount(prepared.item_index[learnt], minlength=prepared.num_items + 1)
     learnt_until = int(prepared.timestamp[learnt].max(initial=0))
-    encoders = read_json(prepared.path / FEATURES_FILE, "a prepared directory").get("items")  # none in a bundle
-    features = feature_groupings(encoders, read_item_features(prepared.path)) if encoders else []
+    encoders = read_json(prepared.path / FEATURES_FILE, "a prepared directory")
+    of_items = encoders.get("items", {})  # a bundle has none
+    arrays = read_item_features(prepared.path) if of_items else {}
+    features = feature_groupings(of_items, arrays)
     history = build_history(prepared.item_index, facts.event, facts.length, config.model.max_length)
     lists = _about_lists(facts, history, model, counts, items, features, ks)
-    groupings = groupings_of(prepared, counts, learnt_until, features, facts)
-    weight = None
+    groupings = groupings_of(prepared, counts, learnt_until, features, encoders["events"], facts)
+    weights = {}
     if config.target_weights:
-        weight = type_weights(prepared.event_types, config.target_weights)[prepared.event_type[model.event]]
-    found = assess(answers, facts, groupings, ks, lists, config.evaluation.replicates, config.seed, weight)
+        of_type = type_weights(prepared.event_types, config.target_weights)
+        weights["weighted"] = of_type[prepared.event_type[model.event]]
+    for price in [array for name, array in arrays.items() if name.endswith(".price")][:1]:
+        worth = np.nan_to_num(price[facts.target - 1]).clip(min=0)
+        weights |= {"revenue": worth} if worth.any() else {}
+    found = assess(answers, facts, groupings, ks, lists, config.evaluation.replicates, config.seed, weights)
     exposed = beyond_accuracy.exposures(model.top, prepared.num_items)
     found["catalogue"] = {"coverage": beyond_accuracy.coverage(exposed), "gini": beyond_accuracy.gini(exposed)}
     metrics |= {f"test/{name}": mean for name, (mean, _, _) in found["lists"].items()}
     metrics |= {f"test/{name}_at_{LISTED}": value for name, value in found["catalogue"].items()}
-    for name, (mean, _, _) in found["weighted"].items():
-        metrics[f"{'test' if name == MODEL else f'baseline/{name}'}/weighted_{DECIDING}"] = mean
+    for kind, rankers in found["weighted"].items():
+        for name, (mean, _, _) in rankers.items():
+            metrics[f"{'test' if name == MODEL else f'baseline/{name}'}/{kind}_{DECIDING}"] = mean
     low, high = found["rankers"][MODEL][DECIDING][1:]
     if low is not None:
         metrics |= {f"test/{DECIDING}_low": low, f"test/{DECIDING}_high": high}

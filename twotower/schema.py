@@ -27,13 +27,15 @@ TIMESTAMP = "timestamp"
 EVENT_TYPE = "event_type"
 SPLIT = "split"
 CONSENT = "consent"
+ITEM_NAME = "item_name"  # what people call it, where that is known
 RETURNING = "returning"  # of a session, from here on in place of its user
 
-CATALOGUE_FILE = "catalogue.parquet"  # item_id, train_count; row r is item_index r + 1
+CATALOGUE_FILE = "catalogue.parquet"  # item_id, train_count, where known item_name; row r is item_index r + 1
 ITEMS_FILE = "items.parquet"  # a bundle's, which has item_id in the same order, and more
 FEATURES_FILE = "features.json"  # how values become codes: encoders of item and event features, the clock's zone
 ITEM_FEATURES_FILE = (
-    "item_features.npz"  # name.codes [T] and name.offsets [V + 1] of bags, name.values [V, W] of numbers
+    # name.codes [T] and name.offsets [V + 1] of bags, name.values [V, W] of numbers, name.price [V] float32
+    "item_features.npz"
 )
 MANIFEST_FILE = "manifest.json"
 STATISTICS_FILE = "statistics.json"  # what preparation counted, for the audit and the data card

@@ -28,13 +28,13 @@ def values_of(encoders: dict[str, Any], arrays: dict[str, np.ndarray], name: str
 
 
 def brands(items: pl.DataFrame, ids: pl.DataFrame, before: int | None = None) -> list[Any]:
-    encoders, arrays, _ = encode_items(items.lazy(), BRAND, ids, before)
+    encoders, arrays, *_ = encode_items(items.lazy(), BRAND, ids, before)
     return values_of(encoders, arrays, "brand")
 
 
 def test_rows_follow_the_catalogue_and_only_its_items_are_learnt_from() -> None:
     items = pl.DataFrame({ITEM_ID: ["c", "x", "a", "y"], "brand": ["B", "X", "A", "Y"]})
-    encoders, arrays, facts = encode_items(items.lazy(), BRAND, catalogue("a", "b", "c"), None)
+    encoders, arrays, _, facts = encode_items(items.lazy(), BRAND, catalogue("a", "b", "c"), None)
     assert encoders["brand"]["vocabulary"] == ["A", "B"]
     assert values_of(encoders, arrays, "brand") == ["A", None, "B"]
     assert facts == {"items_without_features": 1, "contradictory_items": {"brand": 0}}
@@ -62,7 +62,9 @@ def test_every_kind_is_encoded_as_its_encoder_does() -> None:
         "fixed": {"kind": "vector"},
         "size": {"kind": "categorical"},
     }
-    encoders, arrays, facts = encode_items(items.lazy(), specs, catalogue(1, 2, 3, 4), None)
+    encoders, arrays, names, facts = encode_items(items.lazy(), specs, catalogue(1, 2, 3, 4), None)
+    assert names == ["Red shoe", None, None, "Hat"]
+    np.testing.assert_array_equal(arrays.pop("price.price"), np.array([9.5, np.nan, np.nan, 20.0], np.float32))
     values: dict[str, list[Any]] = {
         "kinds": [["a", "b"], ["a"], None, None],
         "price": [9.5, None, None, 20.0],
@@ -122,7 +124,7 @@ HISTORY = [  # item, time, brand
 )
 def test_a_value_is_the_newest_before_the_test(before: int | None, expected: list[Any], without: int) -> None:
     items = pl.DataFrame(HISTORY, schema=[ITEM_ID, "timestamp", "brand"], orient="row")
-    encoders, arrays, facts = encode_items(items.lazy(), BRAND, catalogue(*"abcde"), before)
+    encoders, arrays, _, facts = encode_items(items.lazy(), BRAND, catalogue(*"abcde"), before)
     assert values_of(encoders, arrays, "brand") == expected
     assert facts["items_without_features"] == without
     assert set(encoders["brand"]["vocabulary"]) == {e for e in expected if e}, "nothing later is learnt from"
@@ -140,7 +142,7 @@ def test_contradictions_are_counted_and_the_smallest_value_is_taken() -> None:
     ]  # fmt: skip
     items = pl.DataFrame(rows, schema=[ITEM_ID, "timestamp", "brand", "size"], orient="row")
     specs = BRAND | {"size": {"kind": "categorical"}}
-    encoders, arrays, facts = encode_items(items.lazy(), specs, catalogue("a", "b", "c"), None)
+    encoders, arrays, _, facts = encode_items(items.lazy(), specs, catalogue("a", "b", "c"), None)
     assert values_of(encoders, arrays, "brand") == ["k", "b", "c"]
     assert values_of(encoders, arrays, "size") == ["9", "9", "5"], "the smallest number, not the smallest text"
     assert facts["contradictory_items"] == {"brand": 1, "size": 1}
@@ -149,7 +151,7 @@ def test_contradictions_are_counted_and_the_smallest_value_is_taken() -> None:
 def test_what_says_nothing_contradicts_nothing() -> None:
     items = pl.DataFrame({ITEM_ID: ["a", "a", "b"], "brand": ["", "z", ""], "size": [math.nan, 3.0, math.inf]})
     specs = BRAND | {"size": {"kind": "categorical"}}
-    encoders, arrays, facts = encode_items(items.lazy(), specs, catalogue("a", "b"), None)
+    encoders, arrays, _, facts = encode_items(items.lazy(), specs, catalogue("a", "b"), None)
     assert values_of(encoders, arrays, "brand") == ["z", None]
     assert values_of(encoders, arrays, "size") == ["3", None]
     assert facts["contradictory_items"] == {"brand": 0, "size": 0}
@@ -159,7 +161,7 @@ def test_lists_contradict_each_other_where_they_hold_other_values() -> None:
     kinds, vectors = [["x", "y"], ["y", "x"], ["y"], ["x"]], [[1.0, 2], [2, 1], [1, 1], [1, 1]]
     items = pl.DataFrame({ITEM_ID: ["a", "a", "b", "b"], "kinds": kinds, "vector": vectors})
     specs = {"kinds": {"kind": "multi"}, "vector": {"kind": "vector"}}
-    encoders, arrays, facts = encode_items(items.lazy(), specs, catalogue("a", "b"), None)
+    encoders, arrays, _, facts = encode_items(items.lazy(), specs, catalogue("a", "b"), None)
     assert facts["contradictory_items"] == {"kinds": 1, "vector": 1}, "the order of a vector's numbers matters"
     assert arrays["kinds.codes"].tolist() == [2, 3, 2]
     scale = encoders["vector"]["scale"]
@@ -188,10 +190,10 @@ def test_the_order_of_rows_changes_no_byte(seed: int) -> None:
         "vector": {"kind": "vector"},
     }
     ids = catalogue(*range(45))
-    encoders, arrays, facts = encode_items(items.lazy(), specs, ids, 4)
+    encoders, arrays, _, facts = encode_items(items.lazy(), specs, ids, 4)
     again = encode_items(items.sample(fraction=1, shuffle=True, seed=seed).lazy(), specs, ids, 4)
     assert again[0] == encoders
-    assert again[2] == facts
+    assert again[2:] == (None, facts)
     assert facts["contradictory_items"]["brand"] > 0
     assert {name: array.tobytes() for name, array in again[1].items()} == {n: a.tobytes() for n, a in arrays.items()}
 
@@ -206,7 +208,7 @@ def test_missing_columns_are_named() -> None:
 
 def test_without_features_there_is_nothing_to_encode() -> None:
     items = pl.DataFrame({ITEM_ID: ["a"]})
-    encoders, arrays, facts = encode_items(items.lazy(), {}, catalogue("a", "b"), None)
+    encoders, arrays, _, facts = encode_items(items.lazy(), {}, catalogue("a", "b"), None)
     assert (encoders, arrays) == ({}, {})
     assert facts == {"items_without_features": 1, "contradictory_items": {}}
 
@@ -220,7 +222,7 @@ def test_real_films_have_their_genres(real_data) -> None:
         "year": {"kind": "numeric", "column": "release_year", "buckets": 10},
         "title": {"kind": "text", "column": "movie_title"},
     }
-    encoders, arrays, facts = encode_items(items, specs, table.select(ITEM_ID), None)
+    encoders, arrays, _, facts = encode_items(items, specs, table.select(ITEM_ID), None)
     assert facts == {"items_without_features": 0, "contradictory_items": dict.fromkeys(specs, 0)}
     codes, offsets = arrays["genres.codes"].tolist(), arrays["genres.offsets"].tolist()
     genres = [None, "unseen", *encoders["genres"]["vocabulary"]]

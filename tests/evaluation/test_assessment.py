@@ -25,7 +25,7 @@ def judged(**chances: float):
         Grouping("rare", ["all but some", "nobody", "few"], np.where(session < 20, 2, 0)),
     ]
     lists = {"novelty": np.arange(600.0)}
-    return answers, assess(answers, facts, groups, (1, 20), lists, replicates=300, seed=0)
+    return answers, assess(answers, facts, groups, (1, 20), lists, replicates=300, seed=0, weights={})
 
 
 def test_means_differences_and_the_best_baseline() -> None:
@@ -44,9 +44,9 @@ def test_means_differences_and_the_best_baseline() -> None:
 def test_queries_may_be_worth_more_than_others() -> None:
     answers, facts = planted(0.5, 0), Facts(np.repeat(np.arange(200), 3), np.ones(600), np.ones(600), np.arange(600))
     weight = np.where(np.arange(600) % 4 == 0, 5.0, 0.5)
-    found = assess({"model": answers}, facts, [], (1, 20), {"x": np.ones(600)}, 200, 0, weight)
+    found = assess({"model": answers}, facts, [], (1, 20), {"x": np.ones(600)}, 200, 0, {"revenue": weight})
     expected = ((answers.better == 0) * weight).sum() / weight.sum()
-    mean, low, high = found["weighted"]["model"]
+    mean, low, high = found["weighted"]["revenue"]["model"]
     assert mean == pytest.approx(expected) and low < mean < high
     assert found["queries"] == 600
     plain = found["rankers"]["model"]["recall_at_20"]
@@ -64,6 +64,24 @@ def test_slices_have_the_model_and_its_lead() -> None:
     assert first["model"]["recall_at_20"][0] == pytest.approx(own, abs=1e-6)
     assert first["difference"]["recall_at_20"][0] == pytest.approx(own - other, abs=1e-6)
     assert rows["rare", "few"]["model"]["recall_at_20"][1:] == [None, None], "20 sessions are too few"
+
+
+def test_the_gap_between_the_best_and_the_worst_served() -> None:
+    random = np.random.default_rng(3)
+    session = np.repeat(np.arange(300), 3)
+    kind = random.integers(0, 3, 900)  # queries of one session are of several kinds
+    hit = random.random(900) < np.array([0.2, 0.6, 0.4])[kind]
+    better = np.where(hit, 0, 50).astype(np.int32)
+    answers = Answers(np.arange(900), better, np.ones_like(better), np.ones((900, 0), np.int32))
+    groups = [Grouping("kind", ["a", "b", "c"], kind), Grouping("tiny", ["x", "y"], np.where(session < 9, 0, 1))]
+    facts = Facts(session, np.ones(900), np.ones(900), np.arange(900))
+    (row,) = assess({"model": answers}, facts, groups, (20,), {"x": np.ones(900)}, 400, 0, {})["disparity"]
+    assert (row["by"], row["best"], row["worst"]) == ("kind", "b", "a")
+    gap, low, high = row["difference"]
+    assert gap == pytest.approx(hit[kind == 1].mean() - hit[kind == 0].mean(), abs=1e-6)
+    share = [hit[kind == k].mean() for k in (0, 1)]
+    error = np.sqrt(sum(p * (1 - p) / (kind == k).sum() for k, p in enumerate(share)))
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.15) and low < gap < high
 
 
 def test_without_baselines_there_is_nothing_to_subtract() -> None:

@@ -70,7 +70,7 @@ def test_queries_are_looked_up_by_their_event(make_prepared) -> None:
         [[1, 2, 3], [4, 5]],
         types=[[0, 1, 0], [1, 1]],
         event_types=("view", "buy"),
-        inputs={"hour": [[1, 24, 5], [7, 0]], "weekday": [[1, 7, 1], [2, 2]]},
+        inputs={"hour": [[1, 24, 5], [7, 0]], "weekday": [[1, 7, 1], [2, 2]], "device": [[3, 0, 1], [2, 1]]},
     )
     prepared = replace(prepared, returning=np.array([2, 0], dtype=np.uint8))
     facts = facts_of(prepared, np.array([1, 2, 4]))
@@ -78,9 +78,11 @@ def test_queries_are_looked_up_by_their_event(make_prepared) -> None:
     assert facts.length.tolist() == [1, 2, 1]
     assert facts.target.tolist() == [2, 3, 5]
     colour = Grouping("colour", ["red", "blue"], np.array([-1, 0, 0, 1, 1, 0]))
-    found = {g.name: names(g) for g in groupings_of(prepared, np.ones(6, dtype=int), 0, [colour], facts)}
+    devices = {"device": {"kind": "categorical", "out_of_vocabulary": 1, "vocabulary": ["desk", "phone"]}}
+    found = {g.name: names(g) for g in groupings_of(prepared, np.ones(6, dtype=int), 0, [colour], devices, facts)}
     assert found["event type"] == ["buy", "view", "buy"]
     assert found["hour of the day"] == ["0:00", "23:00", "6:00"], "that of the history's newest event"
     assert found["weekday"] == ["Monday", "Sunday", "Tuesday"]
     assert found["colour"] == ["red", "blue", "red"]
+    assert found["device"] == ["phone", "unknown", "desk"], "that of the history's newest event"
     assert found["user"] == ["returning", "returning", None]

@@ -47,9 +47,11 @@ def planted(make_prepared: Any, lead: float = 0.3, items: int = ITEMS, **changes
     model, other = answers(0.6), answers(0.6 - lead)
     counts = np.append(0, random.integers(0, 90, items))
     colour = Grouping("colour", ["<red>", "blue"], np.append(-1, np.arange(items) % 2))
-    groups = groupings_of(prepared, counts, 0, [colour], facts)
+    groups = groupings_of(prepared, counts, 0, [colour], {}, facts)
     lists = {"popularity_at_20": counts[model.top].mean(1), "history_popularity": gains(model, [20])["mrr_at_20"]}
-    found = assess({"model": model, "item_knn": other}, facts, groups, [10, 20], lists, 200, 0)
+    found = assess(
+        {"model": model, "item_knn": other}, facts, groups, [10, 20], lists, 200, 0, {"revenue": np.arange(QUERIES)}
+    )
     found["catalogue"] = {"coverage": 0.5, "gini": 0.25}
     history = np.zeros((QUERIES, 3), dtype=np.int64)
     history[:, 0] = prepared.item_index[event - 1]
@@ -57,9 +59,14 @@ def planted(make_prepared: Any, lead: float = 0.3, items: int = ITEMS, **changes
     names = [f"item & {k}" for k in range(1, items + 1)]
     vectors = random.normal(size=(items, 8)).astype(np.float32)
     metrics = {"ceiling/recall_at_20": 0.9}
-    whole = Result(
-        "A <shop>", metrics, found, validated, model, facts, history, counts, vectors, [colour], names, "a: 1"
-    )
+    data = {
+        "rows": {"read": 12345, "kept": 12300, "dropped": {"no item": 45, "no time": 0}},
+        "sessions": {"count": 678, "source": "the session column"},
+        "split": {"kind": "temporal", "events": {"train": 9, "test": 1}, "test_events_outside_catalogue": 0.125},
+        **{"event_types": ["view"], "inputs": {"hour": 25}, "item_features": {}},
+    }
+    about = (model, facts, history, counts, vectors, [colour], names, data, True)
+    whole = Result("A <shop>", metrics, found, validated, *about, "a: 1")
     return whole._replace(**changes)
 
 
@@ -83,8 +90,14 @@ def test_the_page_has_everything_and_nothing_that_runs_or_loads(make_prepared) -
     assert f"item & {seen}|" in page.text and f"item & {target}|" in page.text
     assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
     assert not [
-        value for name, value in page.attributes if name in ("src", "href") and not (value or "").startswith("#")
+        value
+        for name, value in page.attributes
+        if name in ("src", "href") and not (value or "").startswith("#") and (name, value) != ("href", "card.html")
     ]
+    for text in ("12,345 read, 12,300 kept", "45: no item", "12.50% of the test's events", "revenue recall@20"):
+        assert text in page.text
+    assert "no time" not in page.text
+    assert "card.html" not in report(whole._replace(has_card=False), seed=0)
 
 
 def test_a_model_that_beats_all_is_called_so(make_prepared) -> None:

@@ -21,7 +21,7 @@ WHOLE = r"^[+-]?[0-9]+(\.0+)?$"
 
 def encode_items(
     items: pl.LazyFrame, specs: Mapping[str, Mapping[str, Any]], catalogue: pl.DataFrame, before: int | None
-) -> tuple[dict[str, Encoder], dict[str, Array], dict[str, Any]]:
+) -> tuple[dict[str, Encoder], dict[str, Array], list[str | None] | None, dict[str, Any]]:
     """Fit the declared features on the catalogue's items, and encode those.
 
     An item's value is the newest that is not null: a row says nothing about what it leaves out. Where several rows of
@@ -35,8 +35,10 @@ def encode_items(
 
     Returns:
         The encoders; the arrays of schema.ITEM_FEATURES_FILE, "name.codes" [T] and "name.offsets" [V + 1] of bags,
-        "name.values" [V, W] of numbers; and {"items_without_features": how many items have no row,
-        "contradictory_items": {feature: how many items have contradictory values}}.
+        "name.values" [V, W] of numbers, "name.price" [V] of prices as they are, NaN where there is none; [V] what
+        people call the items, which is the first feature of kind text, if there is one; and
+        {"items_without_features": how many items have no row,
+         "contradictory_items": {feature: how many items have contradictory values}}.
 
     Raises:
         UserError: a column is missing, or its values don't fit their kind.
@@ -45,6 +47,7 @@ def encode_items(
     rows = _rows_of_catalogue(items, specs, catalogue, before)
     encoders: dict[str, Encoder] = {}
     arrays: dict[str, Array] = {}
+    names = None
     contradictory = {}
     for name, spec in specs.items():
         values, contradictory[name] = _values(rows, spec.get("column") or name, spec["kind"], catalogue.height)
@@ -54,8 +57,12 @@ def encode_items(
             arrays |= {f"{name}.codes": encoded.codes, f"{name}.offsets": encoded.offsets}
         else:
             arrays[f"{name}.values"] = encoded.values
+        if spec["kind"] == "price":
+            arrays[f"{name}.price"] = np.array(values, dtype=np.float32)  # None becomes NaN
+        if spec["kind"] == "text" and names is None:
+            names = values
     without = catalogue.height - rows[ROW].n_unique()
-    return encoders, arrays, {"items_without_features": without, "contradictory_items": contradictory}
+    return encoders, arrays, names, {"items_without_features": without, "contradictory_items": contradictory}
 
 
 def _require_columns(columns: list[str], specs: Mapping[str, Mapping[str, Any]]) -> None:

@@ -52,6 +52,7 @@ from twotower.schema import (
     FORMAT_VERSION,
     ITEM_FEATURES_FILE,
     ITEM_ID,
+    ITEM_NAME,
     SPLIT,
     STATISTICS_FILE,
     Prepared,
@@ -190,7 +191,9 @@ def _prepare(
     specs = features.get("items", {})  # without any the table, which may be large, is not read
     table = source.items() if source.items and specs else pl.LazyFrame(schema={ITEM_ID: pl.String})
     before = cut.facts.get("test_start") if timed else None
-    encoders["items"], item_arrays, item_facts = encode_items(table, specs, catalogue, before)
+    encoders["items"], item_arrays, names, item_facts = encode_items(table, specs, catalogue, before)
+    if names:
+        catalogue = catalogue.with_columns(pl.Series(ITEM_NAME, names, dtype=pl.String))
 
     input_types = list(range(1, len(event_types) + 1))
     if bounced:  # a model is told of a bounce by the next event's gap, when it can be known

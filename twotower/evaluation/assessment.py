@@ -26,7 +26,7 @@ def assess(
     lists: Mapping[str, Array],
     replicates: int,
     seed: int,
-    weight: Array | None = None,
+    weights: Mapping[str, Array],
 ) -> dict[str, Any]:
     """All means with their intervals, ready for JSON: a mean is [mean, low, high].
 
@@ -38,14 +38,15 @@ def assess(
         lists: more about the model's answers, each [Q].
         replicates: of the bootstrap.
         seed: of its draws.
-        weight: [Q] what each query is worth, where they differ.
+        weights: kinds of worth that a query may have, each [Q], 0 or more.
 
     Returns:
         {"queries", "sessions",
          "rankers": {name: {metric: mean}}, "lists": {name: mean},
          "model_minus": {baseline: {metric: mean of the difference}},
-         "weighted": {name: mean of DECIDING where each query counts what it is worth}; empty without weights,
+         "weighted": {kind of worth: {name: mean of DECIDING where each query counts what it is worth}},
          "best_baseline": its name or None,
+         "disparity": [{"by", "best", "worst": groups, "difference": mean}] of the model in DECIDING,
          "slices": [{"by", "group", "queries", "sessions", "model": {metric: mean}, "lists": {name: mean},
                      "difference": {metric: mean of model - best baseline}}]}
     """
@@ -75,11 +76,11 @@ def assess(
         for row, (by, group) in enumerate(rows, start=1)
         if sliced.queries[row]
     ]
+    deciding = np.stack([own[DECIDING] for own in gain.values()], axis=1)
     weighted = {}
-    if weight is not None:
-        deciding = np.stack([own[DECIDING] for own in gain.values()], axis=1)
+    for kind, weight in weights.items():
         worth = means(deciding, facts.session, (), replicates, seed, weight)
-        weighted = {name: worth.of(0, k) for k, name in enumerate(gain)}
+        weighted[kind] = {name: worth.of(0, k) for k, name in enumerate(gain)}
     names = list(columns)
     return {
         "queries": int(total.queries[0]),
@@ -89,8 +90,28 @@ def assess(
         "model_minus": {name: _of(total, 0, names, f"- {name}") for name in others},
         "weighted": weighted,
         "best_baseline": best,
+        "disparity": _disparity(sliced, groupings, kept.index((MODEL, DECIDING))),
         "slices": slices,
     }
+
+
+def _disparity(found: Means, groupings: Sequence[Grouping], metric: int) -> list[dict[str, Any]]:
+    """How far the best served group is from the worst served one, of those with intervals (Li et al. 2021).
+
+    The two are picked by the same queries, so that among many groups some gap is certain.
+    """
+    rows = []
+    first = 1
+    for grouping in groupings:
+        names = grouping.used()
+        sure = first + np.flatnonzero(~np.isnan(found.tail[first : first + len(names)]))
+        if len(sure) > 1:
+            order = sure[np.argsort(found.mean[sure, metric], kind="stable")]
+            best, worst = int(order[-1]), int(order[0])
+            groups = {"best": names[best - first], "worst": names[worst - first]}
+            rows.append({"by": grouping.name, **groups, "difference": found.difference(best, worst, metric)})
+        first += len(names)
+    return rows
 
 
 def verdict(difference: Mean) -> str:

@@ -36,12 +36,20 @@ class Means(NamedTuple):
     high: Array  # [G, M]
     queries: Array  # [G]
     sessions: Array  # [G]
+    drawn: Array  # [R, G, M] the replicates' means
+    tail: Array  # [G] the share of them that an interval leaves out at each end; NaN where there is none
 
     def of(self, group: int, metric: int) -> "Mean":
         """One of them."""
         return [
             None if np.isnan(x[group, metric]) else float(x[group, metric]) for x in (self.mean, self.low, self.high)
         ]
+
+    def difference(self, one: int, other: int, metric: int) -> "Mean":
+        """How far the means of two groups with intervals are apart; sessions of both are drawn together."""
+        tail = min(self.tail[one], self.tail[other])
+        apart = self.drawn[:, one, metric] - self.drawn[:, other, metric]
+        return [float(x) for x in (self.mean[one, metric] - self.mean[other, metric], *_ends(apart, tail))]
 
 
 def means(
@@ -62,7 +70,7 @@ def means(
         groupings: each [Q] codes from 0 up; negative: in no group.
         replicates: R; 0 gives intervals without numbers.
         seed: of the draws; the same sessions are drawn for the same seed.
-        weight: [Q] above 0, what a query counts; None: all the same.
+        weight: [Q] what a query counts, 0: not at all; None: all the same.
     """
     _, number = np.unique(session, return_inverse=True)
     order = np.argsort(number, kind="stable")
@@ -93,12 +101,19 @@ def means(
         drawn += (times @ sums.reshape(held, -1)).reshape(drawn.shape)
     with np.errstate(invalid="ignore"):
         mean = total[:, :-1] / total[:, -1:]
+        drawn = drawn[:, :, :-1] / drawn[:, :, -1:]
     low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    tail = np.full(groups, np.nan)
     for group in np.flatnonzero((sessions >= FEWEST_SESSIONS) & (replicates > 0)):
-        replicate = drawn[:, group, :-1] / drawn[:, group, -1:]
-        tail = _tail(total[group, -1] ** 2 / squares[group])
-        low[group], high[group] = np.quantile(replicate, [tail, 1 - tail], axis=0)
-    return Means(mean, low, high, queries, sessions)
+        tail[group] = _tail(total[group, -1] ** 2 / squares[group])
+        low[group], high[group] = _ends(drawn[:, group], tail[group])
+    return Means(mean, low, high, queries, sessions, drawn, tail)
+
+
+def _ends(drawn: Array, tail: float) -> Array:
+    """[2, ...] between which all replicates [R, ...] but the tails lie."""
+    ends: Array = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    return ends
 
 
 def _tail(sessions: float) -> float:

@@ -47,15 +47,23 @@ def facts_of(prepared: Prepared, event: Array) -> Facts:
 
 
 def groupings_of(
-    prepared: Prepared, counts: Array, learnt_until: int, features: Sequence[Grouping], facts: Facts
+    prepared: Prepared,
+    counts: Array,
+    learnt_until: int,
+    features: Sequence[Grouping],
+    event_encoders: Mapping[str, Mapping[str, Any]],
+    facts: Facts,
 ) -> list[Grouping]:
     """By the target's popularity, the history's length, days since training, user, event type, hour, weekday, features.
+
+    What can change within a session is that of the history's newest event: then the query is asked.
 
     Args:
         prepared: the events.
         counts: [V + 1] training events of each item_index.
         learnt_until: the time of the newest training event, ms.
-        features: see feature_groupings.
+        features: of the items, see feature_groupings.
+        event_encoders: of the features of events, by name.
         facts: of the queries.
     """
     found = [by_popularity(counts, facts.target), by_length(facts.length)]
@@ -65,13 +73,17 @@ def groupings_of(
     if len(prepared.event_types) > 1:
         types = np.asarray(prepared.event_type[facts.event], dtype=np.int64)
         found.append(Grouping("event type", prepared.event_types, types))
-    before = facts.event - 1  # a query is asked at its history's newest event
+    before = facts.event - 1
     if HOUR in prepared.inputs:
         hour = prepared.inputs[HOUR][before].astype(np.int64) - 1
         found.append(Grouping("hour of the day", [f"{h}:00" for h in range(24)], hour))
     if WEEKDAY in prepared.inputs:
         weekday = prepared.inputs[WEEKDAY][before].astype(np.int64) - 1
         found.append(Grouping("weekday", list(WEEKDAYS), weekday))
+    for name, encoder in event_encoders.items():
+        groups = groups_of(encoder)
+        if groups and name in prepared.inputs:
+            found.append(largest(Grouping(name, groups, prepared.inputs[name][before].astype(np.int64))))
     found += [largest(grouping._replace(code=grouping.code[facts.target])) for grouping in features]
     return [grouping for grouping in found if (grouping.code >= 0).any()]
 
@@ -85,17 +97,22 @@ def feature_groupings(encoders: Mapping[str, Mapping[str, Any]], arrays: Mapping
     """
     found = []
     for name, encoder in encoders.items():
-        if encoder["kind"] == "categorical":
-            groups = ["unknown", *(["other"] * encoder["out_of_vocabulary"]), *encoder["vocabulary"]]
-        elif "edges" in encoder:
-            edges = [f"{edge:g}" for edge in encoder["edges"]]
-            between = [f"{low} to {high}" for low, high in pairwise(edges)]
-            groups = ["unknown", *([f"below {edges[0]}", *between, f"{edges[-1]} or more"] if edges else ["known"])]
-        else:
-            continue
-        code = np.concatenate([[-1], arrays[f"{name}.codes"].astype(np.int64)])
-        found.append(Grouping(name, groups, code))
+        groups = groups_of(encoder)
+        if groups:
+            code = np.concatenate([[-1], arrays[f"{name}.codes"].astype(np.int64)])
+            found.append(Grouping(name, groups, code))
     return found
+
+
+def groups_of(encoder: Mapping[str, Any]) -> list[str] | None:
+    """What the codes of a feature mean, from 0 on; None where an item or an event may have several, or numbers."""
+    if encoder["kind"] == "categorical":
+        return ["unknown", *(["other"] * encoder["out_of_vocabulary"]), *encoder["vocabulary"]]
+    if "edges" not in encoder:
+        return None
+    edges = [f"{edge:g}" for edge in encoder["edges"]]
+    between = [f"{low} to {high}" for low, high in pairwise(edges)]
+    return ["unknown", *([f"below {edges[0]}", *between, f"{edges[-1]} or more"] if edges else ["known"])]
 
 
 def by_popularity(counts: Array, target: Array) -> Grouping:

@@ -37,7 +37,7 @@ svg text { font-family: inherit !important; }
 .bar i { grid-column: 1 / -1; height: 14px; min-width: 2px; border-radius: 3px; }
 table.texts td { text-align: left; white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
 table.texts th { text-align: left; } details.card { margin-top: 14px; }
-summary { cursor: pointer; } pre { font-size: .82rem; overflow-x: auto; }
+summary { cursor: pointer; } a { color: inherit; } pre { font-size: .82rem; overflow-x: auto; }
 .chip { white-space: nowrap; margin-right: 12px; } .chip i { display: inline-block; width: 10px; height: 10px;
   border-radius: 3px; margin-right: 5px; }
 """

@@ -42,6 +42,8 @@ class Result(NamedTuple):
     items: Array  # [V, D]
     features: Sequence[Grouping]  # of the items, code by item_index [V + 1]
     names: Sequence[str]  # [V]
+    data: Mapping[str, Any]  # the prepared directory's manifest
+    has_card: bool  # whether the data card lies beside the report
     config: str  # YAML
 
 
@@ -62,6 +64,7 @@ def report(result: Result, seed: int) -> str:
     )
     cards = [
         *_slices(found),
+        *_disparity(found),
         *_curves(result.validated),
         card("Lists of 20", _lists(found), "of the model, over all queries"),
         _popularity(result),
@@ -76,6 +79,7 @@ def report(result: Result, seed: int) -> str:
         beside,
         grid(cards),
         *_examples(result),
+        *_data(result),
         _config(result.config),
     ]
     return document(result.title, parts)
@@ -107,9 +111,9 @@ def _rankers(found: Mapping[str, Any], metrics: Numbers) -> str:
         ceiling = [metrics.get(f"ceiling/{m}") for m in names]
         lines.append(("ceiling (true distribution)", *("" if c is None else f"{c:.4f}" for c in ceiling), ""))
     head = ["", *(m.replace("_at_", "@") for m in names), "model - it"]
-    if found["weighted"]:  # by target_weights: what a shop earns with
-        head.append("weighted recall@20")
-        worth = {name: with_interval(mean, ".4f") for name, mean in found["weighted"].items()}
+    for kind, rankers in found["weighted"].items():  # by target_weights and by price: what a shop earns with
+        head.append(f"{kind} recall@20")
+        worth = {name: with_interval(mean, ".4f") for name, mean in rankers.items()}
         lines = [(*line, worth.get(line[0], "")) for line in lines]
     return table(head, lines)
 
@@ -136,6 +140,15 @@ def _slices(found: Mapping[str, Any]) -> Iterable[str]:
         if len(rows) > FOLDED:
             numbers = f"<details><summary>numbers</summary>{numbers}</details>"
         yield figure(f"By {escape(by)}", drawn + numbers)
+
+
+def _disparity(found: Mapping[str, Any]) -> Iterable[str]:
+    lines = [
+        (row["by"], row["best"], row["worst"], with_interval(row["difference"], ".4f")) for row in found["disparity"]
+    ]
+    if lines:
+        note = "recall@20 of the groups that are served best and worst; among many groups some gap is certain"
+        yield card("Disparity", table(("by", "best", "worst", "apart"), lines), note)
 
 
 def _curves(validated: Mapping[int, Numbers]) -> Iterable[str]:
@@ -207,6 +220,25 @@ def _examples(result: Result) -> Iterable[str]:
 
 def _names(result: Result, items: Iterable[int]) -> str:
     return ", ".join(result.names[item - 1] for item in items)
+
+
+def _data(result: Result) -> Iterable[str]:
+    """What the model was tested on; the data card says more."""
+    if "rows" not in result.data:
+        return
+    rows, split = result.data["rows"], result.data["split"]
+    lines = [
+        ("rows", f"{rows['read']:,} read, {rows['kept']:,} kept"),
+        *(("dropped", f"{count:,}: {reason}") for reason, count in rows["dropped"].items() if count),
+        ("sessions", f"{result.data['sessions']['count']:,} from {result.data['sessions']['source']}"),
+        ("event types", ", ".join(result.data["event_types"])),
+        ("event inputs", ", ".join(result.data["inputs"])),
+        ("item features", ", ".join(result.data["item_features"]) or "none"),
+        ("split", f"{split['kind']}: " + ", ".join(f"{part} {n:,} events" for part, n in split["events"].items())),
+        ("outside the catalogue", f"{split['test_events_outside_catalogue']:.2%} of the test's events"),
+    ]
+    link = '<p><a href="card.html">the data card</a></p>' if result.has_card else ""
+    yield card("Data", table(("", ""), lines).replace("<table>", '<table class="texts">') + link)
 
 
 def _config(text: str) -> str:
