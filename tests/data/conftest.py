@@ -32,6 +32,7 @@ def preparing(root: Path, split: Callable[..., Any] | None = None, **settings: A
         "bounce": None,
         "features": {},
         "min_users_per_item": 1,
+        "until": None,
         "erase": None,
         "memory_gib": 2,
     }

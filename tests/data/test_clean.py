@@ -138,7 +138,7 @@ def test_each_dropped_row_has_one_reason() -> None:
     names = ["item_id", "session_id", "timestamp", "user_id", "consent"]
     events = pl.DataFrame(rows, schema=names, orient="row")
     dropped: Counter[str] = Counter(before=1)
-    kept = drop_unusable(events, ["item_id", "session_id"], {"w"}, dropped)
+    kept = drop_unusable(events, ["item_id", "session_id"], {"w"}, None, dropped)
     assert kept.rows() == [rows[0], rows[-1]]
     assert +dropped == {
         "before": 1,
@@ -154,9 +154,9 @@ def test_each_dropped_row_has_one_reason() -> None:
 @pytest.mark.parametrize("values", [[1, 0, None], ["yes", "no", ""], [" TRUE ", "false", None], [1.0, 0.0, None]])
 def test_consent_in_many_forms(values: list[object]) -> None:
     events = pl.DataFrame({"item_id": [1, 2, 3], "timestamp": [1, 1, 1], "consent": values})
-    assert drop_unusable(events, [], set(), Counter())["item_id"].to_list() == [1]
+    assert drop_unusable(events, [], set(), None, Counter())["item_id"].to_list() == [1]
 
 
 def test_erased_ids_are_compared_as_text() -> None:
     events = pl.DataFrame({"user_id": [1, 2, 3], "timestamp": [1, 1, 1]})
-    assert drop_unusable(events, [], {"2", "9"}, Counter())["user_id"].to_list() == [1, 3]
+    assert drop_unusable(events, [], {"2", "9"}, None, Counter())["user_id"].to_list() == [1, 3]

@@ -450,6 +450,22 @@ def test_erased_users_and_missing_consent_are_counted(prepare: Prepare, tmp_path
         prepare(log(tmp_path / "b.parquet"), erase=str(tmp_path / "erase.txt"))
 
 
+def test_the_data_may_be_taken_as_it_was(prepare: Prepare, tmp_path: Path) -> None:
+    path = log(tmp_path / "a.parquet")  # an event each forty minutes from 2023-11-14T22:13:20Z on
+    for until in ("2023-11-15", "2023-11-15T00:00:00Z", "2023-11-15T01:00+01:00"):
+        with pytest.raises(UserError, match=r"leaves events|nothing is left to train on"):
+            prepare(path, until=until)  # three events
+    manifest = open_prepared(prepare(path, until="2023-11-15T09:33:20")).manifest
+    assert manifest["rows"]["dropped"] == {"from preparation.until on": 1}
+    with pytest.raises(UserError, match=r"preparation.until=soon; expected 2026-01-31 or"):
+        prepare(path, until="soon")
+    ordinals = log(tmp_path / "b.parquet", timestamp=list(range(18)))
+    with pytest.raises(UserError, match=r"no date is before or after them"):
+        prepare(ordinals, until="2023-11-15")
+    with pytest.raises(UserError, match=r"days can't be told; take split.test_fraction"):
+        prepare(ordinals, partial(splits.temporal, test_fraction=0.3, validation_fraction=0.3, test_days=1))
+
+
 def test_no_raw_id_is_in_the_prepared_directory(prepare: Prepare, tmp_path: Path) -> None:
     """Not even while it is made: ids of users and sessions are searched for as text and as eight bytes."""
     sessions = (np.repeat(np.arange(6), 3) + 7_919_000_000_000_011).tolist()

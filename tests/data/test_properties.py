@@ -164,6 +164,7 @@ def prepared(table: Table, files: Files, folder: Path) -> Prepared:
             bounce=None,
             features={"items": {}, "events": {}},
             min_users_per_item=1,
+            until=None,
             erase=str(erase) if erase else None,
             memory_gib=2,
             split=SPLITS[table.split],

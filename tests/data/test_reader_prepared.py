@@ -41,6 +41,7 @@ def prepared(tmp_path: Path) -> Callable[..., Prepared]:
             bounce=None,
             features=features,
             min_users_per_item=1,
+            until=None,
             erase=None,
             memory_gib=2,
             split=split,

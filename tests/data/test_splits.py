@@ -52,6 +52,20 @@ def test_temporal_takes_the_stated_share(fraction: float) -> None:
     assert (split.train + split.validation == 0).sum() == round(1000 * fraction)
 
 
+def test_temporal_may_test_the_last_days() -> None:
+    day = 86_400_000
+    offsets, time = [0, 2, 4, 6, 8, 10], [0, 3 * day, 0, day, 1, 2 * day, 2, day + 1, 4, 5]
+    log = sessions(offsets, time)
+    split = temporal(log, test_fraction=0.9, validation_fraction=0.5, test_days=2)
+    assert parts(split, offsets) == ["tt", "vv", "tt", "tt", "rr"]  # one ends two days before the last, to the ms
+    assert split.facts["test_start"] == day + 1
+    for days in (0, -1, "two", True):
+        with pytest.raises(UserError, match=f"test_days={days}; expected a number of days above 0"):
+            temporal(log, 0.1, 0.5, test_days=days)  # type: ignore[arg-type] # that is the test
+    with pytest.raises(UserError, match="all 5 sessions end in these days"):
+        temporal(log, 0.1, 0.5, test_days=9)
+
+
 @pytest.mark.parametrize(
     ("time", "message"),
     [

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
 
 import polars as pl
 
@@ -133,15 +134,31 @@ def _microseconds(numbers: pl.Series, unit: str) -> pl.Series:
     return whole if right.all() else whole.set(~right.fill_null(False), None)
 
 
+def moment(text: str, unit: str) -> int:
+    """A date or an ISO 8601 time as microseconds since 1970, for events whose timestamps count `unit`."""
+    if unit == ORDINAL:
+        raise UserError("preparation.until: the timestamps have no unit, so no date is before or after them")
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError:
+        raise UserError(f"preparation.until={text}; expected 2026-01-31 or 2026-01-31T12:00:00Z") from None
+    return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1e6)
+
+
 def drop_unusable(
-    events: pl.DataFrame, required: Iterable[str], erase: Collection[str], dropped: Counter[str]
+    events: pl.DataFrame,
+    required: Iterable[str],
+    erase: Collection[str],
+    until: int | None,
+    dropped: Counter[str],
 ) -> pl.DataFrame:
-    """Remove rows of erased users, without consent, with nulls, and with negative timestamps, in this order.
+    """Remove rows of erased users, without consent, with nulls, negative and later timestamps, in this order.
 
     Args:
         events: [E] with whole timestamps; nulls where none could be read.
         required: columns that a row must have a value in.
         erase: users' ids, as text, whose events go.
+        until: microseconds; events from then on go.
         dropped: rows removed are added here, by reason; each row by the first that holds.
 
     Returns:
@@ -156,6 +173,8 @@ def drop_unusable(
     if erase:
         listed = pl.col(USER_ID).cast(pl.String).is_in(pl.Series(sorted(erase)).implode())
         good = {"erased at the user's request": ~listed.fill_null(False)} | good
+    if until is not None:
+        good["from preparation.until on"] = pl.col(TIMESTAMP) < until
     for reason, condition in good.items():
         holds = events.select(condition).to_series()
         if not holds.all():  # mostly nothing goes, and nothing need be copied

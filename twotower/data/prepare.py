@@ -75,6 +75,7 @@ def prepare_events(
     bounce: Mapping[str, Any] | None,
     features: Mapping[str, Specs],
     min_users_per_item: int,
+    until: str | None,
     erase: str | None,
     memory_gib: float,
     split: Callable[[Sessions], Split],
@@ -89,6 +90,7 @@ def prepare_events(
         bounce: event_type and seconds: an event of that type left sooner becomes one of the type "bounce".
         features: "items" and "events", each name -> specification (see twotower.features).
         min_users_per_item: an item that fewer different users touched before the test stays out.
+        until: a date, or an ISO 8601 time (UTC where it has no zone): events from then on are left out.
         erase: a text file of user ids whose events are left out.
         memory_gib: peak memory of the process.
         split: one of data.splits, with its settings.
@@ -110,6 +112,7 @@ def prepare_events(
         "bounce": dict(bounce) if bounce else None,
         "features": {kind: {name: dict(spec) for name, spec in specs.items()} for kind, specs in features.items()},
         "min_users_per_item": min_users_per_item,
+        "until": None if until is None else str(until),
         "erased": hashlib.sha256(Path(erase).read_bytes()).hexdigest() if erase and Path(erase).is_file() else erase,
         "split": _settings_of(split),
     }
@@ -129,6 +132,7 @@ def prepare_events(
             bounce=bounce,
             features=features,
             min_users_per_item=min_users_per_item,
+            until=until,
             erase=_read_erased(erase),
             rows_at_once=_rows_at_once(memory_gib),
             split=split,
@@ -154,6 +158,7 @@ def _prepare(
     bounce: Mapping[str, Any] | None,
     features: Mapping[str, Specs],
     min_users_per_item: int,
+    until: str | None,
     erase: frozenset[str],
     rows_at_once: int,
     split: Callable[[Sessions], Split],
@@ -168,8 +173,12 @@ def _prepare(
     event_features = EventFeatures(features.get("events", {}), source)
     partitions = Partitions(work, 1 << max(0, -(-source.rows // rows_at_once) - 1).bit_length())
     use_users = min_users_per_item > 1
-    found = spread(source, partitions, event_features, use_split=use_split, use_users=use_users, erase=erase)
+    found = spread(
+        source, partitions, event_features, use_split=use_split, use_users=use_users, erase=erase, until=until
+    )
     timed = found.unit != ORDINAL
+    if not timed and settings["split"].get("test_days") is not None:
+        raise UserError("split.test_days: the timestamps have no unit, so days can't be told; take split.test_fraction")
     ids, item_lut = ranks(identifiers(found.items.values))
     event_types, type_lut, bounced = _event_types(found.types.values.to_list(), bounce)
     luts = {ITEM_ID: item_lut, EVENT_TYPE: type_lut, **event_features.settle()}

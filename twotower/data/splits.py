@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from twotower.errors import UserError
+from twotower.inputs import MS_PER_DAY
 
 Array = npt.NDArray[Any]
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -35,15 +36,21 @@ class Split(NamedTuple):
     facts: dict[str, Any]
 
 
-def temporal(sessions: Sessions, test_fraction: float, validation_fraction: float) -> Split:
+def temporal(
+    sessions: Sessions, test_fraction: float, validation_fraction: float, test_days: float | None = None
+) -> Split:
     """The sessions that end last test, those that end before them validate, whole sessions each.
 
     A session belongs to the window in which it ends, so no training event is later than the split.
-    Sessions that end at the same moment stay together, in the later window.
+    Sessions that end at the same moment stay together, in the later window. The test is the latest `test_fraction` of
+    the sessions or, where given, those of the last `test_days` up to the end of all.
     """
     part = np.full(len(sessions.end), TRAIN, dtype=np.int8)
     facts: dict[str, Any] = {"kind": "temporal"}
-    facts["test_start"] = _label_latest(part, sessions.end, test_fraction, TEST, "test")
+    if test_days is None:
+        facts["test_start"] = _label_latest(part, sessions.end, test_fraction, TEST, "test")
+    else:
+        facts["test_start"] = _label_days(part, sessions.end, test_days)
     facts["validation_start"] = _label_latest(part, sessions.end, validation_fraction, VALIDATION, "validation")
     return Split(sessions.length * (part == TRAIN), sessions.length * (part == VALIDATION), facts)
 
@@ -95,4 +102,15 @@ def _label_latest(part: Array, end: Array, fraction: float, label: int, name: st
         )
     start = int(ends[-count])
     part[(part == TRAIN) & (end >= start)] = label
+    return start
+
+
+def _label_days(part: Array, end: Array, days: float) -> int:
+    """Label the sessions of the last `days` as TEST; give the moment their ends begin."""
+    if isinstance(days, bool) or not isinstance(days, int | float) or not days > 0:
+        raise UserError(f"split.test_days={days}; expected a number of days above 0")
+    start = int(end.max()) + 1 - round(days * MS_PER_DAY)
+    part[end >= start] = TEST
+    if (part == TEST).all():
+        raise UserError(f"split.test_days={days}: all {len(end):,} sessions end in these days; give fewer")
     return start

@@ -39,6 +39,7 @@ def spread(
     use_split: bool,
     use_users: bool,
     erase: Collection[str],
+    until: str | None,
 ) -> Spread:
     """Read all rows of `source` and append the usable ones to `partitions`.
 
@@ -62,6 +63,7 @@ def spread(
 
     unit = _find_unit(source)
     found = Spread(unit, by_user)
+    end = None if until is None else clean.moment(until, unit)
     unreadable = None
     for chunk in with_progress(source.chunks(wanted), source.rows, "reading events"):
         found.looks += clean.count_looks(chunk[TIMESTAMP])
@@ -70,7 +72,7 @@ def spread(
             bad = chunk[TIMESTAMP].filter(times.is_null()).drop_nulls()
             unreadable = bad[0] if len(bad) else None
         found.read += chunk.height
-        chunk = clean.drop_unusable(chunk.with_columns(times), required, erase, found.dropped)
+        chunk = clean.drop_unusable(chunk.with_columns(times), required, erase, end, found.dropped)
         if chunk.height:
             partitions.append(_numbers(chunk, key, use_users, found, partitions, features))
     partitions.close()
