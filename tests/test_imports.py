@@ -40,6 +40,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "other_data": ({"pyarrow"}, {"errors", "files", "schema", "inputs", "run", "serving"}),
     "bundle_answers": ({"torch"}, {"assess", "batch", "data", "evaluation", "serving"}),
     "compare": ({"rich"}, {"errors", "evaluation", "tracked"}),
+    "time_forward": ({"rich"}, {"errors", "files", "evaluation", "page", "report"}),
     "tracked": ({"mlflow"}, {"errors"}),
     "cli": ({"hydra", "omegaconf"}, {"errors"}),
     "export": (

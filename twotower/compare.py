@@ -18,10 +18,10 @@ from rich.table import Table
 
 from twotower.errors import UserError
 from twotower.evaluation.answers import Answers, gains
-from twotower.evaluation.assessment import DECIDING, verdict
+from twotower.evaluation.assessment import DECIDING
 from twotower.evaluation.intervals import Mean, means
 from twotower.evaluation.record import RECORD_FILE, Record, read_record
-from twotower.evaluation.tables import with_interval
+from twotower.evaluation.verdicts import verdict, with_interval
 from twotower.tracked import located
 
 BUNDLE_FILE = "user_tower.onnx"  # that no run has

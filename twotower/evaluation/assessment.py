@@ -114,14 +114,6 @@ def _disparity(found: Means, groupings: Sequence[Grouping], metric: int) -> list
     return rows
 
 
-def verdict(difference: Mean) -> str:
-    """What [mean, low, high] of a difference says."""
-    _, low, high = difference
-    if low is None or high is None:
-        return "too few sessions"
-    return "better" if low > 0 else "worse" if high < 0 else "unclear"
-
-
 def _of(found: Means, row: int, names: Sequence[tuple[str, str]], owner: str) -> dict[str, Mean]:
     """The means of one owner in one group."""
     return {metric: found.of(row, k) for k, (name, metric) in enumerate(names) if name == owner}

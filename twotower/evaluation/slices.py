@@ -11,7 +11,7 @@ from twotower.inputs import GAP, HOUR, MS_PER_DAY, WEEKDAY
 from twotower.schema import Prepared
 
 Array = npt.NDArray[Any]
-POPULARITY, LENGTH = "popularity", "history length"
+POPULARITY, LENGTH, AGE = "popularity", "history length", "days since training"
 LENGTHS = (1, 2, 3, 5, 10, 20)  # the shortest history of each group
 HEAD, TORSO = 0.5, 0.8  # the most popular items, up to these shares of the training events
 DAYS = 10  # after training that are told apart
@@ -138,7 +138,7 @@ def by_length(length: Array) -> Grouping:
 def by_age(since: Array) -> Grouping:
     """By the time since training [Q], ms: how the model ages."""
     names = [*(f"day {d}" for d in range(1, DAYS + 1)), "later"]
-    return Grouping("days since training", names, np.clip(since // MS_PER_DAY, 0, DAYS))
+    return Grouping(AGE, names, np.clip(since // MS_PER_DAY, 0, DAYS))
 
 
 def largest(grouping: Grouping, most: int = LARGEST) -> Grouping:

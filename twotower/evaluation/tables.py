@@ -6,11 +6,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from twotower.evaluation.assessment import DECIDING, MODEL, verdict
-from twotower.evaluation.intervals import Mean
+from twotower.evaluation.assessment import DECIDING, MODEL
 from twotower.evaluation.slices import LENGTH, POPULARITY
+from twotower.evaluation.verdicts import judgements, with_interval
 
 COLUMNS = ("recall_at_10", "recall_at_20", "ndcg_at_20", "mrr_at_20")
+STYLES = {"error": "bold red", "warning": "yellow", "good": "green"}
 SHOWN = (POPULARITY, LENGTH)  # slices of the short table; a run's assessment.json has all
 
 
@@ -62,14 +63,6 @@ def slices_table(assessment: Mapping[str, Any]) -> Table | None:
     return table
 
 
-def with_interval(value: Mean, form: str) -> str:
-    """A mean and half the width of its interval, or that there are too few sessions for one."""
-    mean, low, high = value
-    if mean is None or low is None or high is None:
-        return "too few sessions"
-    return f"{mean:{form}} ±{(high - low) / 2:.4f}"
-
-
 def _short(number: float | None) -> str:
     if number is None:
         return ""
@@ -92,20 +85,14 @@ def types_table(metrics: Mapping[str, float]) -> Table | None:
 
 
 def print_report(metrics: Mapping[str, float], assessment: Mapping[str, Any], title: str) -> None:
-    """Print the tables; in red each baseline that the model does not beat, in yellow where chance may have decided."""
+    """Print the tables, then in colour what must not be overlooked."""
     console = Console()
     tables = [results_table(metrics, title), lead_table(metrics, assessment)]
     for table in [*tables, types_table(metrics), slices_table(assessment)]:
         if table:
             console.print(table)
-    for name, difference in assessment["model_minus"].items():
-        mean = difference[DECIDING][0]
-        if mean <= 0:
-            text = f"the model does not beat {name} in recall@20: it has no business being deployed"
-            console.print(text, style="bold red")
-        elif verdict(difference[DECIDING]) != "better":
-            text = f"the model is ahead of {name} in recall@20, but chance alone may have done that: get more test data"
-            console.print(text, style="yellow")
+    for level, text in judgements(assessment):
+        console.print(text, style=STYLES[level])
 
 
 def _rankers(metrics: Mapping[str, float]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The report's plots. Shapes: V items, G groups, E epochs, N items shown."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,28 @@ def groups(axes: Any, names: Sequence[str], mean: Sequence[float], low: Sequence
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.grid(axis="y", visible=False)
     axes.set_title("recall@20, with its 95 % interval", loc="left", fontsize=9)
+
+
+@svg
+def over_time(
+    axes: Any, places: Sequence[Any], curves: Mapping[str, Sequence[Sequence[float | None]]], label: str
+) -> None:
+    """A line a name through its means [E] at `places` [E], numbers or times; each is [mean, low, high], or has None."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.ticker import MaxNLocator
+
+    for color, values in zip(cycle(COLORS), curves.values(), strict=False):
+        mean, low, high = np.array(values, dtype=float).T
+        axes.plot(places, mean, color=color, linewidth=1.6, marker="o", markersize=3)
+        axes.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
+    if isinstance(places[0], int):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    else:
+        locator = AutoDateLocator(maxticks=6)  # type: ignore[no-untyped-call] # as matplotlib's dates are
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call] # as above
+    axes.set_xlabel(label)
+    axes.set_title("recall@20", loc="left", fontsize=9)
 
 
 @svg

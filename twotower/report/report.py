@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower.evaluation.answers import Answers
-from twotower.evaluation.assessment import DECIDING, MODEL, verdict
+from twotower.evaluation.assessment import DECIDING, MODEL
 from twotower.evaluation.beyond_accuracy import exposures
 from twotower.evaluation.slices import Facts, Grouping, largest
-from twotower.evaluation.tables import with_interval
+from twotower.evaluation.verdicts import judgements, with_interval
 from twotower.page.html import card, document, figure, finding, grid, heading, table
 from twotower.page.svg import COLORS
 from twotower.report import plots
@@ -75,7 +75,7 @@ def report(result: Result, seed: int) -> str:
     )
     parts = [
         heading(result.title, note, tiles),
-        *_verdicts(found),
+        *(finding(level, text[:1].upper() + text[1:]) for level, text in judgements(found)),
         beside,
         grid(cards),
         *_examples(result),
@@ -83,20 +83,6 @@ def report(result: Result, seed: int) -> str:
         _config(result.config),
     ]
     return document(result.title, parts)
-
-
-def _verdicts(found: Mapping[str, Any]) -> Iterable[str]:
-    """What must not be overlooked."""
-    told = {name: verdict(difference[DECIDING]) for name, difference in found["model_minus"].items()}
-    for name, says in told.items():
-        if found["model_minus"][name][DECIDING][0] <= 0:
-            yield finding("error", f"The model does not beat {name}", "in recall@20: it has no business being deployed")
-        elif says != "better":
-            yield finding("warning", f"The model is ahead of {name}, but chance may have done that", says)
-    if told and set(told.values()) == {"better"}:
-        yield finding("good", f"The model beats all {len(told)} baselines", "by more than chance explains")
-    for warning in found.get("health", []):
-        yield finding("error", "Not well", warning)
 
 
 def _rankers(found: Mapping[str, Any], metrics: Numbers) -> str:
