@@ -25,14 +25,15 @@ from twotower.data.loader import SessionLoader, query_loader, training_loader
 from twotower.errors import UserError
 from twotower.files import read_json
 from twotower.module import TwoTowerModule
-from twotower.schema import Prepared, read_item_features
+from twotower.schema import TOWER_FILE, Prepared, read_item_features
 from twotower.tracked import located
 
 log = logging.getLogger("train")
 warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")  # of Lightning's own code
 warnings.filterwarnings("ignore", category=PossibleUserWarning)  # hints for other uses of Lightning than this
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")  # it does when a run goes on
-logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # devices, tips and the like
+for chatty in ("pytorch_lightning", "faiss.loader"):  # devices, tips and the like
+    logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def train(config: DictConfig) -> None:
@@ -80,10 +81,7 @@ def train(config: DictConfig) -> None:
 
 def evaluate(config: DictConfig) -> None:
     """Test a run or a bundle on data that it may never have seen; nothing is trained."""
-    # They need what serving needs, which a machine that only trains may lack.
-    from twotower.bundle_answers import test_bundle
-    from twotower.other_data import in_numbers_of, known_to_bundle, known_to_run
-    from twotower.serving.bundle import TOWER_FILE, open_bundle
+    from twotower.other_data import in_numbers_of, known_to_run  # which need what a machine that only trains may lack
 
     prepared: Prepared = instantiate(config.data)
     require_sound(prepared, config.accept)
@@ -93,6 +91,9 @@ def evaluate(config: DictConfig) -> None:
         source = located(str(config.evaluate), tracking_uri, Path(scratch))
         is_bundle = (source / TOWER_FILE).exists()
         if is_bundle:
+            from twotower.bundle_answers import known_to_bundle, test_bundle
+            from twotower.serving.bundle import open_bundle
+
             bundle = open_bundle(source)
             known = known_to_bundle(bundle)
             config.model.max_length = bundle.manifest["max_length"]

@@ -2,13 +2,18 @@
 
 import json
 import math
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
+from omegaconf import OmegaConf
+from torch import Tensor
 
 from twotower.run import load_run
 from twotower.serving.retriever import Retriever
@@ -116,6 +121,41 @@ def test_a_run_and_its_bundle_are_tested_again_on_its_own_data_and_on_other_data
     same = {key for key in of_run if key.startswith("test/") and "second" not in key}
     assert {key: of_bundle[key] for key in same} == pytest.approx({key: of_run[key] for key in same}, abs=1e-3)
     assert compare(folder, *map(str, found))[-1] == "recall_at_20: unclear"
+
+
+def planted(run_path: Path, name: str, vectors: Callable[[Tensor], Tensor], normalize: bool) -> Path:
+    """A copy of a run whose items have other vectors [V, D], made from their training counts [V]."""
+    copy = run_path.parent / name
+    shutil.copytree(run_path, copy)
+    file = copy / "checkpoints" / "refit.ckpt"
+    content = torch.load(file, weights_only=True)
+    table = content["state_dict"]["model.item_tower.embedding.weight"]
+    counts = torch.tensor(pl.read_parquet(copy / "catalogue.parquet")["train_count"].to_list())
+    table[1:] = vectors(counts).expand(len(counts), table.shape[1])
+    torch.save(content, file)
+    config = OmegaConf.load(copy / "config.yaml")
+    config.model.normalize = config.model.item_tower.normalize = normalize
+    OmegaConf.save(config, copy / "config.yaml")
+    return copy
+
+
+@pytest.mark.slow
+def test_planted_sickness_is_called_by_its_name(folder: Path, run_path: Path) -> None:
+    torch.manual_seed(0)
+    direction = torch.randn(32)
+    collapsed = planted(folder / run_path, "collapsed", lambda n: direction + 0.01 * torch.randn(len(n), 32), True)
+    popular = planted(folder / run_path, "popular", lambda n: 20 * n.log1p()[:, None] * direction, False)
+    said = {}
+    for sick in (collapsed, popular):
+        lines = call(folder, "train.py", *SMALL, f"evaluate={sick}", "logger=none")
+        page = (folder / lines[-1].removeprefix("evaluation: ") / "report.html").read_text()
+        said[sick.name] = " ".join(lines)
+        assert re.findall(r"Not well: (\w+ ?\w*):", page) == re.findall(r"not well: (\w+ ?\w*):", said[sick.name])
+        assert "does not beat v_sknn in recall@20" in page
+    assert "not well: collapse: the item vectors use" in said["collapsed"]
+    assert "not well: collapse: two users' lists have" in said["collapsed"]
+    assert "popularity only" not in said["collapsed"]
+    assert "not well: popularity only: two users' lists have 100% of their items in common" in said["popular"]
 
 
 @pytest.mark.slow

@@ -17,10 +17,20 @@ from twotower.batch import SessionBatch
 from twotower.data.loader import SessionLoader
 from twotower.evaluation.answers import LISTED, Answers, in_order, means_by_type
 from twotower.evaluation.ranks import by_column, histories_of, queries_of, rank_and_list
+from twotower.files import read_json
+from twotower.other_data import Known
+from twotower.schema import FEATURES_FILE
 from twotower.serving.bundle import EMBEDDINGS_FILE, TOWER_CODES, TOWER_INPUT, TOWER_OUTPUT, Bundle
 
 Array = npt.NDArray[Any]
 POSITIONS = 2**14  # history positions that the user tower sees at once
+
+
+def known_to_bundle(bundle: Bundle) -> Known:
+    """What the numbers of a bundle mean."""
+    features = read_json(bundle.path / FEATURES_FILE, "a bundle")
+    data = bundle.manifest["dataset_fingerprint"]
+    return Known(bundle.path, data, bundle.item_ids, list(bundle.inputs), features["event_types"], features["events"])
 
 
 def test_bundle(bundle: Bundle, test: SessionLoader, ks: Sequence[int]) -> Tested:

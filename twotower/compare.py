@@ -22,9 +22,8 @@ from twotower.evaluation.assessment import DECIDING
 from twotower.evaluation.intervals import Mean, means
 from twotower.evaluation.record import RECORD_FILE, Record, read_record
 from twotower.evaluation.verdicts import verdict, with_interval
+from twotower.schema import TOWER_FILE
 from twotower.tracked import located
-
-BUNDLE_FILE = "user_tower.onnx"  # that no run has
 
 
 class Row(NamedTuple):
@@ -122,7 +121,7 @@ def _record(run: str, tracking_uri: str) -> Record:
         folder = located(run, tracking_uri, Path(scratch), RECORD_FILE)
         if not folder.is_dir():
             raise UserError(f"{run} is neither a folder nor the id of an MLflow run")
-        if (folder / BUNDLE_FILE).exists():
+        if (folder / TOWER_FILE).exists():
             raise UserError(
                 f"{run} is a bundle, which has answered nothing yet: python train.py evaluate={run} and the data's "
                 "settings; then compare the folder that this prints last"

@@ -19,7 +19,6 @@ from twotower.files import read_json
 from twotower.inputs import EVENT_TYPE, GAP, HOUR, TIME, WEEKDAY
 from twotower.run import Run, input_sizes
 from twotower.schema import CATALOGUE_FILE, FEATURES_FILE, Prepared
-from twotower.serving.bundle import Bundle
 
 Array = npt.NDArray[Any]
 
@@ -36,17 +35,10 @@ class Known(NamedTuple):
 
 
 def known_to_run(run: Run) -> Known:
-    """Of a run."""
+    """What the numbers of a run mean."""
     inputs = list(input_sizes(run.config, run.data))
     events = read_json(run.path / FEATURES_FILE, "a run directory")["events"]
     return Known(run.path, run.data["fingerprint"], _ids(run.path), inputs, run.data["event_types"], events)
-
-
-def known_to_bundle(bundle: Bundle) -> Known:
-    """Of a bundle."""
-    features = read_json(bundle.path / FEATURES_FILE, "a bundle")
-    data = bundle.manifest["dataset_fingerprint"]
-    return Known(bundle.path, data, bundle.item_ids, list(bundle.inputs), features["event_types"], features["events"])
 
 
 def in_numbers_of(known: Known, prepared: Prepared) -> tuple[Prepared, Array]:

@@ -32,6 +32,7 @@ RETURNING = "returning"  # of a session, from here on in place of its user
 
 CATALOGUE_FILE = "catalogue.parquet"  # item_id, train_count, where known item_name; row r is item_index r + 1
 ITEMS_FILE = "items.parquet"  # a bundle's, which has item_id in the same order, and more
+TOWER_FILE = "user_tower.onnx"  # what only bundles have
 FEATURES_FILE = "features.json"  # how values become codes: encoders of item and event features, the clock's zone
 ITEM_FEATURES_FILE = (
     # name.codes [T] and name.offsets [V + 1] of bags, name.values [V, W] of numbers, name.price [V] float32

@@ -18,8 +18,8 @@ from twotower.export.index import brute_force, build_index, index_difference
 from twotower.export.onnx import encode_users, export_user_tower, item_vectors, tower_difference
 from twotower.files import atomic_directory, read_json
 from twotower.run import ENVIRONMENT_FILE, HISTORIES_FILE, History, Run, input_sizes, read_histories
-from twotower.schema import CATALOGUE_FILE, FEATURES_FILE
-from twotower.serving.bundle import COSINE, DOT, TOWER_FILE, has_unit_length, write_bundle
+from twotower.schema import CATALOGUE_FILE, FEATURES_FILE, TOWER_FILE
+from twotower.serving.bundle import COSINE, DOT, has_unit_length, write_bundle
 from twotower.serving.verify import TOLERANCE, verify
 
 GOLDEN_K = 20

@@ -30,12 +30,11 @@ import pyarrow.parquet as pq
 from twotower.batch import gather, history_positions
 from twotower.errors import UserError
 from twotower.files import read_json, sha256, write_json
-from twotower.schema import FEATURES_FILE, ITEMS_FILE
+from twotower.schema import FEATURES_FILE, ITEMS_FILE, TOWER_FILE
 from twotower.serving.events import EventEncoder
 
 EMBEDDINGS_FILE = "item_embeddings.npy"
 INDEX_FILE = "index.faiss"
-TOWER_FILE = "user_tower.onnx"
 GOLDEN_FILE = "golden.json"
 MANIFEST_FILE = "manifest.json"
 FILES = (EMBEDDINGS_FILE, ITEMS_FILE, INDEX_FILE, TOWER_FILE, FEATURES_FILE, GOLDEN_FILE)  # all but the manifest
