@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from twotower.evaluation.answers import Answers
+from twotower.evaluation.answers import Answers, in_order
 from twotower.evaluation.assessment import assess
 from twotower.evaluation.slices import Facts, Grouping
 
@@ -88,3 +88,11 @@ def test_without_baselines_there_is_nothing_to_subtract() -> None:
     _, found = judged(model=0.6)
     assert found["best_baseline"] is None and found["model_minus"] == {}
     assert all(row["difference"] == {} for row in found["slices"])
+
+
+def test_answers_come_in_the_order_of_their_events() -> None:
+    one = Answers(np.array([5, 1]), np.array([50, 10]), np.array([1, 2]), np.array([[5], [1]]))
+    two = Answers(np.array([3]), np.array([30]), np.array([3]), np.array([[3]]))
+    whole = in_order([one, two])
+    assert whole.event.tolist() == [1, 3, 5] and whole.better.tolist() == [10, 30, 50]
+    assert whole.tied.tolist() == [2, 3, 1] and whole.top.tolist() == [[1], [3], [5]]

@@ -6,11 +6,14 @@ from typing import Any
 from twotower.evaluation.assessment import DECIDING
 from twotower.evaluation.intervals import Mean
 
+FEW = 5  # slices that are told of
 BESIDE = ("ndcg_at_20", "mrr_at_20")  # what a model may be worse in though it finds more
 
 
 def judgements(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What must not be overlooked of a model and its baselines, worst first: levels (error, warning, good) and texts.
+
+    Slices are many, so that one in forty is lost by chance alone.
 
     Args:
         found: see assessment.assess; where it has "health", its warnings are told, too.
@@ -31,9 +34,24 @@ def judgements(found: Mapping[str, Any]) -> list[tuple[str, str]]:
                 behind = with_interval(difference[metric], "+.4f")
                 warnings.append(f"{name} is ahead of the model in {metric.replace('_at_', '@')}: {behind}")
     told = [*(("error", text) for text in errors), *(("warning", text) for text in warnings)]
-    if found["model_minus"] and not told:
-        told.append(("good", f"the model beats all {len(found['model_minus'])} baselines by more than chance explains"))
+    told += [("warning", text) for text in _lost_slices(found)]
+    if found["model_minus"] and all(verdict(d[DECIDING]) == "better" for d in found["model_minus"].values()):
+        told.append(("good", f"the model beats all {len(found['model_minus'])} baselines in recall@20, not by chance"))
     return told
+
+
+def _lost_slices(found: Mapping[str, Any]) -> list[str]:
+    """Kinds of queries in which the best baseline is ahead of a model that beats it on the whole."""
+    best = found["best_baseline"]
+    if best is None or verdict(found["model_minus"][best][DECIDING]) != "better":
+        return []
+    lost = [row for row in found["slices"] if verdict(row["difference"][DECIDING]) == "worse"]
+    lost.sort(key=lambda row: -row["queries"])
+    return [
+        f"{best} is ahead where {row['by']} is {row['group']} ({row['queries']:,} queries): "
+        f"{with_interval(row['difference'][DECIDING], '+.4f')}"
+        for row in lost[:FEW]
+    ]
 
 
 def with_interval(value: Mean, form: str) -> str:
