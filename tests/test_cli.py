@@ -70,3 +70,14 @@ def test_an_experiment_file_that_can_not_be_composed(
     monkeypatch.setattr(cli, "CONF", conf)
     assert call(monkeypatch, tmp_path, "experiment=shop") == 2
     assert capsys.readouterr().err.startswith("error: In 'experiment/shop': Could not override")
+
+
+def test_a_key_that_the_program_itself_lacks_is_explained_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit) as left:
+        cli.run(lambda config: config.model.dimm, "train")
+    assert left.value.code == 2
+    assert "model.dimm: there is no such setting; did you mean 'model.dim'?" in capsys.readouterr().err

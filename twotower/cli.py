@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -104,6 +105,7 @@ def _is_choice(override: str) -> bool:
 
 
 def _keys(config_name: str, choices: list[str]) -> Iterator[str]:
+    GlobalHydra.instance().clear()  # of the run that went wrong
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose(config_name, overrides=choices)
     yield from _paths(OmegaConf.to_container(config, resolve=False), "")
