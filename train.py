@@ -18,12 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from twotower import cli, preflight, run
-from twotower.assess import assess_once, test_model
+from twotower.assess import Tested, assess_once, test_model
 from twotower.audit.audit import require_sound
-from twotower.callbacks import Progress
+from twotower.callbacks import LastCheckpoint, Progress
+from twotower.checkpoint import Checkpoints, last_good, read_checkpoint
 from twotower.data.loader import SessionLoader, query_loader, training_loader
 from twotower.errors import UserError
-from twotower.files import read_json
+from twotower.files import read_json, write_json
 from twotower.module import TwoTowerModule
 from twotower.schema import TOWER_FILE, Prepared, read_item_features
 from twotower.tracked import located
@@ -37,46 +38,73 @@ for chatty in ("pytorch_lightning", "faiss.loader"):  # devices, tips and the li
 
 
 def train(config: DictConfig) -> None:
-    """Prepare, fit on the training part, pick on validation, test once, compare, keep."""
-    checkpoint = None
-    if config.resume:  # the run goes on in its own folder, with the configuration it began with
-        checkpoint = run.last_checkpoint(Path(config.resume))
-        config = run.load_config(Path(config.resume))
+    """Prepare, fit on the training part, pick on validation, test once, compare, keep; or go on with all that."""
+    resumed = run.to_resume(config)
+    if resumed:  # the run goes on in its own folder, with the configuration it began with
+        run.take_over(Path(config.run_dir), resumed)
+        config = run.load_config(resumed)
+        if run.is_finished(resumed):
+            print(f"finished already\nnext: python export.py run={resumed}\nrun: {resumed}")
+            return
+        log.info("going on with %s", resumed)
     if 20 not in config.evaluation.ks:
         raise UserError(f"evaluation.ks={config.evaluation.ks} lacks 20: ndcg@20 picks the epoch; add it")
     if config.evaluate:
         return evaluate(config)
-    pl.seed_everything(config.seed, verbose=False)
     prepared: Prepared = instantiate(config.data)
     require_sound(prepared, config.accept)
     path = Path(config.run_dir)
-    if checkpoint:
-        run.require_same_data(path, prepared)
-    else:
-        run.begin_run(path, config, prepared)
-    logger = instantiate(config.logger) if config.logger else None
-    if logger:
-        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
-
     inputs = list(run.input_sizes(config, prepared.manifest))
     validation, test = (queries(config, prepared, part, inputs) for part in ("validation", "test"))
-    trainer, module, progress = fit(config, prepared, logger, validation, checkpoint)
-    best = run.read_checkpoint(path / "checkpoints" / "best.ckpt")
-    validated = progress.validated
-    metrics = dict(validated[best["epoch"]])
-    if config.refit:
-        log.info("refit on training + validation data, epochs: %d", best["epoch"] + 1)
-        trainer, module, progress = fit(config, prepared, logger, refit_epochs=best["epoch"] + 1)
-        trainer.save_checkpoint(path / "checkpoints" / "refit.ckpt")
-    else:
-        module.load_state_dict(best["state_dict"])
-
-    metrics |= {"best_epoch": best["epoch"]} | progress.summary()
-    assess_once(config, prepared, test, test_model(trainer, module, test), metrics, validated)
-    if logger:
-        keep(logger, path)
-        print(f"mlflow: run {logger.run_id} in {config.logger.tracking_uri}")
+    with run.held(path):
+        if (path / run.ENVIRONMENT_FILE).exists():  # the last file that a run begins with
+            run.require_same_data(path, prepared)
+        else:
+            run.begin_run(path, config, prepared)
+        logger = instantiate(config.logger) if config.logger else None
+        if logger and not logger.goes_on:
+            logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+        fitted = pick_epoch(config, prepared, logger, validation)
+        if config.refit:
+            refit(config, prepared, logger, fitted["best_epoch"] + 1)
+        validated = {int(epoch): metrics for epoch, metrics in fitted["validated"].items()}
+        metrics = validated[fitted["best_epoch"]] | {"best_epoch": fitted["best_epoch"]} | fitted["summary"]
+        tested = test_weights(config, prepared, test, path)
+        assess_once(config, prepared, test, tested, metrics, validated)
+        if logger:
+            keep(logger, path)
+            print(f"mlflow: run {logger.run_id} in {config.logger.tracking_uri}")
+        run.clean(path)
     print(f"report: {path / run.REPORT_FILE}\nnext: python export.py run={path}\nrun: {path}")
+
+
+def pick_epoch(config: DictConfig, prepared: Prepared, logger: Any, validation: SessionLoader) -> dict[str, Any]:
+    """Train with validation, once: see run.FITTED_FILE."""
+    path = Path(config.run_dir)
+    file = path / run.FITTED_FILE
+    if not file.exists():
+        progress = fit(config, prepared, logger, path / run.FOLDER / run.LAST, validation)
+        best = read_checkpoint(path / run.FOLDER / run.BEST)["epoch"]
+        write_json(file, {"best_epoch": best, "summary": progress.summary(), "validated": progress.validated})
+    fitted: dict[str, Any] = read_json(file, "a run directory")
+    return fitted
+
+
+def refit(config: DictConfig, prepared: Prepared, logger: Any, epochs: int) -> None:
+    """Train on training + validation data for as many epochs, once."""
+    folder = Path(config.run_dir) / run.FOLDER
+    if not (folder / run.REFIT).exists():
+        log.info("refit on training + validation data, epochs: %d", epochs)
+        fit(config, prepared, logger, folder / run.REFIT_LAST, refit_epochs=epochs)
+        (folder / run.REFIT_LAST).rename(folder / run.REFIT)
+
+
+def test_weights(config: DictConfig, prepared: Prepared, test: SessionLoader, source: Path) -> Tested:
+    """Test the model of a run directory."""
+    module = build_module(config, prepared, test)
+    run.load_weights(module.model, run.checkpoint_of(source))
+    settings = {"enable_progress_bar": sys.stdout.isatty(), "enable_checkpointing": False, "logger": False}
+    return test_model(instantiate(config.trainer, **settings, default_root_dir=config.run_dir), module, test)
 
 
 def evaluate(config: DictConfig) -> None:
@@ -111,11 +139,7 @@ def evaluate(config: DictConfig) -> None:
         if is_bundle:
             tested = test_bundle(bundle, test, list(config.evaluation.ks))
         else:
-            module = build_module(config, prepared, test)
-            run.load_weights(module.model, run.checkpoint_of(source))
-            interactive = {"enable_progress_bar": sys.stdout.isatty(), "enable_checkpointing": False}
-            trainer = instantiate(config.trainer, **interactive, logger=False, default_root_dir=path)
-            tested = test_model(trainer, module, test)
+            tested = test_weights(config, prepared, test, source)
         assess_once(config, prepared, test, tested, {}, position=position)
     print(f"next: python -m twotower.compare {'RUN' if is_bundle else config.evaluate} {path}\nevaluation: {path}")
 
@@ -124,11 +148,15 @@ def fit(
     config: DictConfig,
     prepared: Prepared,
     logger: Any,
+    last: Path,
     validation: SessionLoader | None = None,
-    checkpoint: Path | None = None,
     refit_epochs: int = 0,
-) -> tuple[pl.Trainer, TwoTowerModule, Progress]:
-    """Train with validation; or, without it, for a known number of epochs on training + validation data."""
+) -> Progress:
+    """Train with validation; or, without it, for a known number of epochs on training + validation data.
+
+    It goes on from the checkpoint `last`, if there is one, and leaves its newest there.
+    """
+    pl.seed_everything(config.seed, verbose=False)
     loader = training_loader(
         prepared,
         config.model.max_length,
@@ -140,7 +168,7 @@ def fit(
     )
     if len(loader) == 0:
         raise UserError("no training session has two events; the split leaves nothing to learn from")
-    module = build_module(config, prepared, loader)
+    module = build_module(config, prepared, loader, "refit" if refit_epochs else "train")
     progress = Progress()
     chosen = config.callbacks
     if refit_epochs:  # nothing is picked here: no validation, no best checkpoint
@@ -150,9 +178,9 @@ def fit(
     trainer = instantiate(
         config.trainer,
         max_epochs=refit_epochs or config.trainer.max_epochs,
-        callbacks=[*callbacks, progress],
+        callbacks=[*callbacks, progress, LastCheckpoint(last, config.checkpoint_minutes)],
+        plugins=[Checkpoints()],
         enable_progress_bar=interactive,
-        enable_checkpointing=not refit_epochs,
         logger=logger or False,
         default_root_dir=config.run_dir,
     )
@@ -160,11 +188,11 @@ def fit(
         check_room(config, module, loader, validation, trainer)
     try:
         with logging_redirect_tqdm():  # log lines go above the bar, not into it
-            trainer.fit(module, loader, validation, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(module, loader, validation, ckpt_path=last_good(last))
     except SystemExit:  # Lightning's way out of Ctrl-C, after the last checkpoint was written
         print(f"interrupted; next: python train.py resume={config.run_dir}\nrun: {config.run_dir}")
         raise KeyboardInterrupt from None
-    return trainer, module, progress
+    return progress
 
 
 def check_room(
@@ -185,7 +213,7 @@ def check_room(
     preflight.require_room(found, free, weights_are_there=device.type == "cpu")
 
 
-def build_module(config: DictConfig, prepared: Prepared, loader: SessionLoader) -> TwoTowerModule:
+def build_module(config: DictConfig, prepared: Prepared, loader: SessionLoader, phase: str = "train") -> TwoTowerModule:
     """The towers with all that trains them, for the events that `loader` delivers."""
     target_counts = torch.from_numpy(loader.target_counts())
     model = run.build_model(config, prepared.manifest, read_item_features(prepared.path))
@@ -200,6 +228,7 @@ def build_module(config: DictConfig, prepared: Prepared, loader: SessionLoader) 
         total_steps=len(loader) * config.trainer.max_epochs,
         ks=list(config.evaluation.ks),
         event_types=prepared.event_types,
+        phase=phase,
         matryoshka=config.model.matryoshka,
     )
 
@@ -226,7 +255,8 @@ def queries(config: DictConfig, prepared: Prepared, part: str, inputs: list[str]
 
 def keep(logger: Any, path: Path) -> None:
     """The final table and the run directory, in MLflow; of the checkpoints only the one that is the run's model."""
-    logger.log_metrics(read_json(path / run.METRICS_FILE, "a run directory"))
+    metrics = read_json(path / run.METRICS_FILE, "a run directory")
+    logger.log_metrics({name: value for name, value in metrics.items() if not name.startswith("val/")})  # it has those
     client, run_id = logger.experiment, logger.run_id
     for file in sorted(path.iterdir()):
         if file.is_file():

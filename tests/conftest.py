@@ -11,6 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from twotower.checkpoint import Checkpoints
 from twotower.data.loader import SessionLoader
 from twotower.files import write_json
 from twotower.model.event_inputs import EventInputs
@@ -180,6 +181,7 @@ def make_trainer() -> MakeTrainer:
             max_epochs=epochs,
             callbacks=list(callbacks),
             logger=False,
+            plugins=[Checkpoints()],
             enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks),
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -1,5 +1,6 @@
 """Stopping and going on: nothing replayed, nothing lost, and the same end."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from twotower.callbacks import LastCheckpoint, Progress
+from twotower.checkpoint import previous_of, read_checkpoint
 from twotower.data import loader
 from twotower.data.loader import SessionLoader, query_loader, training_loader
 from twotower.module import TwoTowerModule
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists a
 
 EPOCHS = 3
 CONFIG = Path(__file__).parents[1] / "conf/callbacks"
-LAST = "checkpoints/last.ckpt"
+LAST = "checkpoints/last.safetensors"
 Act = Callable[[str, pl.Trainer, int], None]
 
 
@@ -69,7 +71,13 @@ def prepared(make_prepared) -> Prepared:
 def run(request, prepared, make_module, make_trainer) -> Callable[..., Fitted]:
     """Fit with the callbacks that train.py has; `act` may break it off."""
 
-    def fit(folder: Path, act: Act | None = None, resume: str | None = None, stops: type | None = None) -> Fitted:
+    def fit(
+        folder: Path,
+        act: Act | None = None,
+        resume: str | None = None,
+        stops: type | None = None,
+        every_minutes: float = 10,
+    ) -> Fitted:
         training = training_loader(prepared, 8, 50, seed=1)
         module = make_module(training, "gru", EPOCHS, ks=(1, 20))
         chosen = OmegaConf.merge(*(OmegaConf.load(CONFIG / f"{name}.yaml") for name in {"default", request.param}))
@@ -79,10 +87,11 @@ def run(request, prepared, make_module, make_trainer) -> Callable[..., Fitted]:
         config.callbacks.early_stopping.patience = 50
         callbacks = instantiate(config.callbacks)
         recorder, progress = Recorder(act), Progress()
-        trainer = make_trainer(EPOCHS, *callbacks.values(), recorder, progress)
+        last = LastCheckpoint(folder / LAST, every_minutes)
+        trainer = make_trainer(EPOCHS, *callbacks.values(), recorder, progress, last)
         validation = query_loader(prepared, "validation", 8, 60)
         assert len(validation) >= 4
-        arguments = {"ckpt_path": folder / resume if resume else None, "weights_only": True}
+        arguments = {"ckpt_path": folder / resume if resume else None}
         if stops:
             with pytest.raises(stops):
                 trainer.fit(module, training, validation, **arguments)
@@ -116,7 +125,7 @@ def assert_same_end(whole: Fitted, before: list[Any], resumed: Fitted) -> None:
     assert before + resumed.recorder.trained == whole.recorder.trained
     weights = resumed.module.state_dict()
     for name, expected in whole.module.state_dict().items():
-        torch.testing.assert_close(weights[name], expected, atol=1e-6, rtol=0)
+        assert torch.equal(weights[name], expected), name
     assert set(resumed.progress.validated) == set(whole.progress.validated) == set(range(EPOCHS))
     for epoch, expected in whole.progress.validated.items():
         assert resumed.progress.validated[epoch] == pytest.approx(expected, abs=1e-6)
@@ -130,17 +139,17 @@ def assert_same_end(whole: Fitted, before: list[Any], resumed: Fitted) -> None:
 def test_a_checkpoint_from_the_middle_of_an_epoch_goes_on_with_the_next_batch(run, whole, tmp_path, epoch) -> None:
     def act(when: str, trainer: pl.Trainer, batch_index: int) -> None:
         if (when, trainer.current_epoch, batch_index) == ("step ends", epoch, 2):
-            trainer.save_checkpoint(tmp_path / "middle.ckpt")
+            trainer.save_checkpoint(tmp_path / "middle.safetensors")
 
     first = run(tmp_path, act)
-    resumed = run(tmp_path, resume="middle.ckpt")
+    resumed = run(tmp_path, resume="middle.safetensors")
     taken = epoch * len(whole.loader) + 3
     counted = [sum(i != PAD for row in rows for i in row) for _, rows in first.recorder.trained[:taken]]
-    kept = torch.load(tmp_path / "middle.ckpt", weights_only=True)["callbacks"]["Progress"]["positions"]
+    kept = read_checkpoint(tmp_path / "middle.safetensors")["callbacks"]["Progress"]["positions"]
     assert kept == sum(counted[:-1]), "Progress comes after the recorder and had not yet counted the last batch"
     assert first.recorder.trained[:taken] + resumed.recorder.trained == whole.recorder.trained
     for name, expected in whole.module.state_dict().items():
-        torch.testing.assert_close(resumed.module.state_dict()[name], expected, atol=1e-6, rtol=0)
+        assert torch.equal(resumed.module.state_dict()[name], expected), name
 
 
 @pytest.mark.parametrize(
@@ -157,7 +166,7 @@ def test_ctrl_c_at_any_time_can_be_resumed_as_if_nothing_had_been(
     run, whole, tmp_path, when, epoch, batch_index
 ) -> None:
     broken = run(tmp_path, at(when, epoch, batch_index, KeyboardInterrupt()), stops=SystemExit)
-    torch.load(tmp_path / LAST, weights_only=True)
+    read_checkpoint(tmp_path / LAST)
     assert_same_end(whole, broken.recorder.trained, run(tmp_path, resume=LAST))
 
 
@@ -183,6 +192,26 @@ def test_ctrl_c_while_a_batch_is_gathered_loses_none(run, whole, tmp_path, monke
     assert_same_end(whole, broken.recorder.trained, run(tmp_path, resume=LAST))
 
 
+@pytest.mark.parametrize(("epoch", "batch_index"), [(0, 2), (1, 0), (1, 3)])
+def test_a_kill_costs_only_what_came_after_the_last_checkpoint(run, whole, tmp_path, epoch, batch_index) -> None:
+    """Saved after each step but an epoch's last; a kill leaves the files as they are."""
+
+    def kill(when: str, trainer: pl.Trainer, index: int) -> None:
+        if (when, trainer.current_epoch, index) == ("step ends", epoch, batch_index):
+            shutil.copytree(tmp_path / "checkpoints", tmp_path / "then")
+
+    broken = run(tmp_path, kill, every_minutes=0)
+    assert broken.recorder.trained == whole.recorder.trained
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "then").rename(tmp_path / "checkpoints")
+    resumed = run(tmp_path, resume=LAST, every_minutes=0)
+    before = whole.recorder.trained[: epoch * len(whole.loader) + batch_index]  # the act comes before the checkpoint
+    assert before + resumed.recorder.trained == whole.recorder.trained
+    for name, expected in whole.module.state_dict().items():
+        assert torch.equal(resumed.module.state_dict()[name], expected), name
+    read_checkpoint(previous_of(tmp_path / LAST))
+
+
 def test_after_a_crash_the_last_whole_epoch_is_there(run, whole, tmp_path) -> None:
     """A power cut leaves last.ckpt as the epoch's end left it, with all that callbacks had learnt by then."""
     broken = run(tmp_path, at("step ends", 2, 1, RuntimeError("power cut")), stops=RuntimeError)
@@ -198,7 +227,7 @@ def test_a_failing_step_leaves_the_checkpoint_before(run, tmp_path) -> None:
 def test_an_evaluation_outside_training_saves_nothing(prepared, make_module, make_trainer, tmp_path) -> None:
     module = make_module(training_loader(prepared, 8, 50, seed=1), "gru", 1)
     progress = Progress()
-    trainer = make_trainer(1, LastCheckpoint(str(tmp_path / LAST)), progress)
+    trainer = make_trainer(1, LastCheckpoint(tmp_path / LAST, 10), progress)
     trainer.validate(module, query_loader(prepared, "validation", 8, 60), verbose=False)
     trainer.test(module, query_loader(prepared, "validation", 8, 60), verbose=False)
     assert not (tmp_path / LAST).exists()
@@ -234,5 +263,5 @@ def test_an_estimate_is_logged_once_from_steps_that_are_warm(monkeypatch, caplog
 
 def test_the_learning_rate_goes_on_where_it_was(run, whole, tmp_path) -> None:
     run(tmp_path, at("step begins", 1, 2, KeyboardInterrupt()), stops=SystemExit)
-    schedule = torch.load(tmp_path / LAST, weights_only=True)["lr_schedulers"][0]
+    schedule = read_checkpoint(tmp_path / LAST)["lr_schedulers"][0]
     assert schedule["last_epoch"] == len(whole.loader) + 2

@@ -47,7 +47,7 @@ def test_a_mistake_gets_one_message_that_helps(
     message = capsys.readouterr().err
     assert "error: " in message and "Error executing" not in message
     assert expected in message
-    assert not list(tmp_path.rglob("*.ckpt"))
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_help_shows_examples_and_choices(

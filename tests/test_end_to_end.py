@@ -15,6 +15,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from twotower.checkpoint import read_checkpoint, write_checkpoint
 from twotower.run import load_run
 from twotower.serving.retriever import Retriever
 
@@ -127,12 +128,12 @@ def planted(run_path: Path, name: str, vectors: Callable[[Tensor], Tensor], norm
     """A copy of a run whose items have other vectors [V, D], made from their training counts [V]."""
     copy = run_path.parent / name
     shutil.copytree(run_path, copy)
-    file = copy / "checkpoints" / "refit.ckpt"
-    content = torch.load(file, weights_only=True)
+    file = copy / "checkpoints" / "refit.safetensors"
+    content = read_checkpoint(file)
     table = content["state_dict"]["model.item_tower.embedding.weight"]
     counts = torch.tensor(pl.read_parquet(copy / "catalogue.parquet")["train_count"].to_list())
     table[1:] = vectors(counts).expand(len(counts), table.shape[1])
-    torch.save(content, file)
+    write_checkpoint(file, content)
     config = OmegaConf.load(copy / "config.yaml")
     config.model.normalize = config.model.item_tower.normalize = normalize
     OmegaConf.save(config, copy / "config.yaml")
@@ -161,7 +162,7 @@ def test_planted_sickness_is_called_by_its_name(folder: Path, run_path: Path) ->
 @pytest.mark.slow
 def test_the_resolved_configuration_rebuilds_the_trained_model(run_path: Path) -> None:
     run = load_run(run_path)
-    saved = torch.load(run_path / "checkpoints" / "refit.ckpt", weights_only=True)["state_dict"]
+    saved = read_checkpoint(run_path / "checkpoints" / "refit.safetensors")["state_dict"]
     rebuilt = run.model.state_dict()
     assert {f"model.{name}" for name in rebuilt} == {name for name in saved if name.startswith("model.")}
     assert all(torch.equal(value, saved[f"model.{name}"]) for name, value in rebuilt.items())
@@ -215,7 +216,9 @@ def test_no_id_of_a_user_or_a_session_leaves_preparation(folder: Path, run_path:
     (home / "log.parquet").unlink()
     (home / "erase.txt").unlink()
     files = [file for file in home.rglob("*") if file.is_file()]
-    assert {"manifest.json", "card.html", "best.ckpt", "mlflow.db", "user_tower.onnx"} <= {file.name for file in files}
+    assert {"manifest.json", "card.html", "best.safetensors", "mlflow.db", "user_tower.onnx"} <= {
+        file.name for file in files
+    }
     for file in files:
         assert b"@example" not in file.read_bytes(), file
     manifest = json.loads(next(home.glob("prepared/*/manifest.json")).read_text())

@@ -31,8 +31,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "evaluation": ({"torch", "torchmetrics", "rich"}, {"errors", "files", "schema", "batch", "inputs", "ragged"}),
     "module": ({"torch", "pytorch_lightning"}, {"schema", "batch", "model", "evaluation"}),
     "preflight": ({"torch"}, {"errors", "evaluation", "model", "module"}),
-    "callbacks": ({"torch", "pytorch_lightning"}, {"errors", "schema", "batch", "evaluation"}),
-    "run": ({"torch", "hydra", "omegaconf"}, {"errors", "files", "schema", "batch", "inputs", "model"}),
+    "checkpoint": ({"torch", "safetensors"}, {"errors"}),
+    "callbacks": ({"torch", "pytorch_lightning"}, {"errors", "schema", "batch", "checkpoint", "evaluation"}),
+    "run": ({"hydra", "omegaconf"}, {"errors", "files", "schema", "batch", "inputs", "checkpoint", "model"}),
+    "tracker": ({"pytorch_lightning"}, set()),
     "assess": (
         {"torch", "pytorch_lightning", "omegaconf"},
         {"files", "schema", "batch", "data", "evaluation", "module", "report", "run"},

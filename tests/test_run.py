@@ -1,5 +1,7 @@
 """The run directory: what it holds before training, and what is refused."""
 
+import logging
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from twotower import run
+from twotower.checkpoint import read_checkpoint, write_checkpoint
 from twotower.errors import UserError
 from twotower.files import read_json
 from twotower.model.item_tower import FeatureItemTower
@@ -56,7 +59,7 @@ def begun(tmp_path: Path, make_prepared: Callable[..., Prepared]) -> Path:
     run.begin_run(tmp_path, config, prepared)
     model = run.build_model(config, prepared.manifest, ITEM_FEATURES)
     state = {"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}
-    torch.save(state, tmp_path / "checkpoints" / "best.ckpt")
+    write_checkpoint(tmp_path / "checkpoints" / "best.safetensors", state)
     return tmp_path
 
 
@@ -65,7 +68,7 @@ def test_a_loaded_run_computes_what_its_checkpoint_held(begun: Path) -> None:
     history = torch.tensor([[1, 4, 2]]), torch.tensor([[[2, 0], [0, 5], [1, 9]]])
     assert torch.equal(loaded.model(*history), again.model(*history))  # no dropout
     assert list(loaded.model.event_inputs.names) == ["device", "gap"]
-    saved = torch.load(begun / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    saved = read_checkpoint(begun / "checkpoints" / "best.safetensors")["state_dict"]
     assert torch.equal(loaded.model.item_tower.embedding.weight, saved["model.item_tower.embedding.weight"])
 
 
@@ -172,10 +175,10 @@ def test_sizes_that_cannot_serve_alone_are_refused(make_prepared: Callable[..., 
 
 def test_the_refit_model_goes_before_the_best_and_the_best_before_the_last(begun: Path) -> None:
     folder = begun / "checkpoints"
-    (folder / "last.ckpt").write_bytes(b"")
-    assert run.checkpoint_of(begun).name == "best.ckpt"
-    (folder / "refit.ckpt").write_bytes(b"")
-    assert run.checkpoint_of(begun).name == "refit.ckpt"
+    (folder / "last.safetensors").write_bytes(b"")
+    assert run.checkpoint_of(begun).name == "best.safetensors"
+    (folder / "refit.safetensors").write_bytes(b"")
+    assert run.checkpoint_of(begun).name == "refit.safetensors"
 
 
 class Malicious:
@@ -186,9 +189,9 @@ class Malicious:
 @pytest.mark.parametrize(
     ("file", "content", "expected"),
     [
-        ("checkpoints/best.ckpt", b"not a checkpoint", "best.ckpt is missing, damaged"),
-        ("checkpoints/best.ckpt", pickle.dumps(Malicious(), protocol=2), "best.ckpt is missing, damaged"),
-        ("checkpoints/best.ckpt", None, "has no checkpoint yet"),
+        ("checkpoints/best.safetensors", b"not a checkpoint", "best.safetensors is missing, damaged"),
+        ("checkpoints/best.safetensors", pickle.dumps(Malicious(), protocol=2), "best.safetensors is missing, damaged"),
+        ("checkpoints/best.safetensors", None, "has no checkpoint yet"),
         ("config.yaml", None, "is not a run directory"),
         ("data.json", b"{", "data.json is damaged"),
         ("data.json", None, "data.json is missing"),
@@ -223,3 +226,82 @@ def test_a_run_of_another_version_is_refused(begun: Path) -> None:
     OmegaConf.save(config, begun / "config.yaml")
     with pytest.raises(UserError, match="another version of this program"):
         run.load_run(begun)
+
+
+def begin(folder: Path, **changes: Any) -> DictConfig:
+    """The configuration of a run in `folder`, written there as a run that has begun leaves it."""
+    config = OmegaConf.merge(configure(), {"run_dir": str(folder), "resume": None, **changes})
+    assert isinstance(config, DictConfig)
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    (folder / ".lock").touch()
+    return config
+
+
+def test_auto_finds_the_newest_unfinished_run_of_the_same_command(tmp_path: Path) -> None:
+    day = tmp_path / "runs" / "2026-01-31"
+    wanted = begin(day.parent / "2026-01-30" / "12-00-00-a", seed=1)
+    asked = OmegaConf.merge(wanted, {"run_dir": str(day / "now"), "resume": "auto"})
+    assert isinstance(asked, DictConfig)
+    assert run.to_resume(asked) == Path(wanted.run_dir)
+    begin(day / "other-seed", seed=2)
+    assert run.to_resume(asked) == Path(wanted.run_dir)
+    newer = Path(begin(day / "newer", seed=1).run_dir)
+    os.utime(newer / "config.yaml", (2e9, 2e9))
+    assert run.to_resume(asked) == newer
+    with run.held(newer):
+        assert run.to_resume(asked) == Path(wanted.run_dir), "another process is at work there"
+        with pytest.raises(UserError, match="another process is at work"), run.held(newer):
+            pass
+    run.clean(newer)
+    (newer / "metrics.json").touch()
+    assert run.to_resume(asked) == newer and run.is_finished(newer), "done once is done"
+    nowhere = OmegaConf.merge(asked, {"seed": 3})
+    assert isinstance(nowhere, DictConfig)
+    assert run.to_resume(nowhere) is None
+    assert run.to_resume(OmegaConf.merge(asked, {"resume": None})) is None  # type: ignore[arg-type] # it is one
+
+
+def test_a_finished_run_does_not_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = OmegaConf.merge(begin(folder), {"resume": str(folder)})
+    assert isinstance(config, DictConfig)
+    (folder / "metrics.json").touch()
+    assert run.to_resume(config) == folder, "the report may be missing yet"
+    run.clean(folder)
+    with pytest.raises(UserError, match=r"is finished; next: python export\.py run="):
+        run.to_resume(config)
+
+
+def test_the_end_leaves_no_scraps(tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    names = ["best", "refit", "last", "previous_last", "refit_last", "previous_refit_last"]
+    for file in [*(checkpoints / f"{name}.safetensors" for name in names), checkpoints / ".last.safetensors.4711"]:
+        file.touch()
+    for name in (".lock", ".metrics.json.12", "metrics.json"):
+        (tmp_path / name).touch()
+    run.clean(tmp_path)
+    assert {file.name for file in tmp_path.rglob("*")} == {
+        *("checkpoints", "best.safetensors", "refit.safetensors", "metrics.json")
+    }
+
+
+def test_the_log_goes_on_in_the_run_that_goes_on(tmp_path: Path) -> None:
+    fresh, old = tmp_path / "fresh", tmp_path / "old"
+    (fresh / ".hydra").mkdir(parents=True)
+    old.mkdir()
+    (old / "train.log").write_text("before\n")
+    handler = logging.FileHandler(fresh / "train.log")
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        root.error("to the new folder")
+        run.take_over(fresh, old)
+        root.error("after")
+        run.take_over(old, old)
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+    assert not fresh.exists()
+    assert (old / "train.log").read_text() == "before\nafter\n"

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 
-from twotower.callbacks import WeightAverage
+from twotower.callbacks import BestCheckpoint, WeightAverage
+from twotower.checkpoint import read_checkpoint
 from twotower.data.loader import query_loader, training_loader
 from twotower.errors import UserError
 from twotower.module import TwoTowerModule
@@ -49,10 +48,10 @@ def fit(make_prepared, make_module, make_trainer, folder: Path, average: pl.Call
     assert len(loader) == 5
     module = make_module(loader, "gru", EPOCHS)
     watch = Watch()
-    best = ModelCheckpoint(folder, "best", monitor="val/ndcg_at_5", mode="max", enable_version_counter=False)
+    best = BestCheckpoint(folder, "best", monitor="val/ndcg_at_5", mode="max", enable_version_counter=False)
     trainer = make_trainer(EPOCHS, average, watch, best)
     trainer.fit(module, loader, query_loader(prepared, "validation", 5, 100))
-    trainer.save_checkpoint(folder / "refit.ckpt")
+    trainer.save_checkpoint(folder / "refit.safetensors")
     return module, watch
 
 
@@ -83,8 +82,8 @@ def test_it_is_the_average_that_a_loop_gives_and_it_is_what_remains(
             np.testing.assert_allclose(watch.validated[epoch][name], averages[5 * epoch + 4][name], atol=1e-6)
         for epoch in range(1, EPOCHS):
             np.testing.assert_array_equal(watch.begun[epoch][name], watch.steps[5 * epoch - 1][name])
-    best = torch.load(tmp_path / "best.ckpt", weights_only=True)
-    for kept, step in ((best, 5 * best["epoch"] + 4), (torch.load(tmp_path / "refit.ckpt", weights_only=True), 14)):
+    best = read_checkpoint(tmp_path / "best.safetensors")
+    for kept, step in ((best, 5 * best["epoch"] + 4), (read_checkpoint(tmp_path / "refit.safetensors"), 14)):
         assert kept["state_dict"].keys() == module.state_dict().keys()
         for name, weight in averages[step].items():
             np.testing.assert_allclose(kept["state_dict"][name].numpy(), weight, atol=1e-6)

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from torch import Tensor
 
 from twotower.batch import SessionBatch
+from twotower.checkpoint import previous_of
 from twotower.errors import UserError
 from twotower.evaluation.answers import LISTED
 from twotower.evaluation.health import signs_of, warnings_of
@@ -24,13 +25,54 @@ SHOWN = ("val/recall_at_20", "val/ndcg_at_20")
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps the newest state after each epoch and when training is interrupted, by Ctrl-C too.
+    """Keeps the newest state: every few minutes, after each epoch, and when training is interrupted.
 
-    Being a Checkpoint it comes after the other callbacks, so that it keeps what they have learnt of the epoch.
+    The one before it is kept, too, as `previous`: should the newest be damaged, that is gone on from. Being a
+    Checkpoint it comes after the other callbacks, so that it keeps what they have learnt of the epoch. What is drawn at
+    random after a checkpoint is drawn again the same.
+
+    Args:
+        path: of the file.
+        every_minutes: the longest time that is lost to a kill, about.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, every_minutes: float) -> None:
+        self.path = path
+        self.every_minutes = every_minutes
+        self._saved = time.monotonic()
+        self._random: dict[str, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on drawing where the checkpoint stopped."""
+        if self._random:
+            torch.set_rng_state(self._random["cpu"])
+            for device, state in enumerate(self._random["cuda"][: torch.cuda.device_count()]):
+                torch.cuda.set_rng_state(state, device)
+        self._saved = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time."""
+        late = time.monotonic() - self._saved > 60 * self.every_minutes
+        if trainer.strategy.reduce_boolean_decision(late, all=False) and not trainer.is_last_batch:
+            self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """The newest becomes the previous one, which never is missing."""
+        if self.path.exists() and trainer.is_global_zero:
+            self.path.replace(previous_of(self.path))
+        trainer.save_checkpoint(self.path)
+        self._saved = time.monotonic()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Where the random numbers stand."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        checkpoint["random"] = {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remember it until training starts."""
+        self._random = checkpoint["random"]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the loader: Lightning restores its state in the middle of an epoch only."""
@@ -39,7 +81,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, once all others have seen the epoch's validation."""
-        trainer.save_checkpoint(self.path)
+        self.save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save after Ctrl-C; the batch or the validation that was under way will come again, whole."""
@@ -51,7 +93,13 @@ class LastCheckpoint(Checkpoint):
                 progress.reset()
                 progress.increment_ready()
                 progress.increment_started()
-            trainer.save_checkpoint(self.path)
+            self.save(trainer)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's, under the name of what is in it."""
+
+    FILE_EXTENSION = ".safetensors"
 
 
 class WeightAverage(Callback):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
         with _explaining(config_name):  # here, too: on its way out Hydra would add lines of its own
             task(config)
 
+    for notice in (signal.SIGTERM, signal.SIGUSR1):  # of a cluster that wants its machine back
+        signal.signal(notice, signal.default_int_handler)  # as Ctrl-C
     with _explaining(config_name):
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(explained)()
 

@@ -30,6 +30,7 @@ class TwoTowerModule(LightningModule):
         total_steps: the schedule's length; training may end before.
         ks: cut-offs of the metrics.
         event_types: names by code.
+        phase: what metrics of training are called by: `train/loss`.
         matryoshka: sizes d whose first d dimensions shall serve alone. The loss is the mean over these and the whole
             vectors (Kusupati et al. 2022), and evaluation ranks by each.
     """
@@ -44,6 +45,7 @@ class TwoTowerModule(LightningModule):
         total_steps: int,
         ks: Sequence[int],
         event_types: Sequence[str],
+        phase: str = "train",
         matryoshka: Sequence[int] = (),
     ) -> None:
         super().__init__()
@@ -53,6 +55,7 @@ class TwoTowerModule(LightningModule):
         self.temperature = temperature
         self.optimizer = optimizer
         self.total_steps = total_steps
+        self.phase = phase
         self.matryoshka = list(matryoshka)
         self.metrics = RankingMetrics(ks, event_types)
         self.metrics_of_size: Any = nn.ModuleDict({str(d): RankingMetrics(ks, event_types) for d in self.matryoshka})
@@ -75,7 +78,7 @@ class TwoTowerModule(LightningModule):
         cost = (weight.abs() * torch.stack([self.loss(s) for s in sizes]).mean(0)).sum()
         total_cost, total_weight = sum_over_processes(torch.stack([cost, weight.abs().sum()])).unbind()
         total_weight = total_weight.clamp(min=torch.finfo(total_weight.dtype).tiny)
-        self.log("train/loss", total_cost / total_weight, prog_bar=True, batch_size=len(target))
+        self.log(f"{self.phase}/loss", total_cost / total_weight, prog_bar=True, batch_size=len(target))
         loss: Tensor = cost / total_weight * world_size()  # gradients are averaged over the processes
         return loss
 

@@ -5,10 +5,11 @@ data.json            the prepared directory's manifest and path
 catalogue.parquet    item ids by row, with their counts
 features.json        how values become codes; item_features.npz: the items' codes, by row
 audit.json           what the audit of the data found; card.html: the data card (both where preparation left them)
+fitted.json          once an epoch is picked: {"best_epoch", "summary": of the training, "validated": {epoch: metrics}}
 histories.json       a sample of validation histories, for proofs at export: {"item_index": [Q][l],
                      "codes": {name of an event input: [Q][l]}}
 environment.json     git commit and versions
-checkpoints/         refit.ckpt (if asked for), best.ckpt, last.ckpt
+checkpoints/         refit.safetensors (if asked for), best.safetensors; while it runs, last and refit_last, too
 metrics.json         flat results: test/recall_at_20, baseline/item_knn/recall_at_20, ...
 assessment.json      the test with intervals, by kind of query: see evaluation.assessment.assess
 report.html          all of that to look at
@@ -18,10 +19,13 @@ train.log
 No id of a user or a session is in any of them. Shapes: Q histories, l events each, K event inputs, V items.
 """
 
-import pickle
+import json
+import logging
 import platform
+import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -29,12 +33,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
 from twotower.batch import build_history
+from twotower.checkpoint import previous_of, read_checkpoint
 from twotower.errors import UserError, nearest
 from twotower.files import read_json, write_bytes, write_json
 from twotower.inputs import GAP, TIME, TIME_SIZE, time_codes
@@ -51,6 +55,7 @@ from twotower.schema import (
 )
 
 CONFIG_FILE = "config.yaml"
+FITTED_FILE = "fitted.json"
 DATA_FILE = "data.json"
 HISTORIES_FILE = "histories.json"
 METRICS_FILE = "metrics.json"
@@ -58,7 +63,10 @@ ASSESSMENT_FILE = "assessment.json"
 REPORT_FILE = "report.html"
 ENVIRONMENT_FILE = "environment.json"
 COPIED = (CATALOGUE_FILE, FEATURES_FILE, ITEM_FEATURES_FILE, AUDIT_FILE, CARD_FILE)  # from the prepared directory
-CHECKPOINTS = ("refit.ckpt", "best.ckpt", "last.ckpt")  # the first that exists is the run's model
+FOLDER = "checkpoints"
+REFIT, BEST, LAST, REFIT_LAST = (f"{name}.safetensors" for name in ("refit", "best", "last", "refit_last"))
+CHECKPOINTS = (REFIT, BEST, LAST)  # the first that exists is the run's model
+LOCK_FILE = ".lock"  # there from a run's beginning to its end
 SAMPLE = 64  # histories kept for proofs
 Array = npt.NDArray[Any]
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "polars", "mlflow", "numpy", "twotower")
@@ -132,7 +140,7 @@ def input_sizes(config: DictConfig, data: Mapping[str, Any]) -> dict[str, int]:
 
 def begin_run(path: Path, config: DictConfig, prepared: Prepared) -> None:
     """Write all that is known before training, so that an interrupted run can be exported too."""
-    (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (path / FOLDER).mkdir(parents=True, exist_ok=True)
     write_bytes(path / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True).encode())
     write_json(path / DATA_FILE, {"path": str(prepared.path), **prepared.manifest})
     for name in COPIED:
@@ -141,6 +149,91 @@ def begin_run(path: Path, config: DictConfig, prepared: Prepared) -> None:
     inputs = list(input_sizes(config, prepared.manifest))
     write_json(path / HISTORIES_FILE, sample_histories(prepared, config.model.max_length, inputs))
     write_json(path / ENVIRONMENT_FILE, environment())
+
+
+def to_resume(config: DictConfig) -> Path | None:
+    """The run that `config.resume` names; with `auto` the newest of this very configuration, if there is any.
+
+    It may be finished, with `auto`: who types a command again wants it done, not done twice.
+
+    Raises UserError where it names no run, or a finished one.
+    """
+    if not config.resume:
+        return None
+    if config.resume == "auto":
+        own, same = Path(config.run_dir), _identity(OmegaConf.to_yaml(config, resolve=True))
+        found = [file for file in (own / CONFIG_FILE, *own.parent.parent.glob(f"*/*/{CONFIG_FILE}")) if file.is_file()]
+        found = [file for file in found if _identity(file.read_text(encoding="utf-8")) == same]
+        free = [file for file in found if not _is_held(file.parent)]
+        return max(free, key=lambda file: file.stat().st_mtime).parent if free else None
+    path = Path(config.resume)
+    load_config(path)
+    if is_finished(path):
+        raise UserError(f"{path} is finished; next: python export.py run={path}")
+    return path
+
+
+def is_finished(path: Path) -> bool:
+    """Whether nothing is left to do in this run directory."""
+    return (path / METRICS_FILE).exists() and not (path / LOCK_FILE).exists()
+
+
+def _identity(text: str) -> Any:
+    """What two runs of one command share of their configurations."""
+    config = OmegaConf.to_container(OmegaConf.create(text))
+    assert isinstance(config, dict)
+    where = str(config.pop("run_dir"))
+    config.pop("resume", None)
+    return json.dumps(config, sort_keys=True).replace(where, "")
+
+
+def take_over(fresh: Path, path: Path) -> None:
+    """Let the log of this process go on in the run that goes on, and delete the folder that it does not need."""
+    if fresh.resolve() == path.resolve():
+        return
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == fresh.resolve():
+            handler.close()
+            Path(handler.baseFilename).unlink(missing_ok=True)
+            handler.baseFilename = str((path / Path(handler.baseFilename).name).resolve())
+    shutil.rmtree(fresh / ".hydra", ignore_errors=True)
+    if fresh.is_dir() and not any(fresh.iterdir()):
+        fresh.rmdir()
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Nobody else trains in this folder meanwhile; raises UserError where somebody does."""
+    import fcntl
+
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another process is at work in {path}; wait for it, or stop it") from None
+        yield
+
+
+def _is_held(path: Path) -> bool:
+    if not (path / LOCK_FILE).exists():
+        return False
+    try:
+        with held(path):
+            return False
+    except UserError:
+        return True
+
+
+def clean(path: Path) -> None:
+    """Delete what only an unfinished run needs: it is finished then."""
+    for name in (LAST, REFIT_LAST):
+        for file in (path / FOLDER / name, previous_of(path / FOLDER / name)):
+            file.unlink(missing_ok=True)
+    for folder in (path, path / FOLDER):
+        for file in folder.glob(".*.[0-9]*"):  # that a kill left half-written
+            file.unlink()
+    (path / LOCK_FILE).unlink()
 
 
 def require_same_data(path: Path, prepared: Prepared) -> None:
@@ -175,17 +268,9 @@ def load_run(path: str | Path) -> Run:
 def checkpoint_of(path: Path) -> Path:
     """The checkpoint that is the run's model; raises UserError when there is none yet."""
     for name in CHECKPOINTS:
-        if (path / "checkpoints" / name).is_file():
-            return path / "checkpoints" / name
+        if (path / FOLDER / name).is_file():
+            return path / FOLDER / name
     raise UserError(f"{path} has no checkpoint yet; let training reach its first validation")
-
-
-def last_checkpoint(path: Path) -> Path:
-    """The checkpoint that an interrupted run goes on from."""
-    checkpoint = path / "checkpoints" / CHECKPOINTS[-1]
-    if not checkpoint.is_file():
-        raise UserError(f"there is no {checkpoint} to go on from; name a run folder as train.py printed it")
-    return checkpoint
 
 
 def load_config(path: Path) -> DictConfig:
@@ -208,16 +293,6 @@ def load_weights(model: TwoTower, checkpoint: Path) -> None:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise UserError(f"{checkpoint} does not fit the run's configuration: {error}") from None
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A Lightning checkpoint's contents: tensors and plain values, no code."""
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is missing, damaged or not a checkpoint: {reason}") from None
-    return content
 
 
 def sample_histories(prepared: Prepared, max_length: int, inputs: Sequence[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from twotower import features, run
+from twotower.checkpoint import write_checkpoint
 from twotower.cli import CONF
 from twotower.files import write_json
 from twotower.schema import (
@@ -88,7 +89,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
             for parameter in model.user_tower.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.2)
         weights = {f"model.{name}": value for name, value in model.state_dict().items()}
-        torch.save({"state_dict": weights}, directory / "checkpoints" / "last.ckpt")
+        write_checkpoint(directory / "checkpoints" / "last.safetensors", {"state_dict": weights})
         return directory
 
     return make
