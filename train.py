@@ -61,8 +61,8 @@ def train(config: DictConfig) -> None:
             run.require_same_data(path, prepared)
         else:
             run.begin_run(path, config, prepared)
-        logger = instantiate(config.logger) if config.logger else None
-        if logger and not logger.goes_on:
+        logger = instantiate(config.logger, tags=tags_of(config, prepared)) if config.logger else None
+        if logger:
             logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
         fitted = pick_epoch(config, prepared, logger, validation)
         if config.refit:
@@ -71,10 +71,12 @@ def train(config: DictConfig) -> None:
         metrics = validated[fitted["best_epoch"]] | {"best_epoch": fitted["best_epoch"]} | fitted["summary"]
         tested = test_weights(config, prepared, test, path)
         assess_once(config, prepared, test, tested, metrics, validated)
-        if logger:
-            keep(logger, path)
-            print(f"mlflow: run {logger.run_id} in {config.logger.tracking_uri}")
-        run.clean(path)
+        if logger and not keep(logger, path):
+            print(f"MLflow could not be told everything; once it is back: python train.py resume={path}")
+        else:
+            run.clean(path)
+            if logger:
+                print(f"mlflow: run {logger.run_id} in {config.logger.tracking_uri}")
     print(f"report: {path / run.REPORT_FILE}\nnext: python export.py run={path}\nrun: {path}")
 
 
@@ -253,16 +255,21 @@ def queries(config: DictConfig, prepared: Prepared, part: str, inputs: list[str]
     return loader
 
 
-def keep(logger: Any, path: Path) -> None:
+def keep(logger: Any, path: Path) -> bool:
     """The final table and the run directory, in MLflow; of the checkpoints only the one that is the run's model."""
     metrics = read_json(path / run.METRICS_FILE, "a run directory")
     logger.log_metrics({name: value for name, value in metrics.items() if not name.startswith("val/")})  # it has those
-    client, run_id = logger.experiment, logger.run_id
-    for file in sorted(path.iterdir()):
-        if file.is_file():
-            client.log_artifact(run_id, str(file))
-    client.log_artifact(run_id, str(run.checkpoint_of(path)), "checkpoints")
-    client.set_terminated(run_id)
+    files = {file: None for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")}
+    kept: bool = logger.keep({**files, run.checkpoint_of(path): run.FOLDER})
+    return kept
+
+
+def tags_of(config: DictConfig, prepared: Prepared) -> dict[str, str]:
+    """By what people look for runs in MLflow."""
+    parts = {"user_tower": config.model.user_tower, "item_tower": config.model.item_tower, "loss": config.model.loss}
+    tags = {name: str(part["_target_"]).rpartition(".")[2] for name, part in parts.items()}
+    tags |= {"dataset": str(prepared.manifest["name"]), "dataset_fingerprint": prepared.manifest["fingerprint"]}
+    return tags | {"git_commit": run.git_commit() or "unknown"}
 
 
 if __name__ == "__main__":

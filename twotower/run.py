@@ -333,10 +333,11 @@ def environment() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return {"git_commit": _git_commit(), "python": platform.python_version(), "packages": versions}
+    return {"git_commit": git_commit(), "python": platform.python_version(), "packages": versions}
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
+    """Of this code, with a mark where it was changed; None where git does not know."""
     try:
         here = Path(__file__).parent
         run = subprocess.run(
