@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lightning_fabric.utilities.warnings import PossibleUserWarning
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from twotower import cli, preflight, run
+from twotower import cli, preflight, processes, run
 from twotower.assess import Tested, assess_once, test_model
 from twotower.audit.audit import require_sound
 from twotower.callbacks import LastCheckpoint, Progress
@@ -39,37 +40,43 @@ for chatty in ("pytorch_lightning", "faiss.loader"):  # devices, tips and the li
 
 def train(config: DictConfig) -> None:
     """Prepare, fit on the training part, pick on validation, test once, compare, keep; or go on with all that."""
-    resumed = run.to_resume(config)
-    if resumed:  # the run goes on in its own folder, with the configuration it began with
-        run.take_over(Path(config.run_dir), resumed)
-        config = run.load_config(resumed)
-        if run.is_finished(resumed):
-            print(f"finished already\nnext: python export.py run={resumed}\nrun: {resumed}")
-            return
-        log.info("going on with %s", resumed)
     if 20 not in config.evaluation.ks:
         raise UserError(f"evaluation.ks={config.evaluation.ks} lacks 20: ndcg@20 picks the epoch; add it")
     if config.evaluate:
         return evaluate(config)
-    prepared: Prepared = instantiate(config.data)
-    require_sound(prepared, config.accept)
+    with processes.together():
+        fresh, resumed = processes.first(lambda: (config.run_dir, run.to_resume(config)))
+        config.run_dir = fresh  # the others have clocks of their own
+        if resumed:  # the run goes on in its own folder, with the configuration it began with
+            processes.first(lambda: run.take_over(Path(fresh), resumed))
+            config = run.load_config(resumed)
+            if run.is_finished(resumed):
+                say(f"finished already\nnext: python export.py run={resumed}\nrun: {resumed}")
+                return
+            log.info("going on with %s", resumed)
+        with run.held(Path(config.run_dir)) if processes.is_first() else nullcontext():
+            complete(config)
+
+
+def complete(config: DictConfig) -> None:
+    """Do what is left to do of a run."""
     path = Path(config.run_dir)
+    prepared = processes.in_turn(lambda: prepare(config))
     inputs = list(run.input_sizes(config, prepared.manifest))
     validation, test = (queries(config, prepared, part, inputs) for part in ("validation", "test"))
-    with run.held(path):
-        if (path / run.ENVIRONMENT_FILE).exists():  # the last file that a run begins with
-            run.require_same_data(path, prepared)
-        else:
-            run.begin_run(path, config, prepared)
-        logger = instantiate(config.logger, tags=tags_of(config, prepared)) if config.logger else None
-        if logger:
-            logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
-        fitted = pick_epoch(config, prepared, logger, validation)
-        if config.refit:
-            refit(config, prepared, logger, fitted["best_epoch"] + 1)
+    processes.first(lambda: begin(config, prepared))
+    logger = None
+    if config.logger and processes.is_first():
+        logger = instantiate(config.logger, tags=tags_of(config, prepared))
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+    fitted = pick_epoch(config, prepared, logger, validation)
+    if config.refit:
+        refit(config, prepared, logger, fitted["best_epoch"] + 1)
+    tested = test_weights(config, prepared, test, path)
+
+    def end() -> None:
         validated = {int(epoch): metrics for epoch, metrics in fitted["validated"].items()}
         metrics = validated[fitted["best_epoch"]] | {"best_epoch": fitted["best_epoch"]} | fitted["summary"]
-        tested = test_weights(config, prepared, test, path)
         assess_once(config, prepared, test, tested, metrics, validated)
         if logger and not keep(logger, path):
             print(f"MLflow could not be told everything; once it is back: python train.py resume={path}")
@@ -77,28 +84,56 @@ def train(config: DictConfig) -> None:
             run.clean(path)
             if logger:
                 print(f"mlflow: run {logger.run_id} in {config.logger.tracking_uri}")
-    print(f"report: {path / run.REPORT_FILE}\nnext: python export.py run={path}\nrun: {path}")
+
+    processes.first(end)
+    say(f"report: {path / run.REPORT_FILE}\nnext: python export.py run={path}\nrun: {path}")
+
+
+def say(text: str) -> None:
+    """Once, however many processes there are."""
+    if processes.is_first():
+        print(text)
+
+
+def prepare(config: DictConfig) -> Prepared:
+    """The data, found sound."""
+    prepared: Prepared = instantiate(config.data)
+    require_sound(prepared, config.accept)
+    return prepared
+
+
+def begin(config: DictConfig, prepared: Prepared) -> None:
+    """Write what is known before training, or see that a run which goes on has the same data."""
+    path = Path(config.run_dir)
+    if (path / run.ENVIRONMENT_FILE).exists():  # the last file that a run begins with
+        run.require_same_data(path, prepared)
+    else:
+        run.begin_run(path, config, prepared)
 
 
 def pick_epoch(config: DictConfig, prepared: Prepared, logger: Any, validation: SessionLoader) -> dict[str, Any]:
     """Train with validation, once: see run.FITTED_FILE."""
     path = Path(config.run_dir)
     file = path / run.FITTED_FILE
-    if not file.exists():
+    if not processes.first(file.exists):
         progress = fit(config, prepared, logger, path / run.FOLDER / run.LAST, validation)
-        best = read_checkpoint(path / run.FOLDER / run.BEST)["epoch"]
-        write_json(file, {"best_epoch": best, "summary": progress.summary(), "validated": progress.validated})
-    fitted: dict[str, Any] = read_json(file, "a run directory")
+
+        def keep_epoch() -> None:
+            best = read_checkpoint(path / run.FOLDER / run.BEST)["epoch"]
+            write_json(file, {"best_epoch": best, "summary": progress.summary(), "validated": progress.validated})
+
+        processes.first(keep_epoch)
+    fitted: dict[str, Any] = processes.first(lambda: read_json(file, "a run directory"))
     return fitted
 
 
 def refit(config: DictConfig, prepared: Prepared, logger: Any, epochs: int) -> None:
     """Train on training + validation data for as many epochs, once."""
     folder = Path(config.run_dir) / run.FOLDER
-    if not (folder / run.REFIT).exists():
+    if not processes.first((folder / run.REFIT).exists):
         log.info("refit on training + validation data, epochs: %d", epochs)
         fit(config, prepared, logger, folder / run.REFIT_LAST, refit_epochs=epochs)
-        (folder / run.REFIT_LAST).rename(folder / run.REFIT)
+        processes.first(lambda: (folder / run.REFIT_LAST).rename(folder / run.REFIT))
 
 
 def test_weights(config: DictConfig, prepared: Prepared, test: SessionLoader, source: Path) -> Tested:
@@ -113,8 +148,9 @@ def evaluate(config: DictConfig) -> None:
     """Test a run or a bundle on data that it may never have seen; nothing is trained."""
     from twotower.other_data import in_numbers_of, known_to_run  # which need what a machine that only trains may lack
 
-    prepared: Prepared = instantiate(config.data)
-    require_sound(prepared, config.accept)
+    if processes.count() > 1:
+        raise UserError("evaluate=... takes one process; leave torchrun out")
+    prepared = prepare(config)
     path = Path(config.run_dir)
     with tempfile.TemporaryDirectory() as scratch:
         tracking_uri = config.logger.tracking_uri if config.logger else "sqlite:///mlflow.db"
@@ -192,7 +228,7 @@ def fit(
         with logging_redirect_tqdm():  # log lines go above the bar, not into it
             trainer.fit(module, loader, validation, ckpt_path=last_good(last))
     except SystemExit:  # Lightning's way out of Ctrl-C, after the last checkpoint was written
-        print(f"interrupted; next: python train.py resume={config.run_dir}\nrun: {config.run_dir}")
+        say(f"interrupted; next: python train.py resume={config.run_dir}\nrun: {config.run_dir}")
         raise KeyboardInterrupt from None
     return progress
 

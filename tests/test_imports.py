@@ -34,7 +34,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "checkpoint": ({"torch", "safetensors"}, {"errors"}),
     "callbacks": ({"torch", "pytorch_lightning"}, {"errors", "schema", "batch", "checkpoint", "evaluation"}),
     "run": ({"hydra", "omegaconf"}, {"errors", "files", "schema", "batch", "inputs", "checkpoint", "model"}),
-    "tracker": ({"pytorch_lightning"}, set()),
+    "tracker": ({"pytorch_lightning", "mlflow"}, set()),
     "assess": (
         {"torch", "pytorch_lightning", "omegaconf"},
         {"files", "schema", "batch", "data", "evaluation", "module", "report", "run"},
@@ -47,7 +47,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "compare": ({"rich"}, {"errors", "schema", "evaluation", "tracked"}),
     "time_forward": ({"rich"}, {"errors", "files", "evaluation", "page", "report"}),
     "tracked": ({"mlflow"}, {"errors"}),
-    "cli": ({"hydra", "omegaconf"}, {"errors"}),
+    "cli": ({"hydra", "omegaconf"}, {"errors", "processes"}),
+    "processes": ({"torch"}, set()),
     "export": (
         {"torch", "faiss", "pyarrow"},
         {"errors", "files", "schema", "batch", "features", "inputs", "model", "run", "serving"},

@@ -15,6 +15,7 @@ from hydra.errors import ConfigCompositionException, HydraException, Instantiati
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from twotower import processes
 from twotower.errors import UserError, nearest
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -31,6 +32,13 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
         with _explaining(config_name):  # here, too: on its way out Hydra would add lines of its own
             task(config)
 
+    if not processes.is_first():  # of several; the first writes and talks
+        sys.argv += [
+            "hydra.run.dir=.",
+            "hydra.output_subdir=null",
+            "hydra/job_logging=none",
+            "hydra/hydra_logging=none",
+        ]
     for notice in (signal.SIGTERM, signal.SIGUSR1):  # of a cluster that wants its machine back
         signal.signal(notice, signal.default_int_handler)  # as Ctrl-C
     with _explaining(config_name):
