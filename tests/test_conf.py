@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from train import fit
 from twotower.checkpoint import read_checkpoint
+from twotower.fitting import fit
 from twotower.model.negatives import Negatives
 from twotower.model.scoring import Scores
 from twotower.model.two_tower import TwoTower

@@ -58,3 +58,9 @@ def first(task: Callable[[], Thing]) -> Thing:
     if not done:
         sys.exit(2)
     return cast(Thing, result)
+
+
+def say(text: str) -> None:
+    """Once, however many processes there are."""
+    if is_first():
+        print(text)

@@ -26,8 +26,8 @@ from omegaconf import DictConfig
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from train import fit  # noqa: E402
-from twotower.data.loader import SessionLoader  # noqa: E402
+from twotower.data.loader import SessionLoader, training_loader  # noqa: E402
+from twotower.fitting import fit  # noqa: E402
 from twotower.schema import MANIFEST_FILE, PAD  # noqa: E402
 
 GOAL_RATIO, GOAL_PADDING = 20, 0.05
@@ -42,9 +42,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         config = configuration(options, folder)
         prepared = instantiate(config.data)
-        trainer, _, progress = fit(config, prepared, None, refit_epochs=1)
+        progress = fit(config, prepared, None, Path(folder) / "last.safetensors", refit_epochs=1)
         consumed = progress.summary()["train/positions_per_second"]
-        figures = deliver(trainer.train_dataloader, options.epochs)
+        settings = config.model.max_length, config.positions_per_batch, config.seed
+        loader = training_loader(prepared, *settings, validation_too=True, inputs=config.model.inputs)
+        figures = deliver(loader, options.epochs)
     figures |= {"consumed_positions_per_s": consumed, "ratio": figures["delivered_positions_per_s"] / consumed}
     figures |= {"inputs": options.inputs.split(",") if options.inputs else [], "cores": options.cores}
     rows = [

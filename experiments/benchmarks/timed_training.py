@@ -28,7 +28,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer, seed_everythin
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-import train  # noqa: E402
+from twotower import fitting  # noqa: E402
 from twotower.batch import SessionBatch  # noqa: E402
 from twotower.data.loader import SessionLoader, training_loader  # noqa: E402
 
@@ -48,10 +48,10 @@ def main() -> None:
         prepared = instantiate(config.data)
         prepared_s = time.perf_counter() - began
         settings = config.model.max_length, config.positions_per_batch, config.seed
-        inputs, weights = config.model.inputs, config.target_weights
+        inputs, weights = list(config.model.inputs), config.target_weights
         loader = training_loader(prepared, *settings, validation_too=True, inputs=inputs, target_weights=weights)
-        test = None if options.no_evaluation or options.profile else train.queries(config, prepared, "test")
-        module = train.build_module(config, prepared, loader)
+        test = None if options.no_evaluation or options.profile else fitting.queries(config, prepared, "test", inputs)
+        module = fitting.build_module(config, prepared, loader)
         module.total_steps = TICKS
         ready_s = time.perf_counter() - began
         prepared_gib = peak_bytes() / GIB

@@ -1,0 +1,100 @@
+"""A run from wherever it stands to its end. Each step leaves a file, and is not done again once that is there."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from twotower import processes, run
+from twotower.assess import assess_once
+from twotower.checkpoint import read_checkpoint
+from twotower.data.loader import SessionLoader
+from twotower.files import read_json, write_json
+from twotower.fitting import fit, prepare, queries, test_weights
+from twotower.schema import Prepared
+
+log = logging.getLogger(__name__)
+
+
+def complete(config: DictConfig) -> None:
+    """Do what is left to do of a run."""
+    path = Path(config.run_dir)
+    prepared = processes.in_turn(lambda: prepare(config))
+    inputs = list(run.input_sizes(config, prepared.manifest))
+    validation, test = (queries(config, prepared, part, inputs) for part in ("validation", "test"))
+    processes.first(lambda: begin(config, prepared))
+    logger = None
+    if config.logger and processes.is_first():
+        logger = instantiate(config.logger, tags=tags_of(config, prepared))
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+    fitted = pick_epoch(config, prepared, logger, validation)
+    if config.refit:
+        refit(config, prepared, logger, fitted["best_epoch"] + 1)
+    tested = test_weights(config, prepared, test, path)
+
+    def end() -> None:
+        validated = {int(epoch): metrics for epoch, metrics in fitted["validated"].items()}
+        metrics = validated[fitted["best_epoch"]] | {"best_epoch": fitted["best_epoch"]} | fitted["summary"]
+        assess_once(config, prepared, test, tested, metrics, validated)
+        if logger and not keep(logger, path):
+            print(f"MLflow could not be told everything; once it is back: python train.py resume={path}")
+        else:
+            run.clean(path)
+            if logger:
+                print(f"mlflow: run {logger.run_id} in {config.logger.tracking_uri}")
+
+    processes.first(end)
+    processes.say(f"report: {path / run.REPORT_FILE}\nnext: python export.py run={path}\nrun: {path}")
+
+
+def begin(config: DictConfig, prepared: Prepared) -> None:
+    """Write what is known before training, or see that a run which goes on has the same data."""
+    path = Path(config.run_dir)
+    if (path / run.ENVIRONMENT_FILE).exists():  # the last file that a run begins with
+        run.require_same_data(path, prepared)
+    else:
+        run.begin_run(path, config, prepared)
+
+
+def pick_epoch(config: DictConfig, prepared: Prepared, logger: Any, validation: SessionLoader) -> dict[str, Any]:
+    """Train with validation, once: see run.FITTED_FILE."""
+    path = Path(config.run_dir)
+    file = path / run.FITTED_FILE
+    if not processes.first(file.exists):
+        progress = fit(config, prepared, logger, path / run.FOLDER / run.LAST, validation)
+
+        def keep_epoch() -> None:
+            best = read_checkpoint(path / run.FOLDER / run.BEST)["epoch"]
+            write_json(file, {"best_epoch": best, "summary": progress.summary(), "validated": progress.validated})
+
+        processes.first(keep_epoch)
+    fitted: dict[str, Any] = processes.first(lambda: read_json(file, "a run directory"))
+    return fitted
+
+
+def refit(config: DictConfig, prepared: Prepared, logger: Any, epochs: int) -> None:
+    """Train on training + validation data for as many epochs, once."""
+    folder = Path(config.run_dir) / run.FOLDER
+    if not processes.first((folder / run.REFIT).exists):
+        log.info("refit on training + validation data, epochs: %d", epochs)
+        fit(config, prepared, logger, folder / run.REFIT_LAST, refit_epochs=epochs)
+        processes.first(lambda: (folder / run.REFIT_LAST).rename(folder / run.REFIT))
+
+
+def keep(logger: Any, path: Path) -> bool:
+    """The final table and the run directory, in MLflow; of the checkpoints only the one that is the run's model."""
+    metrics = read_json(path / run.METRICS_FILE, "a run directory")
+    logger.log_metrics({name: value for name, value in metrics.items() if not name.startswith("val/")})  # it has those
+    files = {file: None for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")}
+    kept: bool = logger.keep({**files, run.checkpoint_of(path): run.FOLDER})
+    return kept
+
+
+def tags_of(config: DictConfig, prepared: Prepared) -> dict[str, str]:
+    """By what people look for runs in MLflow."""
+    parts = {"user_tower": config.model.user_tower, "item_tower": config.model.item_tower, "loss": config.model.loss}
+    tags = {name: str(part["_target_"]).rpartition(".")[2] for name, part in parts.items()}
+    tags |= {"dataset": str(prepared.manifest["name"]), "dataset_fingerprint": prepared.manifest["fingerprint"]}
+    return tags | {"git_commit": run.git_commit() or "unknown"}

@@ -1,0 +1,54 @@
+"""Test a run or a bundle on any data: train.py evaluate=..."""
+
+import logging
+import tempfile
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from twotower import processes, run
+from twotower.assess import assess_once
+from twotower.errors import UserError
+from twotower.fitting import prepare, queries, test_weights
+from twotower.schema import TOWER_FILE
+from twotower.tracked import located
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(config: DictConfig) -> None:
+    """Test a run or a bundle on data that it may never have seen; nothing is trained."""
+    from twotower.other_data import in_numbers_of, known_to_run  # which need what a machine that only trains may lack
+
+    if processes.count() > 1:
+        raise UserError("evaluate=... takes one process; leave torchrun out")
+    prepared = prepare(config)
+    path = Path(config.run_dir)
+    with tempfile.TemporaryDirectory() as scratch:
+        tracking_uri = config.logger.tracking_uri if config.logger else "sqlite:///mlflow.db"
+        source = located(str(config.evaluate), tracking_uri, Path(scratch))
+        is_bundle = (source / TOWER_FILE).exists()
+        if is_bundle:
+            from twotower.bundle_answers import known_to_bundle, test_bundle
+            from twotower.serving.bundle import open_bundle
+
+            bundle = open_bundle(source)
+            known = known_to_bundle(bundle)
+            config.model.max_length = bundle.manifest["max_length"]
+        else:
+            trained = run.load_run(source)
+            known = known_to_run(trained)
+            config.model, config.refit = trained.config.model, trained.config.refit
+        position = None
+        if prepared.manifest["fingerprint"] != known.fingerprint:
+            events = len(prepared.item_index)
+            prepared, position = in_numbers_of(known, prepared)
+            log.info("%s of %s events are of items that the model knows", f"{len(position):,}", f"{events:,}")
+        test = queries(config, prepared, "test", known.inputs)
+        path.mkdir(parents=True, exist_ok=True)
+        if is_bundle:
+            tested = test_bundle(bundle, test, list(config.evaluation.ks))
+        else:
+            tested = test_weights(config, prepared, test, source)
+        assess_once(config, prepared, test, tested, {}, position=position)
+    print(f"next: python -m twotower.compare {'RUN' if is_bundle else config.evaluate} {path}\nevaluation: {path}")

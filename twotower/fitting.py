@@ -1,0 +1,148 @@
+"""Train a model, or test one: what a configuration, data and weights make together. Wiring only."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from twotower import preflight, processes, run
+from twotower.assess import Tested, test_model
+from twotower.audit.audit import require_sound
+from twotower.callbacks import LastCheckpoint, Progress
+from twotower.checkpoint import Checkpoints, last_good
+from twotower.data.loader import SessionLoader, query_loader, training_loader
+from twotower.errors import UserError
+from twotower.module import TwoTowerModule
+from twotower.schema import Prepared, read_item_features
+
+log = logging.getLogger(__name__)
+
+
+def prepare(config: DictConfig) -> Prepared:
+    """The data, found sound."""
+    prepared: Prepared = instantiate(config.data)
+    require_sound(prepared, config.accept)
+    return prepared
+
+
+def queries(config: DictConfig, prepared: Prepared, part: str, inputs: list[str]) -> SessionLoader:
+    """The queries of "validation" or "test", with these event inputs."""
+    settings = config.evaluation
+    loader = query_loader(
+        prepared,
+        part,
+        config.model.max_length,
+        settings.positions_per_batch,
+        settings.min_history,
+        inputs=inputs,
+        target_weights=config.target_weights,
+    )
+    if loader.num_queries == 0:
+        raise UserError(
+            f"the {part} part has no query with a history of {settings.min_history} or more events; "
+            "give more data, another split, or a smaller evaluation.min_history"
+        )
+    return loader
+
+
+def fit(
+    config: DictConfig,
+    prepared: Prepared,
+    logger: Any,
+    last: Path,
+    validation: SessionLoader | None = None,
+    refit_epochs: int = 0,
+) -> Progress:
+    """Train with validation; or, without it, for a known number of epochs on training + validation data.
+
+    It goes on from the checkpoint `last`, if there is one, and leaves its newest there.
+    """
+    pl.seed_everything(config.seed, verbose=False)
+    loader = training_loader(
+        prepared,
+        config.model.max_length,
+        config.positions_per_batch,
+        config.seed,
+        validation_too=bool(refit_epochs),
+        inputs=list(run.input_sizes(config, prepared.manifest)),
+        target_weights=config.target_weights,
+    )
+    if len(loader) == 0:
+        raise UserError("no training session has two events; the split leaves nothing to learn from")
+    module = build_module(config, prepared, loader, "refit" if refit_epochs else "train")
+    progress = Progress()
+    chosen = config.callbacks
+    if refit_epochs:  # nothing is picked here: no validation, no best checkpoint
+        chosen = {name: chosen[name] for name in ("weight_average", "progress_bar") if name in chosen}
+    interactive = sys.stdout.isatty()  # Lightning draws there; redrawn lines would fill a log file
+    callbacks = [instantiate(c) for name, c in chosen.items() if interactive or name != "progress_bar"]
+    trainer = instantiate(
+        config.trainer,
+        max_epochs=refit_epochs or config.trainer.max_epochs,
+        callbacks=[*callbacks, progress, LastCheckpoint(last, config.checkpoint_minutes)],
+        plugins=[Checkpoints()],
+        enable_progress_bar=interactive,
+        logger=logger or False,
+        default_root_dir=config.run_dir,
+    )
+    if validation is not None:
+        check_room(config, module, loader, validation, trainer)
+    try:
+        with logging_redirect_tqdm():  # log lines go above the bar, not into it
+            trainer.fit(module, loader, validation, ckpt_path=last_good(last))
+    except SystemExit:  # Lightning's way out of Ctrl-C, after the last checkpoint was written
+        processes.say(f"interrupted; next: python train.py resume={config.run_dir}\nrun: {config.run_dir}")
+        raise KeyboardInterrupt from None
+    return progress
+
+
+def check_room(
+    config: DictConfig, module: TwoTowerModule, loader: SessionLoader, validation: SessionLoader, trainer: pl.Trainer
+) -> None:
+    """Say what the training will take, and refuse what cannot fit."""
+    size = preflight.size_of(
+        module,
+        config.model.loss,
+        positions=loader.largest_batch // trainer.world_size,
+        length=int(loader.windows.length.max()),
+        evaluated=validation.largest_batch // trainer.world_size,
+        averaged="weight_average" in config.callbacks,
+    )
+    device, found = trainer.strategy.root_device, preflight.forecast(size)
+    free = preflight.free_memory(device)
+    log.info("before the first step:\n%s", preflight.describe(size, found, len(loader), trainer.max_epochs, free))
+    preflight.require_room(found, free, weights_are_there=device.type == "cpu")
+
+
+def build_module(config: DictConfig, prepared: Prepared, loader: SessionLoader, phase: str = "train") -> TwoTowerModule:
+    """The towers with all that trains them, for the events that `loader` delivers."""
+    target_counts = torch.from_numpy(loader.target_counts())
+    model = run.build_model(config, prepared.manifest, read_item_features(prepared.path))
+    for tower in model.item_towers():
+        tower.begin_training(target_counts)  # type: ignore[operator]
+    return TwoTowerModule(
+        model=model,
+        negatives=instantiate(config.model.negatives, target_counts=target_counts),
+        loss=instantiate(config.model.loss),
+        temperature=config.model.temperature,
+        optimizer=instantiate(config.optimizer),
+        total_steps=len(loader) * config.trainer.max_epochs,
+        ks=list(config.evaluation.ks),
+        event_types=prepared.event_types,
+        phase=phase,
+        matryoshka=config.model.matryoshka,
+    )
+
+
+def test_weights(config: DictConfig, prepared: Prepared, test: SessionLoader, source: Path) -> Tested:
+    """Test the model of a run directory."""
+    module = build_module(config, prepared, test)
+    run.load_weights(module.model, run.checkpoint_of(source))
+    settings = {"enable_progress_bar": sys.stdout.isatty(), "enable_checkpointing": False, "logger": False}
+    return test_model(instantiate(config.trainer, **settings, default_root_dir=config.run_dir), module, test)
