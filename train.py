@@ -36,7 +36,7 @@ def train(config: DictConfig) -> None:
         config.run_dir = fresh  # the others have clocks of their own
         if resumed:  # the run goes on in its own folder, with the configuration it began with
             processes.first(lambda: run.take_over(Path(fresh), resumed))
-            config = run.load_config(resumed)
+            config = run.config_at(resumed)
             if run.is_finished(resumed):
                 say(f"finished already\nnext: python export.py run={resumed}\nrun: {resumed}")
                 return

@@ -194,22 +194,22 @@ def test_ctrl_c_while_a_batch_is_gathered_loses_none(run, whole, tmp_path, monke
 
 @pytest.mark.parametrize(("epoch", "batch_index"), [(0, 2), (1, 0), (1, 3)])
 def test_a_kill_costs_only_what_came_after_the_last_checkpoint(run, whole, tmp_path, epoch, batch_index) -> None:
-    """Saved after each step but an epoch's last; a kill leaves the files as they are."""
+    """Saved after each step but an epoch's last; a kill leaves the files as they are. The folder may be moved then."""
 
     def kill(when: str, trainer: pl.Trainer, index: int) -> None:
         if (when, trainer.current_epoch, index) == ("step ends", epoch, batch_index):
-            shutil.copytree(tmp_path / "checkpoints", tmp_path / "then")
+            shutil.copytree(tmp_path / "checkpoints", tmp_path / "moved" / "checkpoints")
 
     broken = run(tmp_path, kill, every_minutes=0)
     assert broken.recorder.trained == whole.recorder.trained
-    shutil.rmtree(tmp_path / "checkpoints")
-    (tmp_path / "then").rename(tmp_path / "checkpoints")
-    resumed = run(tmp_path, resume=LAST, every_minutes=0)
+    resumed = run(tmp_path / "moved", resume=LAST, every_minutes=0)
     before = whole.recorder.trained[: epoch * len(whole.loader) + batch_index]  # the act comes before the checkpoint
     assert before + resumed.recorder.trained == whole.recorder.trained
     for name, expected in whole.module.state_dict().items():
         assert torch.equal(resumed.module.state_dict()[name], expected), name
     read_checkpoint(previous_of(tmp_path / LAST))
+    assert float(resumed.best.best_model_score) == float(whole.best.best_model_score)
+    assert Path(resumed.best.best_model_path).parent == tmp_path / "moved" / "checkpoints"
 
 
 def test_after_a_crash_the_last_whole_epoch_is_there(run, whole, tmp_path) -> None:

@@ -262,6 +262,16 @@ def test_auto_finds_the_newest_unfinished_run_of_the_same_command(tmp_path: Path
     assert run.to_resume(OmegaConf.merge(asked, {"resume": None})) is None  # type: ignore[arg-type] # it is one
 
 
+def test_a_run_that_was_moved_goes_on_where_it_is(tmp_path: Path) -> None:
+    config = begin(tmp_path / "runs" / "began", name=f"{tmp_path}/runs/began-not-this")
+    moved = tmp_path / "moved"
+    (tmp_path / "runs" / "began").rename(moved)
+    found = run.config_at(moved)
+    assert found.run_dir == str(moved)
+    assert found.callbacks.best_checkpoint.dirpath == f"{moved}/checkpoints"
+    assert found.name == config.name and found.model == config.model
+
+
 def test_a_finished_run_does_not_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     config = OmegaConf.merge(begin(folder), {"resume": str(folder)})

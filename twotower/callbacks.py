@@ -21,6 +21,7 @@ from twotower.schema import PAD
 log = logging.getLogger(__name__)
 WARM_UP, SAMPLE = 10, 40  # steps
 SEEN = 1024  # queries
+PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")  # of Lightning's ModelCheckpoint
 SHOWN = ("val/recall_at_20", "val/ndcg_at_20")
 
 
@@ -97,9 +98,19 @@ class LastCheckpoint(Checkpoint):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Lightning's, under the name of what is in it."""
+    """Lightning's, under the name of what is in it, and at home wherever its folder is."""
 
     FILE_EXTENSION = ".safetensors"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the best so far, where it is now: else Lightning forgets it when the folder has another name."""
+
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        paths = {name: here(state_dict[name]) for name in PATHS}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "dirpath": self.dirpath, "best_k_models": best})
 
 
 class WeightAverage(Callback):

@@ -282,6 +282,23 @@ def load_config(path: Path) -> DictConfig:
     return config
 
 
+def config_at(path: Path) -> DictConfig:
+    """The same for a run that goes on, with the folder where it is now in place of the one where it began."""
+    config = load_config(path)
+    began, now = str(config.run_dir), str(path)
+
+    def moved(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: moved(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [moved(value) for value in node]
+        inside = isinstance(node, str) and (node == began or node.startswith(f"{began}/"))
+        return now + node[len(began) :] if inside else node
+
+    result: DictConfig = OmegaConf.create(moved(OmegaConf.to_container(config)))
+    return result
+
+
 def load_weights(model: TwoTower, checkpoint: Path) -> None:
     """Put a checkpoint's weights into `model`, strictly."""
     weights = {
