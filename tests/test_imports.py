@@ -78,7 +78,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"assess", "files", "schema", "batch", "data", "evaluation", "other_data", "serving"},
     ),
     "compare": ({"rich"}, {"errors", "schema", "evaluation", "tracked"}),
-    "time_forward": ({"rich"}, {"errors", "files", "evaluation", "page", "report"}),
+    "time_forward": ({"rich"}, {"errors", "files", "evaluation", "page", "report", "run"}),
     "tracked": ({"mlflow"}, {"errors"}),
     "cli": ({"hydra", "omegaconf"}, {"errors", "processes"}),
     "processes": ({"torch"}, set()),

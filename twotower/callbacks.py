@@ -21,6 +21,7 @@ from twotower.schema import PAD
 log = logging.getLogger(__name__)
 WARM_UP, SAMPLE = 10, 40  # steps
 SEEN = 1024  # queries
+ASKED = 20  # steps between two times that several processes ask each other
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")  # of Lightning's ModelCheckpoint
 SHOWN = ("val/recall_at_20", "val/ndcg_at_20")
 
@@ -55,6 +56,8 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time."""
+        if trainer.world_size > 1 and batch_idx % ASKED:  # all have to agree, which takes a message
+            return
         late = time.monotonic() - self._saved > 60 * self.every_minutes
         if trainer.strategy.reduce_boolean_decision(late, all=False) and not trainer.is_last_batch:
             self.save(trainer)

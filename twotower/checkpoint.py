@@ -110,9 +110,11 @@ class Checkpoints(CheckpointIO):
 def _plain(value: Any, tensors: dict[str, Tensor]) -> Any:
     """`value` as JSON has it; its tensors go into `tensors`, by number."""
     if isinstance(value, Tensor):
-        name = str(len(tensors))
-        # A copy: safetensors refuses tensors that share memory, as tied weights do.
-        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        name, tensor = str(len(tensors)), value.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        if any(place == other.untyped_storage().data_ptr() for other in tensors.values()):
+            tensor = tensor.clone()  # safetensors refuses tensors that share memory, as tied weights do
+        tensors[name] = tensor
         return {TENSOR: name}
     if isinstance(value, np.generic):
         return value.item()

@@ -87,8 +87,7 @@ def keep(logger: Any, path: Path) -> bool:
     """The final table and the run directory, in MLflow; of the checkpoints only the one that is the run's model."""
     metrics = read_json(path / run.METRICS_FILE, "a run directory")
     logger.log_metrics({name: value for name, value in metrics.items() if not name.startswith("val/")})  # it has those
-    files = {file: None for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")}
-    kept: bool = logger.keep({**files, run.checkpoint_of(path): run.FOLDER})
+    kept: bool = logger.keep(run.checkpoint_of(path))
     return kept
 
 

@@ -26,9 +26,10 @@ from twotower.evaluation.verdicts import with_interval
 from twotower.files import read_json, write_bytes
 from twotower.page.html import card, document, figure, grid, heading, table
 from twotower.report.plots import over_time
+from twotower.run import ASSESSMENT_FILE, DATA_FILE
 
 PAGE_FILE = "time_forward.html"
-ASSESSMENT_FILE, DATA_FILE = "assessment.json", "data.json"  # of a run
+HEAD = ("test from", "queries", "recall@20", "best baseline", "model - it")
 
 
 class Origin(NamedTuple):
@@ -121,9 +122,6 @@ def page(origins: Sequence[Origin]) -> str:
     note = f"recall@20 with 95 % intervals; tests from {first.begin:%Y-%m-%d} to {last.begin:%Y-%m-%d} and after"
     numbers = card("Run by run", table(HEAD, rows_of(origins)))
     return document("Time forward", [heading("Time forward", note, tiles), numbers, grid(cards)])
-
-
-HEAD = ("test from", "queries", "recall@20", "best baseline", "model - it")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -14,7 +14,6 @@ from typing import Any
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
-from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import MLFlowLogger
 
 log = logging.getLogger(__name__)
@@ -81,40 +80,35 @@ class Tracker(MLFlowLogger):
         self.find()
         if not self._unsent.exists():
             return
-        waiting = self._unsent.read_text(encoding="utf-8").splitlines()
-        try:
-            while waiting:
-                self._send(json.loads(waiting[0]))
-                waiting.pop(0)
-        finally:
-            self._unsent.write_text("".join(f"{line}\n" for line in waiting), encoding="utf-8")
+        for line in self._unsent.read_text(encoding="utf-8").split("\n"):  # sent twice, a value counts once
+            with suppress(json.JSONDecodeError):  # half a line that a kill left; its step is taken again
+                self._send(json.loads(line))
         self._unsent.unlink()
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Send, or keep for later."""
         self._tell({"metrics": dict(metrics), "step": step or 0, "time": int(1000 * time.time())})
 
-    @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
         """Send, or keep for later."""
         self._tell({"params": {name: str(value)[:LONGEST] for name, value in _leaves(params, "")}})
 
-    @rank_zero_only
     def finalize(self, status: str = "success") -> None:
         """Say so where training failed; else the test comes yet, and `keep` ends the run."""
         if status == "failed":
             self._reach(lambda: self.experiment.set_terminated(self.run_id, "FAILED"))
 
-    def keep(self, files: Mapping[Path, str | None]) -> bool:
-        """Send all that waits, and the files, each into the folder named; the run is finished then.
+    def keep(self, checkpoint: Path) -> bool:
+        """Send all that waits, the run directory's own files, and `checkpoint`; the run is finished then.
 
         Returns False where MLflow can't be reached.
         """
 
         def send() -> None:
-            for file, folder in files.items():
-                self.experiment.log_artifact(self.run_id, str(file), folder)
+            for file in sorted(Path(self._run_dir).iterdir()):
+                if file.is_file() and not file.name.startswith("."):
+                    self.experiment.log_artifact(self.run_id, str(file))
+            self.experiment.log_artifact(self.run_id, str(checkpoint), checkpoint.parent.name)
             self.experiment.set_terminated(self.run_id)
 
         self._silent_until = 0.0
@@ -123,7 +117,7 @@ class Tracker(MLFlowLogger):
     def _tell(self, entry: dict[str, Any]) -> None:
         if time.monotonic() < self._silent_until or not self._reach(lambda: self._send(entry)):
             with self._unsent.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write("\n" + json.dumps(entry))  # a new line first, as the one before may be half
 
     def _reach(self, what: Callable[[], None]) -> bool:
         """Send what waits, then do `what`; False, and a while of silence, where MLflow can't be reached."""
