@@ -11,7 +11,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 from omegaconf import DictConfig
 
-from twotower import cli, processes, run
+from twotower import cli, processes, resume
 from twotower.complete import complete
 from twotower.errors import UserError
 from twotower.evaluate import evaluate
@@ -32,16 +32,16 @@ def train(config: DictConfig) -> None:
     if config.evaluate:
         return evaluate(config)
     with processes.together():
-        fresh, resumed = processes.first(lambda: (config.run_dir, run.to_resume(config)))
+        fresh, resumed = processes.first(lambda: (config.run_dir, resume.to_resume(config)))
         config.run_dir = fresh  # the others have clocks of their own
         if resumed:  # the run goes on in its own folder, with the configuration it began with
-            processes.first(lambda: run.take_over(Path(fresh), resumed))
-            config = run.config_at(resumed)
-            if run.is_finished(resumed):
+            processes.first(lambda: resume.take_over(Path(fresh), resumed))
+            config = resume.config_at(resumed)
+            if resume.is_finished(resumed):
                 say(f"finished already\nnext: python export.py run={resumed}\nrun: {resumed}")
                 return
             log.info("going on with %s", resumed)
-        with run.held(Path(config.run_dir)) if processes.is_first() else nullcontext():
+        with resume.held(Path(config.run_dir)) if processes.is_first() else nullcontext():
             complete(config)
 
 

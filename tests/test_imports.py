@@ -41,23 +41,13 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "fitting": (
         {"torch", "pytorch_lightning", "hydra", "omegaconf"},
-        {
-            "errors",
-            "schema",
-            "data",
-            "audit",
-            "assess",
-            "callbacks",
-            "checkpoint",
-            "module",
-            "preflight",
-            "processes",
-            "run",
-        },
+        {"errors", "schema", "data", "audit", "assess", "callbacks", "checkpoint", "model", "module", "preflight"}
+        | {"processes", "run"},
     ),
+    "resume": ({"omegaconf"}, {"errors", "checkpoint", "run"}),
     "complete": (
         {"hydra", "omegaconf"},
-        {"files", "schema", "data", "assess", "checkpoint", "fitting", "processes", "run"},
+        {"files", "schema", "data", "assess", "checkpoint", "fitting", "processes", "resume", "run"},
     ),
     "evaluate": (
         {"omegaconf"},

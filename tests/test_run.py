@@ -13,7 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from twotower import run
+from twotower import resume, run
 from twotower.checkpoint import read_checkpoint, write_checkpoint
 from twotower.errors import UserError
 from twotower.files import read_json
@@ -243,30 +243,30 @@ def test_auto_finds_the_newest_unfinished_run_of_the_same_command(tmp_path: Path
     wanted = begin(day.parent / "2026-01-30" / "12-00-00-a", seed=1)
     asked = OmegaConf.merge(wanted, {"run_dir": str(day / "now"), "resume": "auto"})
     assert isinstance(asked, DictConfig)
-    assert run.to_resume(asked) == Path(wanted.run_dir)
+    assert resume.to_resume(asked) == Path(wanted.run_dir)
     begin(day / "other-seed", seed=2)
-    assert run.to_resume(asked) == Path(wanted.run_dir)
+    assert resume.to_resume(asked) == Path(wanted.run_dir)
     newer = Path(begin(day / "newer", seed=1).run_dir)
     os.utime(newer / "config.yaml", (2e9, 2e9))
-    assert run.to_resume(asked) == newer
-    with run.held(newer):
-        assert run.to_resume(asked) == Path(wanted.run_dir), "another process is at work there"
-        with pytest.raises(UserError, match="another process is at work"), run.held(newer):
+    assert resume.to_resume(asked) == newer
+    with resume.held(newer):
+        assert resume.to_resume(asked) == Path(wanted.run_dir), "another process is at work there"
+        with pytest.raises(UserError, match="another process is at work"), resume.held(newer):
             pass
-    run.clean(newer)
+    resume.clean(newer)
     (newer / "metrics.json").touch()
-    assert run.to_resume(asked) == newer and run.is_finished(newer), "done once is done"
+    assert resume.to_resume(asked) == newer and resume.is_finished(newer), "done once is done"
     nowhere = OmegaConf.merge(asked, {"seed": 3})
     assert isinstance(nowhere, DictConfig)
-    assert run.to_resume(nowhere) is None
-    assert run.to_resume(OmegaConf.merge(asked, {"resume": None})) is None  # type: ignore[arg-type] # it is one
+    assert resume.to_resume(nowhere) is None
+    assert resume.to_resume(OmegaConf.merge(asked, {"resume": None})) is None  # type: ignore[arg-type] # it is one
 
 
 def test_a_run_that_was_moved_goes_on_where_it_is(tmp_path: Path) -> None:
     config = begin(tmp_path / "runs" / "began", name=f"{tmp_path}/runs/began-not-this")
     moved = tmp_path / "moved"
     (tmp_path / "runs" / "began").rename(moved)
-    found = run.config_at(moved)
+    found = resume.config_at(moved)
     assert found.run_dir == str(moved)
     assert found.callbacks.best_checkpoint.dirpath == f"{moved}/checkpoints"
     assert found.name == config.name and found.model == config.model
@@ -277,10 +277,10 @@ def test_a_finished_run_does_not_go_on(tmp_path: Path) -> None:
     config = OmegaConf.merge(begin(folder), {"resume": str(folder)})
     assert isinstance(config, DictConfig)
     (folder / "metrics.json").touch()
-    assert run.to_resume(config) == folder, "the report may be missing yet"
-    run.clean(folder)
+    assert resume.to_resume(config) == folder, "the report may be missing yet"
+    resume.clean(folder)
     with pytest.raises(UserError, match=r"is finished; next: python export\.py run="):
-        run.to_resume(config)
+        resume.to_resume(config)
 
 
 def test_the_end_leaves_no_scraps(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_the_end_leaves_no_scraps(tmp_path: Path) -> None:
         file.touch()
     for name in (".lock", ".metrics.json.12", "metrics.json"):
         (tmp_path / name).touch()
-    run.clean(tmp_path)
+    resume.clean(tmp_path)
     assert {file.name for file in tmp_path.rglob("*")} == {
         *("checkpoints", "best.safetensors", "refit.safetensors", "metrics.json")
     }
@@ -307,9 +307,9 @@ def test_the_log_goes_on_in_the_run_that_goes_on(tmp_path: Path) -> None:
     root.addHandler(handler)
     try:
         root.error("to the new folder")
-        run.take_over(fresh, old)
+        resume.take_over(fresh, old)
         root.error("after")
-        run.take_over(old, old)
+        resume.take_over(old, old)
     finally:
         root.removeHandler(handler)
         handler.close()

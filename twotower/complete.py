@@ -7,7 +7,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from twotower import processes, run
+from twotower import processes, resume, run
 from twotower.assess import assess_once
 from twotower.checkpoint import read_checkpoint
 from twotower.data.loader import SessionLoader
@@ -32,7 +32,7 @@ def complete(config: DictConfig) -> None:
     fitted = pick_epoch(config, prepared, logger, validation)
     if config.refit:
         refit(config, prepared, logger, fitted["best_epoch"] + 1)
-    tested = test_weights(config, prepared, test, path)
+    tested = test_weights(config, prepared, test, run.load_run(path).model)
 
     def end() -> None:
         validated = {int(epoch): metrics for epoch, metrics in fitted["validated"].items()}
@@ -41,7 +41,7 @@ def complete(config: DictConfig) -> None:
         if logger and not keep(logger, path):
             print(f"MLflow could not be told everything; once it is back: python train.py resume={path}")
         else:
-            run.clean(path)
+            resume.clean(path)
             if logger:
                 print(f"mlflow: run {logger.run_id} in {config.logger.tracking_uri}")
 

@@ -49,6 +49,6 @@ def evaluate(config: DictConfig) -> None:
         if is_bundle:
             tested = test_bundle(bundle, test, list(config.evaluation.ks))
         else:
-            tested = test_weights(config, prepared, test, source)
+            tested = test_weights(config, prepared, test, trained.model)
         assess_once(config, prepared, test, tested, {}, position=position)
     print(f"next: python -m twotower.compare {'RUN' if is_bundle else config.evaluate} {path}\nevaluation: {path}")

@@ -18,6 +18,7 @@ from twotower.callbacks import LastCheckpoint, Progress
 from twotower.checkpoint import Checkpoints, last_good
 from twotower.data.loader import SessionLoader, query_loader, training_loader
 from twotower.errors import UserError
+from twotower.model.two_tower import TwoTower
 from twotower.module import TwoTowerModule
 from twotower.schema import Prepared, read_item_features
 
@@ -75,7 +76,8 @@ def fit(
     )
     if len(loader) == 0:
         raise UserError("no training session has two events; the split leaves nothing to learn from")
-    module = build_module(config, prepared, loader, "refit" if refit_epochs else "train")
+    phase = "refit" if refit_epochs else "train"
+    module = build_module(config, prepared, loader, fresh_model(config, prepared, loader), phase)
     progress = Progress()
     chosen = config.callbacks
     if refit_epochs:  # nothing is picked here: no validation, no best checkpoint
@@ -120,15 +122,22 @@ def check_room(
     preflight.require_room(found, free, weights_are_there=device.type == "cpu")
 
 
-def build_module(config: DictConfig, prepared: Prepared, loader: SessionLoader, phase: str = "train") -> TwoTowerModule:
-    """The towers with all that trains them, for the events that `loader` delivers."""
-    target_counts = torch.from_numpy(loader.target_counts())
+def fresh_model(config: DictConfig, prepared: Prepared, loader: SessionLoader) -> TwoTower:
+    """The towers, about to learn from the events that `loader` delivers."""
     model = run.build_model(config, prepared.manifest, read_item_features(prepared.path))
+    target_counts = torch.from_numpy(loader.target_counts())
     for tower in model.item_towers():
         tower.begin_training(target_counts)  # type: ignore[operator]
+    return model
+
+
+def build_module(
+    config: DictConfig, prepared: Prepared, loader: SessionLoader, model: TwoTower, phase: str = "train"
+) -> TwoTowerModule:
+    """The towers with all that trains them, for the events that `loader` delivers."""
     return TwoTowerModule(
         model=model,
-        negatives=instantiate(config.model.negatives, target_counts=target_counts),
+        negatives=instantiate(config.model.negatives, target_counts=torch.from_numpy(loader.target_counts())),
         loss=instantiate(config.model.loss),
         temperature=config.model.temperature,
         optimizer=instantiate(config.optimizer),
@@ -140,9 +149,8 @@ def build_module(config: DictConfig, prepared: Prepared, loader: SessionLoader, 
     )
 
 
-def test_weights(config: DictConfig, prepared: Prepared, test: SessionLoader, source: Path) -> Tested:
-    """Test the model of a run directory."""
-    module = build_module(config, prepared, test)
-    run.load_weights(module.model, run.checkpoint_of(source))
+def test_weights(config: DictConfig, prepared: Prepared, test: SessionLoader, model: TwoTower) -> Tested:
+    """Test a model that has been loaded."""
+    module = build_module(config, prepared, test, model)
     settings = {"enable_progress_bar": sys.stdout.isatty(), "enable_checkpointing": False, "logger": False}
     return test_model(instantiate(config.trainer, **settings, default_root_dir=config.run_dir), module, test)

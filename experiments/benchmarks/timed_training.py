@@ -51,7 +51,7 @@ def main() -> None:
         inputs, weights = list(config.model.inputs), config.target_weights
         loader = training_loader(prepared, *settings, validation_too=True, inputs=inputs, target_weights=weights)
         test = None if options.no_evaluation or options.profile else fitting.queries(config, prepared, "test", inputs)
-        module = fitting.build_module(config, prepared, loader)
+        module = fitting.build_module(config, prepared, loader, fitting.fresh_model(config, prepared, loader))
         module.total_steps = TICKS
         ready_s = time.perf_counter() - began
         prepared_gib = peak_bytes() / GIB
