@@ -21,7 +21,7 @@ CONF = Path(__file__).parent.parent / "conf"
 GROUPS = sorted(
     (file.relative_to(CONF).parent.as_posix(), file.stem) for file in CONF.rglob("*.yaml") if file.parent != CONF
 )
-NEEDS = {"data": ["data.path=somewhere"], "experiment": ["data.path=somewhere"]}
+NEEDS = {"data": ["data.path=somewhere"], "experiment": ["data.path=somewhere"], "sweep/pruner": ["sweep=tpe"]}
 GENERATED = {("data", "marketplace"), ("experiment", "marketplace")}  # which need no path
 
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {"polars", "torch", "pytorch_lightning", "torchmetrics", "hydra", "omegaconf", "mlflow", "faiss"}
-HEAVY |= {"onnx", "onnxruntime", "pyarrow", "rich", "safetensors", "hypothesis", "matplotlib"}
+HEAVY |= {"onnx", "onnxruntime", "pyarrow", "rich", "safetensors", "hypothesis", "matplotlib", "optuna"}
 
 # room -> (heavy packages it may import, rooms of the package it may import)
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
@@ -34,7 +34,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "checkpoint": ({"torch", "safetensors"}, {"errors"}),
     "callbacks": ({"torch", "pytorch_lightning"}, {"errors", "schema", "batch", "checkpoint", "evaluation"}),
     "run": ({"hydra", "omegaconf"}, {"errors", "files", "schema", "batch", "inputs", "checkpoint", "model"}),
-    "tracker": ({"pytorch_lightning", "mlflow"}, set()),
+    "tracker": ({"pytorch_lightning", "mlflow"}, {"files"}),
     "assess": (
         {"torch", "pytorch_lightning", "omegaconf"},
         {"files", "schema", "batch", "data", "evaluation", "module", "report", "run"},
@@ -46,8 +46,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "resume": ({"omegaconf"}, {"errors", "checkpoint", "run"}),
     "complete": (
-        {"hydra", "omegaconf"},
+        {"hydra", "omegaconf", "pytorch_lightning"},
         {"files", "schema", "data", "assess", "checkpoint", "fitting", "processes", "resume", "run"},
+    ),
+    "sweep": (
+        {"torch", "pytorch_lightning", "hydra", "omegaconf", "optuna", "rich"},
+        {"errors", "files", "cli", "complete", "fitting", "page", "processes", "resume", "run"},
     ),
     "evaluate": (
         {"omegaconf"},
@@ -120,7 +124,7 @@ def test_package_files_hold_names_only() -> None:
     ("module", "absent"),
     [
         ("twotower.serving.retriever", {"torch", "pytorch_lightning", "hydra", "mlflow", "polars"}),
-        ("train", {"polars", "faiss", "mlflow", "pyarrow"}),
+        ("train", {"polars", "faiss", "mlflow", "optuna", "pyarrow"}),
     ],
 )
 def test_importing_costs_no_more_than_it_needs(module: str, absent: set[str]) -> None:

@@ -29,7 +29,7 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here whole, instead of being printed by Hydra
 
     def explained(config: DictConfig) -> None:
-        with _explaining(config_name):  # here, too: on its way out Hydra would add lines of its own
+        with explaining(config_name):  # here, too: on its way out Hydra would add lines of its own
             task(config)
 
     if not processes.is_first():  # of several; the first writes and talks
@@ -41,12 +41,12 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
         ]
     for notice in (signal.SIGTERM, signal.SIGUSR1):  # of a cluster that wants its machine back
         signal.signal(notice, signal.default_int_handler)  # as Ctrl-C
-    with _explaining(config_name):
+    with explaining(config_name):
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(explained)()
 
 
 @contextmanager
-def _explaining(config_name: str) -> Iterator[None]:
+def explaining(config_name: str) -> Iterator[None]:
     """Turn what a user can mend into one message and status 2."""
     try:
         yield

@@ -1,11 +1,13 @@
 """A run from wherever it stands to its end. Each step leaves a file, and is not done again once that is there."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback
 
 from twotower import processes, resume, run
 from twotower.assess import assess_once
@@ -18,26 +20,28 @@ from twotower.schema import Prepared
 log = logging.getLogger(__name__)
 
 
+class Fitted(NamedTuple):
+    """What training with validation found: run.FITTED_FILE."""
+
+    best_epoch: int
+    summary: dict[str, float]
+    validated: dict[int, dict[str, float]]
+
+    def metrics(self) -> dict[str, float]:
+        """Of the epoch that was picked."""
+        return self.validated[self.best_epoch] | {"best_epoch": self.best_epoch} | self.summary
+
+
 def complete(config: DictConfig) -> None:
     """Do what is left to do of a run."""
     path = Path(config.run_dir)
-    prepared = processes.in_turn(lambda: prepare(config))
-    inputs = list(run.input_sizes(config, prepared.manifest))
-    validation, test = (queries(config, prepared, part, inputs) for part in ("validation", "test"))
-    processes.first(lambda: begin(config, prepared))
-    logger = None
-    if config.logger and processes.is_first():
-        logger = instantiate(config.logger, tags=tags_of(config, prepared))
-        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
-    fitted = pick_epoch(config, prepared, logger, validation)
+    prepared, test, logger, fitted = train(config)
     if config.refit:
-        refit(config, prepared, logger, fitted["best_epoch"] + 1)
+        refit(config, prepared, logger, fitted.best_epoch + 1)
     tested = test_weights(config, prepared, test, run.load_run(path).model)
 
     def end() -> None:
-        validated = {int(epoch): metrics for epoch, metrics in fitted["validated"].items()}
-        metrics = validated[fitted["best_epoch"]] | {"best_epoch": fitted["best_epoch"]} | fitted["summary"]
-        assess_once(config, prepared, test, tested, metrics, validated)
+        assess_once(config, prepared, test, tested, fitted.metrics(), fitted.validated)
         if logger and not keep(logger, path):
             print(f"MLflow could not be told everything; once it is back: python train.py resume={path}")
         else:
@@ -49,6 +53,28 @@ def complete(config: DictConfig) -> None:
     processes.say(f"report: {path / run.REPORT_FILE}\nnext: python export.py run={path}\nrun: {path}")
 
 
+def train(config: DictConfig, callbacks: Sequence[Callback] = ()) -> tuple[Prepared, SessionLoader, Any, Fitted]:
+    """Prepare, begin, and train with validation.
+
+    Returns:
+        The data, the test's queries, the logger (None on all but the first process), and what validation picked.
+    """
+    prepared = processes.in_turn(lambda: prepare(config))
+    inputs = list(run.input_sizes(config, prepared.manifest))
+    validation, test = (queries(config, prepared, part, inputs) for part in ("validation", "test"))
+    processes.first(lambda: begin(config, prepared))
+    logger = None
+    if config.logger and processes.is_first():
+        logger = instantiate(config.logger, tags=tags_of(config, prepared))
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+    try:
+        return prepared, test, logger, pick_epoch(config, prepared, logger, validation, callbacks)
+    except Exception:
+        if logger:
+            logger.finalize("failed")
+        raise
+
+
 def begin(config: DictConfig, prepared: Prepared) -> None:
     """Write what is known before training, or see that a run which goes on has the same data."""
     path = Path(config.run_dir)
@@ -58,20 +84,23 @@ def begin(config: DictConfig, prepared: Prepared) -> None:
         run.begin_run(path, config, prepared)
 
 
-def pick_epoch(config: DictConfig, prepared: Prepared, logger: Any, validation: SessionLoader) -> dict[str, Any]:
-    """Train with validation, once: see run.FITTED_FILE."""
+def pick_epoch(
+    config: DictConfig, prepared: Prepared, logger: Any, validation: SessionLoader, callbacks: Sequence[Callback] = ()
+) -> Fitted:
+    """Train with validation, once."""
     path = Path(config.run_dir)
     file = path / run.FITTED_FILE
     if not processes.first(file.exists):
-        progress = fit(config, prepared, logger, path / run.FOLDER / run.LAST, validation)
+        progress = fit(config, prepared, logger, path / run.FOLDER / run.LAST, validation, callbacks=callbacks)
 
         def keep_epoch() -> None:
             best = read_checkpoint(path / run.FOLDER / run.BEST)["epoch"]
             write_json(file, {"best_epoch": best, "summary": progress.summary(), "validated": progress.validated})
 
         processes.first(keep_epoch)
-    fitted: dict[str, Any] = processes.first(lambda: read_json(file, "a run directory"))
-    return fitted
+    found = processes.first(lambda: read_json(file, "a run directory"))
+    validated = {int(epoch): metrics for epoch, metrics in found["validated"].items()}
+    return Fitted(found["best_epoch"], found["summary"], validated)
 
 
 def refit(config: DictConfig, prepared: Prepared, logger: Any, epochs: int) -> None:

@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,18 @@ def _remove_abandoned(path: Path) -> None:
             continue
         finally:
             os.close(lock)
+
+
+def make_once(path: Path, make: Callable[[Path], object]) -> None:
+    """Let `make` write a file that appears whole or not at all, unless it is there already."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        make(made)
+        with suppress(FileExistsError):  # another process was faster
+            os.link(made, path)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

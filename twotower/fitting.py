@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,7 @@ def fit(
     last: Path,
     validation: SessionLoader | None = None,
     refit_epochs: int = 0,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> Progress:
     """Train with validation; or, without it, for a known number of epochs on training + validation data.
 
@@ -82,12 +85,12 @@ def fit(
     chosen = config.callbacks
     if refit_epochs:  # nothing is picked here: no validation, no best checkpoint
         chosen = {name: chosen[name] for name in ("weight_average", "progress_bar") if name in chosen}
-    interactive = sys.stdout.isatty()  # Lightning draws there; redrawn lines would fill a log file
-    callbacks = [instantiate(c) for name, c in chosen.items() if interactive or name != "progress_bar"]
+    interactive = "progress_bar" in chosen and sys.stdout.isatty()  # redrawn lines would fill a log file
+    configured = [instantiate(c) for name, c in chosen.items() if interactive or name != "progress_bar"]
     trainer = instantiate(
         config.trainer,
         max_epochs=refit_epochs or config.trainer.max_epochs,
-        callbacks=[*callbacks, progress, LastCheckpoint(last, config.checkpoint_minutes)],
+        callbacks=[*configured, *callbacks, progress, LastCheckpoint(last, config.checkpoint_minutes)],
         plugins=[Checkpoints()],
         enable_progress_bar=interactive,
         logger=logger or False,
@@ -96,7 +99,7 @@ def fit(
     if validation is not None:
         check_room(config, module, loader, validation, trainer)
     try:
-        with logging_redirect_tqdm():  # log lines go above the bar, not into it
+        with logging_redirect_tqdm() if interactive else nullcontext():  # log lines go above the bar, not into it
             trainer.fit(module, loader, validation, ckpt_path=last_good(last))
     except SystemExit:  # Lightning's way out of Ctrl-C, after the last checkpoint was written
         processes.say(f"interrupted; next: python train.py resume={config.run_dir}\nrun: {config.run_dir}")

@@ -32,7 +32,7 @@ def to_resume(config: DictConfig) -> Path | None:
         found = [file for file in found if _identity(file.read_text(encoding="utf-8")) == same]
         free = [file for file in found if not _is_held(file.parent)]
         return max(free, key=lambda file: file.stat().st_mtime).parent if free else None
-    path = Path(config.resume)
+    path = Path(config.resume).resolve()
     load_config(path)
     if is_finished(path):
         raise UserError(f"{path} is finished; next: python export.py run={path}")

@@ -3,9 +3,8 @@
 import json
 import logging
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,12 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 from pytorch_lightning.loggers import MLFlowLogger
 
+from twotower.files import make_once
+
 log = logging.getLogger(__name__)
 SQLITE = "sqlite:///"
-TAG = "run_dir"
+TAG, PARENT = "run_dir", "mlflow.parentRunId"
+SYSTEM = "system/"  # metrics of MLflow's own
 UNSENT_FILE = "unsent.jsonl"  # in the run directory: what MLflow has not been told yet, a line each
 PAUSE = 30.0  # seconds after a failure until the next attempt
 LONGEST = 500  # characters of a parameter
@@ -35,15 +37,28 @@ class Tracker(MLFlowLogger):
     Args:
         run_dir: the run directory.
         tags: more of them.
+        parent: the run directory of the run that this one is a part of.
+        system_metrics: whether to log the machine's load and memory, every 10 seconds.
         settings: of Lightning's logger.
     """
 
-    def __init__(self, run_dir: str, tags: Mapping[str, str] | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        run_dir: str,
+        tags: Mapping[str, str] | None = None,
+        parent: str | None = None,
+        system_metrics: bool = False,
+        **settings: Any,
+    ) -> None:
         _make_database(str(settings["tracking_uri"]))
+        run_dir = str(Path(run_dir).resolve())
         super().__init__(tags={TAG: run_dir, **(tags or {})}, **settings)
         self._run_dir = run_dir
         self._unsent = Path(run_dir) / UNSENT_FILE
         self._sent: dict[str, int] = {}  # the newest step of each metric that MLflow knows
+        self._parent = parent
+        self._watches = system_metrics
+        self._monitor: Any = None
         self._found = False
         self._silent_until = 0.0
 
@@ -62,18 +77,42 @@ class Tracker(MLFlowLogger):
         if self._found:
             return
         client = self._mlflow_client
-        experiment = client.get_experiment_by_name(self._experiment_name)
-        quote = '"' if "'" in self._run_dir else "'"  # MLflow's filters escape nothing
-        mine = f"tags.{TAG} = {quote}{self._run_dir}{quote}"
-        known = client.search_runs([experiment.experiment_id], mine) if experiment else []
+        known = self._known(self._run_dir)
         if known:
-            self._run_id = known[0].info.run_id
+            self._run_id = known.info.run_id
             client.update_run(self._run_id, "RUNNING")
-            for metric in known[0].data.metrics:
-                history = client.get_metric_history(self._run_id, metric)
-                self._sent[metric] = max(point.step for point in history)
+            for metric in known.data.metrics:
+                if not metric.startswith(SYSTEM):
+                    history = client.get_metric_history(self._run_id, metric)
+                    self._sent[metric] = max(point.step for point in history)
         _ = self.experiment
+        parent = self._known(self._parent) if self._parent else None
+        if parent:
+            client.set_tag(self._run_id, PARENT, parent.info.run_id)
         self._found = True
+
+    def _known(self, run_dir: str) -> Any:
+        """MLflow's run of a run directory, or None."""
+        client = self._mlflow_client
+        experiment = client.get_experiment_by_name(self._experiment_name)
+        quote = '"' if "'" in run_dir else "'"  # MLflow's filters escape nothing
+        runs = (
+            client.search_runs([experiment.experiment_id], f"tags.{TAG} = {quote}{run_dir}{quote}")
+            if experiment
+            else []
+        )
+        return runs[0] if runs else None
+
+    def adopt(self, run_dirs: Iterable[str]) -> None:
+        """Make the runs of these directories, where MLflow has them, parts of this one."""
+
+        def tell() -> None:
+            for run_dir in run_dirs:
+                part = self._known(run_dir)
+                if part:
+                    self._mlflow_client.set_tag(part.info.run_id, PARENT, self.run_id)
+
+        self._reach(tell)
 
     def flush(self) -> None:
         """Send what waits; raises MlflowException or OSError where MLflow can't be reached, and what waits stays."""
@@ -96,10 +135,12 @@ class Tracker(MLFlowLogger):
     def finalize(self, status: str = "success") -> None:
         """Say so where training failed; else the test comes yet, and `keep` ends the run."""
         if status == "failed":
+            self._watches = False
+            self._watch(False)
             self._reach(lambda: self.experiment.set_terminated(self.run_id, "FAILED"))
 
-    def keep(self, checkpoint: Path) -> bool:
-        """Send all that waits, the run directory's own files, and `checkpoint`; the run is finished then.
+    def keep(self, checkpoint: Path | None = None, status: str = "FINISHED") -> bool:
+        """Send all that waits, the run directory's own files, and `checkpoint`; the run has `status` then.
 
         Returns False where MLflow can't be reached.
         """
@@ -108,10 +149,13 @@ class Tracker(MLFlowLogger):
             for file in sorted(Path(self._run_dir).iterdir()):
                 if file.is_file() and not file.name.startswith("."):
                     self.experiment.log_artifact(self.run_id, str(file))
-            self.experiment.log_artifact(self.run_id, str(checkpoint), checkpoint.parent.name)
-            self.experiment.set_terminated(self.run_id)
+            if checkpoint:
+                self.experiment.log_artifact(self.run_id, str(checkpoint), checkpoint.parent.name)
+            self.experiment.set_terminated(self.run_id, status)
 
         self._silent_until = 0.0
+        self._watches = False
+        self._watch(False)
         return self._reach(send)
 
     def _tell(self, entry: dict[str, Any]) -> None:
@@ -125,6 +169,7 @@ class Tracker(MLFlowLogger):
 
         try:
             self.flush()
+            self._watch(self._watches)
             what()
         except (MlflowException, OSError) as error:
             if not self._silent_until:
@@ -135,6 +180,19 @@ class Tracker(MLFlowLogger):
             log.info("MLflow is back, and knows all")
         self._silent_until = 0.0
         return True
+
+    def _watch(self, wanted: bool) -> None:
+        """Let MLflow's own thread log what the machine does; it ends itself where MLflow can't be reached."""
+        thread = self._monitor._process if self._monitor else None
+        running = thread is not None and thread.is_alive()
+        if running and not wanted:
+            self._monitor.finish()
+        if wanted and not running:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)  # outages are told once, here
+            self._monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=self._tracking_uri)
+            self._monitor.start()
 
     def _send(self, entry: dict[str, Any]) -> None:
         from mlflow.entities import Metric, Param
@@ -151,17 +209,14 @@ class Tracker(MLFlowLogger):
 
 def _make_database(uri: str) -> None:
     """Make MLflow's SQLite file whole or not at all: it can't open one that a kill left half-made."""
-    path = Path(uri.removeprefix(SQLITE))
-    if not uri.startswith(SQLITE) or path.exists():
-        return
-    from mlflow import MlflowClient
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        MlflowClient(f"{SQLITE}{made}").search_experiments()
-        with suppress(FileExistsError):  # another process was faster
-            os.link(made, path)
+    def make(path: Path) -> None:
+        from mlflow import MlflowClient
+
+        MlflowClient(f"{SQLITE}{path}").search_experiments()
+
+    if uri.startswith(SQLITE):
+        make_once(Path(uri.removeprefix(SQLITE)), make)
 
 
 def _first_line(error: Exception) -> str:
