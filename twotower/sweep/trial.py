@@ -72,7 +72,7 @@ def config_of(config: DictConfig, trial: "optuna.Trial") -> DictConfig:
     """The configuration of the run that this trial is."""
     job = HydraConfig.get()
     drawn = [override_of(name, value) for name, value in trial.params.items()]
-    typed = [override for override in job.overrides.task if not of_sweep(override)]
+    typed = [o for o in job.overrides.task if not of_sweep(o) and o.lstrip("+").partition("=")[0] not in trial.params]
     own = hydra.compose(job.job.config_name, [*typed, *drawn])
     own.sweep, own.run_dir, own.resume = None, config.run_dir, None
     with open_dict(own.callbacks):

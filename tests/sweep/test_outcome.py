@@ -1,0 +1,125 @@
+"""What is said of a study, against a study made by hand."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from omegaconf import OmegaConf
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState
+
+from twotower.sweep.outcome import by_rank, counts, head, importance_of, tell, write_experiment
+from twotower.sweep.trial import FAILED, SECONDS
+
+SPACE = {
+    "optimizer.learning_rate": FloatDistribution(1e-4, 1, log=True),
+    "model.dim": CategoricalDistribution(("8", "16")),
+}
+GROUPS = {"data", "model/user_tower", "experiment"}
+
+
+def made(values: Sequence[Sequence[float] | None], directions: Sequence[str] = ("maximize",)) -> optuna.Study:
+    """A study of complete trials with these values, and failed ones where there are none."""
+    study = optuna.create_study(directions=list(directions))
+    for number, value in enumerate(values):
+        params: dict[str, Any] = {
+            "optimizer.learning_rate": 10.0 ** -(number % 4),
+            "model.dim": ("8", "16")[number // 4 % 2],
+        }
+        attributes: dict[str, Any] = {SECONDS: 60.0} | ({} if value else {FAILED: "ValueError: too <odd>"})
+        state = TrialState.COMPLETE if value else TrialState.FAIL
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=state, values=value, params=params, distributions=SPACE, user_attrs=attributes
+            )
+        )
+    return study
+
+
+@pytest.mark.parametrize(("direction", "expected"), [("maximize", [2, 0, 3]), ("minimize", [3, 0, 2])])
+def test_trials_are_ranked_by_the_first_objective(direction: str, expected: list[int]) -> None:
+    study = made([[0.2], None, [0.3], [0.1]], [direction])
+    assert [trial.number for trial in by_rank(study)] == expected
+    assert counts(study) == "3 complete, 1 failed"
+
+
+def test_of_two_objectives_those_that_nothing_beats_come_first() -> None:
+    study = made([[0.5, 9.0], [0.4, 1.0], [0.45, 9.5], [0.1, 1.5]], ["maximize", "minimize"])
+    assert [trial.number for trial in by_rank(study)] == [0, 1, 2, 3]
+
+
+def test_importance_finds_the_setting_that_decides() -> None:
+    study = made([[-float(number % 4)] for number in range(16)])
+    found = importance_of(study)
+    assert next(iter(found)) == "optimizer.learning_rate" and found["optimizer.learning_rate"] > 0.7
+    assert sum(found.values()) == pytest.approx(1)
+    assert importance_of(made([[0.1], [0.2]])) == {}
+
+
+def test_names_are_short_where_they_are_one_settings_alone() -> None:
+    study = made([[0.1]])
+    assert head(study.trials, ["val/ndcg_at_20"]) == ["trial", "val/ndcg@20", "seconds", "learning_rate", "dim"]
+    trial = optuna.trial.create_trial(
+        value=1.0,
+        params={"a.dim": 1.0, "b/dim": 2.0},
+        distributions=dict.fromkeys(("a.dim", "b/dim"), FloatDistribution(0, 9)),
+    )
+    assert head([trial], ["x"])[-2:] == ["a.dim", "b/dim"]
+
+
+def run_of(path: Path) -> None:
+    path.mkdir(parents=True)
+    config = {"model": {"dim": 16, "inputs": ["gap"]}, "optimizer": {"learning_rate": 0.1}, "name": "shop: a"}
+    OmegaConf.save(OmegaConf.create(config), path / "config.yaml")
+
+
+def test_the_experiment_says_all_that_was_typed_and_drawn(tmp_path: Path) -> None:
+    run_of(tmp_path / "1")
+    typed = ["data=events", "experiment=shop", "model/user_tower=gru", "model.inputs=[gap]", "name='shop: a'"]
+    write_experiment(
+        tmp_path, made([[0.1], [0.2]]).trials[1], ["val/ndcg_at_20"], [*typed, "~callbacks.health"], GROUPS
+    )
+    text = (tmp_path / "experiment" / "best.yaml").read_text()
+    assert text.startswith("# @package _global_\n") and "val/ndcg_at_20 0.2000" in text
+    assert OmegaConf.create(text) == {
+        "defaults": ["shop", {"override /data": "events"}, {"override /model/user_tower": "gru"}, "_self_"],
+        "model": {"inputs": ["gap"], "dim": 16},
+        "name": "shop: a",
+        "optimizer": {"learning_rate": 0.1},
+    }
+
+
+def test_a_person_is_told_the_best_the_failures_and_what_to_type(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = made([[0.1 * number + 0.1] if number != 3 else None for number in range(8)])
+    run_of(tmp_path / "7")
+    tell(study, tmp_path, ["val/ndcg_at_20"], ["name=x", "~callbacks.health"], GROUPS)
+    said = capsys.readouterr().out
+    assert "8 trials: 7 complete, 1 failed" in said and "trial 3 failed: ValueError: too <odd>" in said
+    assert f"again: python train.py --config-dir {tmp_path} experiment=best '~callbacks.health'" in said
+    assert f"next: python train.py resume={tmp_path / '7'} " in said
+    page = (tmp_path / "sweep.html").read_text()
+    assert page.count("<svg") >= 4 and "0.8000" in page and "What mattered" in page
+
+
+def test_a_sweep_without_a_complete_trial_recommends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell(made([None, None]), tmp_path, ["val/ndcg_at_20"], [], GROUPS)
+    assert "no trial came to its end" in capsys.readouterr().out
+    assert (tmp_path / "sweep.html").exists() and not (tmp_path / "experiment").exists()
+
+
+def test_two_objectives_are_drawn_against_each_other(tmp_path: Path) -> None:
+    run_of(tmp_path / "1")
+    tell(
+        made([[0.1, 3.0], [0.2, 2.0]], ["maximize", "minimize"]),
+        tmp_path,
+        ["val/ndcg_at_20", "serving/megabytes"],
+        [],
+        GROUPS,
+    )
+    assert "Trade-off" in (tmp_path / "sweep.html").read_text()

@@ -1,0 +1,131 @@
+"""Sweeps as their user types them: killed, gone on with, side by side. Slow: real processes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import optuna
+import pytest
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["data.items=200", "data.users=200", "data.sessions=3000", "data.days=20", "model.dim=16"]
+SMALL += ["trainer.max_epochs=2", "evaluation.baselines=false", "evaluation.replicates=50", "refit=false"]
+SPACE = ["sweep.space.model.dim='choice(16,15,8)'", "sweep.space.model.user_tower=null"]  # 15 can't be cut in two heads
+SPACE += ["sweep.space.positions_per_batch=null"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def call(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+
+
+def study_of(folder: Path, name: str) -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/sweeps/{name}/study.db")
+
+
+def runs_in(folder: Path) -> list[Any]:
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment: Any = client.get_experiment_by_name("twotower")
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_runs_only_the_rest_and_its_best_can_be_had_again(tmp_path: Path) -> None:
+    typed = [
+        "-m",
+        "sweep=grid",
+        "sweep.name=ours",
+        *SMALL,
+        *SPACE,
+        "sweep.space.optimizer.learning_rate='choice(0.01,0.003)'",
+    ]
+    with (tmp_path / "log").open("wb") as log:
+        command = [sys.executable, str(ROOT / "train.py"), *typed]
+        process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=log, stderr=log)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "sweeps/ours/1/fitted.json").exists():
+        assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    before = {trial.number: trial.values for trial in study_of(tmp_path, "ours").trials if trial.state.is_finished()}
+    assert len(study_of(tmp_path, "ours").trials) == 6 and 0 < len(before) < 6
+
+    done = call(tmp_path, *typed, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"6 trials, {6 - len(before)} of them to do" in done.stdout
+    assert "6 trials: 4 complete, 2 failed" in done.stdout
+    assert done.stdout.count("heads=2") == 4, "two lines of trials, two of the summary"
+    trials = study_of(tmp_path, "ours").trials
+    assert {trial.number: trial.values for trial in trials if trial.number in before} == before
+    assert [(t.params["model.dim"], t.params["optimizer.learning_rate"]) for t in trials] == [
+        (dim, rate) for dim in ("16", "15", "8") for rate in ("0.01", "0.003")
+    ]
+    runs = runs_in(tmp_path)
+    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    parts = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(runs) == 7 and sorted(run.info.run_name for run in parts) == [f"ours {k}" for k in range(6)]
+    assert sorted(run.info.status for run in parts) == ["FAILED"] * 2 + ["FINISHED"] * 4
+    assert parent.info.status == "FINISHED"
+    assert not [*tmp_path.glob("sweeps/**/.lock")] or {p.parent.name for p in tmp_path.glob("sweeps/*/*/.lock")} <= {
+        "2",
+        "3",
+    }
+
+    once_more = call(tmp_path, *typed)
+    assert once_more.returncode == 0 and "6 trials: 4 complete, 2 failed" in once_more.stdout
+    assert "to do" not in once_more.stdout and len(runs_in(tmp_path)) == 7
+    other = call(tmp_path, *typed, "seed=1")
+    assert other.returncode == 2 and "begun with other settings (seed" in other.stderr
+
+    best = study_of(tmp_path, "ours").best_trial
+    again = call(tmp_path, "--config-dir", str(tmp_path / "sweeps/ours"), "experiment=best", "logger=none")
+    assert again.returncode == 0, again.stderr
+    run = Path(again.stdout.splitlines()[-1].removeprefix("run: "))
+    assert json.loads((run / "metrics.json").read_text())["val/ndcg_at_20"] == best.value
+    assert OmegaConf.load(run / "config.yaml").model.dim == int(best.params["model.dim"])
+    finished = call(tmp_path, f"resume=sweeps/ours/{best.number}")
+    assert finished.returncode == 0, finished.stderr
+    metrics = json.loads((tmp_path / f"sweeps/ours/{best.number}/metrics.json").read_text())
+    assert metrics["test/recall_at_20"] == json.loads((run / "metrics.json").read_text())["test/recall_at_20"]
+    assert len(runs_in(tmp_path)) == 7
+
+
+@pytest.mark.slow
+def test_quality_against_size_on_workers_side_by_side(tmp_path: Path) -> None:
+    objectives = ["+sweep.objectives={serving/megabytes: minimize}"]
+    typed = ["-m", "sweep=random", "sweep.trials=3", *SMALL, "logger=none", *objectives, "trainer.max_epochs=1"]
+    done = call(tmp_path, *typed, "sweep.space.model.dim='choice(8,16)'", "hydra/launcher=joblib")
+    assert done.returncode == 0, done.stdout + done.stderr
+    study = study_of(tmp_path, "marketplace-random")
+    sizes = {trial.params["model.dim"]: trial.values[1] for trial in study.trials}
+    assert len(study.trials) == 3 and all(len(trial.values) == 2 for trial in study.trials)
+    assert sizes["16"] > sizes.get("8", 0)
+    assert study.trials[0].params["model.dim"] == "16", "the first is what runs without a sweep"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep=tpe"], "it wants -m: python train.py -m"),
+        (
+            ["-m", "sweep=tpe", "model.dim=8,16"],
+            "model.dim=8,16: beside sweep=... values to try are part of sweep.space",
+        ),
+        (["-m", "sweep=tpe", "data=events", "data.path=nowhere"], "nowhere"),
+        (["-m", "sweep=grid", "sweep.space.model.temperature='interval(0,1)'"], "a grid wants choice"),
+        (["-m", "sweep=tpe", "sweep.space.model.dim='choice('"], "sweep.space: model.dim=choice( can't be read"),
+    ],
+)
+def test_mistakes_are_told_before_any_trial(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = call(tmp_path, *SMALL, "logger=none", *arguments)
+    assert done.returncode == 2 and message in done.stderr, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr and not [*tmp_path.glob("sweeps/*/0/config.yaml")]
