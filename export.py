@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from twotower import cli, run
 from twotower.errors import UserError
 from twotower.export.bundle import Report, export_bundle
+from twotower.registry import keep_bundle
 from twotower.tracked import located
 
 
@@ -30,10 +31,11 @@ def export(config: DictConfig) -> None:
                     f"dim={config.dim}: this run's first dimensions that serve alone are model.matryoshka={sizes}"
                 )
             loaded.model.served_dim = config.dim
-        print_report(export_bundle(loaded, out))
+        report = export_bundle(loaded, out)
+        print_report(report, keep_bundle(loaded, out, config.register, config.alias))
 
 
-def print_report(report: Report) -> None:
+def print_report(report: Report, registered: str | None) -> None:
     """What was exported, how close it is to the trained model, and what to type next."""
     sizes = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in report.bytes_by_file.items())
     print(f"{report.num_items:,} items, dim {report.dim}, similarity {report.similarity}")
@@ -43,6 +45,8 @@ def print_report(report: Report) -> None:
         f"index {report.index_difference:.1e}, "
         f"answers to {report.histories} histories {report.answer_difference:.1e}"
     )
+    if registered:
+        print(f"mlflow: {registered}")
     print(
         "next:",
         shlex.join(["python", "-m", "twotower.serving.retriever", str(report.path), str(report.example)]),

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import mlflow
 import polars as pl
 import pytest
 import torch
@@ -74,7 +75,7 @@ def test_a_run_leaves_its_results_and_beats_popularity(run_path: Path) -> None:
 def test_mlflow_keeps_the_run_with_its_files_and_parameters(folder: Path, run_path: Path) -> None:
     code = (
         "import mlflow, json; mlflow.set_tracking_uri('sqlite:///mlflow.db'); c = mlflow.MlflowClient();"
-        "r = c.search_runs([c.get_experiment_by_name('twotower').experiment_id])[0];"
+        "r = c.search_runs([c.get_experiment_by_name('twotower').experiment_id])[-1];"
         "print(json.dumps([r.info.run_id, r.info.status, r.data.params, r.data.metrics,"
         "[a.path for a in c.list_artifacts(r.info.run_id)]]))"
     )
@@ -89,8 +90,14 @@ def test_mlflow_keeps_the_run_with_its_files_and_parameters(folder: Path, run_pa
     assert expected <= set(files)
     same = compare(folder, run_id, str(run_path))
     assert same[-1] == "recall_at_20: unclear"
-    last = call(folder, "export.py", f"run={run_id}", "out=from_mlflow")[-1]
-    assert (folder / last.removeprefix("bundle: ") / "manifest.json").is_file()
+    printed = call(folder, "export.py", f"run={run_id}", "out=from_mlflow", "register=shop", "alias=next")
+    assert (folder / printed[-1].removeprefix("bundle: ") / "manifest.json").is_file()
+    assert "mlflow: models:/shop@next" in printed
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    version = client.get_model_version_by_alias("shop", "next")
+    assert version.run_id == run_id and client.get_run(run_id).data.tags["bundle"] == str(folder / "from_mlflow")
+    kept = {file.path.rpartition("/")[2] for file in client.list_artifacts(run_id, "bundle")}
+    assert kept == {file.name for file in (folder / "from_mlflow").iterdir()}
 
 
 @pytest.mark.slow
@@ -100,12 +107,21 @@ def test_a_run_and_its_bundle_are_tested_again_on_its_own_data_and_on_other_data
     before = json.loads((run_path / "metrics.json").read_text())
     tested = {key for key in before if key.startswith(("test/", "baseline/")) and "second" not in key}
     for model, tolerance in ((run_path, 1e-6), (bundle_path, 1e-3)):
-        again = call(folder, "train.py", *SMALL, f"evaluate={model}", "logger=none")[-1]
+        again = call(folder, "train.py", *SMALL, f"evaluate={model}")[-1]
         path = folder / again.removeprefix("evaluation: ")
         after = json.loads((path / "metrics.json").read_text())
         assert {key: after[key] for key in tested} == pytest.approx({key: before[key] for key in tested}, abs=tolerance)
         assert "Item vectors" in (path / "report.html").read_text()
         assert compare(folder, str(run_path), str(path))[-1] == "recall_at_20: unclear"
+
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("twotower")
+    assert experiment
+    parts = {run.data.tags.get("evaluates"): run for run in client.search_runs([experiment.experiment_id])}
+    trained = parts[None].info.run_id
+    assert parts[str(run_path)].data.tags["mlflow.parentRunId"] == trained
+    assert parts[str(bundle_path)].data.metrics["test/recall_at_20"] > 0
+    assert parts[str(bundle_path)].info.status == parts[str(run_path)].info.status == "FINISHED"
 
     raw = next((folder / "prepared").glob("*-raw/events"))
     other = pl.concat([pl.read_parquet(file) for file in sorted(raw.glob("*.parquet"))])

@@ -34,7 +34,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "checkpoint": ({"torch", "safetensors"}, {"errors"}),
     "callbacks": ({"torch", "pytorch_lightning"}, {"errors", "schema", "batch", "checkpoint", "evaluation"}),
     "run": ({"hydra", "omegaconf"}, {"errors", "files", "schema", "batch", "inputs", "checkpoint", "model"}),
-    "tracker": ({"pytorch_lightning", "mlflow"}, {"files"}),
+    "tracker": ({"pytorch_lightning", "mlflow"}, {"files", "tracked"}),
+    "registry": ({"mlflow"}, {"errors", "run", "tracked"}),
     "assess": (
         {"torch", "pytorch_lightning", "omegaconf"},
         {"files", "schema", "batch", "data", "evaluation", "module", "report", "run"},
@@ -54,9 +55,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"errors", "files", "cli", "complete", "fitting", "page", "processes", "resume", "run"},
     ),
     "evaluate": (
-        {"omegaconf"},
+        {"hydra", "omegaconf"},
         {
             "errors",
+            "files",
             "schema",
             "assess",
             "fitting",

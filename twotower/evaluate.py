@@ -4,16 +4,29 @@ import logging
 import tempfile
 from pathlib import Path
 
-from omegaconf import DictConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 
 from twotower import processes, run
 from twotower.assess import assess_once
 from twotower.errors import UserError
+from twotower.files import read_json
 from twotower.fitting import prepare, queries, test_weights
 from twotower.schema import TOWER_FILE
 from twotower.tracked import located
 
 log = logging.getLogger(__name__)
+
+
+def track(config: DictConfig, trained: str) -> None:
+    """Let MLflow have the evaluation as a part of the run that it is of, where it knows that."""
+    path = Path(config.run_dir)
+    name = f"{config.name} evaluated"
+    settings = {"run_name": name, "parent": trained, "system_metrics": False}
+    logger = instantiate(config.logger, tags={"evaluates": str(config.evaluate)}, **settings)
+    logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+    logger.log_metrics(read_json(path / run.METRICS_FILE, "an evaluation"))
+    logger.keep()
 
 
 def evaluate(config: DictConfig) -> None:
@@ -51,4 +64,6 @@ def evaluate(config: DictConfig) -> None:
         else:
             tested = test_weights(config, prepared, test, trained.model)
         assess_once(config, prepared, test, tested, {}, position=position)
+        if config.logger:
+            track(config, "" if is_bundle else trained.config.run_dir)
     print(f"next: python -m twotower.compare {'RUN' if is_bundle else config.evaluate} {path}\nevaluation: {path}")

@@ -2,8 +2,31 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from twotower.errors import UserError
+
+TAG = "run_dir"  # of an MLflow run: the absolute path of its folder
+
+
+def client_of(tracking_uri: str) -> Any:
+    """MLflow's client, or None where its database does not exist: MLflow would make an empty one."""
+    database = tracking_uri.removeprefix("sqlite:///")
+    if database != tracking_uri and not Path(database).exists():
+        return None
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri)
+
+
+def find_run(client: Any, experiment_name: str, run_dir: str) -> Any:
+    """MLflow's run of a run directory, or None."""
+    experiment = client.get_experiment_by_name(experiment_name)
+    if experiment is None:
+        return None
+    quote = '"' if "'" in run_dir else "'"  # MLflow's filters escape nothing
+    runs = client.search_runs([experiment.experiment_id], f"tags.{TAG} = {quote}{run_dir}{quote}")
+    return runs[0] if runs else None
 
 
 def located(run: str, tracking_uri: str, scratch: Path, file: str = "") -> Path:
@@ -23,9 +46,10 @@ def located(run: str, tracking_uri: str, scratch: Path, file: str = "") -> Path:
     """
     if Path(run).exists() or not re.fullmatch("[0-9a-f]{32}", run):
         return Path(run)
-    database = tracking_uri.removeprefix("sqlite:///")
-    if database != tracking_uri and not Path(database).exists():  # MLflow would make an empty one
-        raise UserError(f"{run} is no folder, and there is no MLflow database {database}; name another tracking URI")
+    if client_of(tracking_uri) is None:
+        raise UserError(
+            f"{run} is no folder, and there is no MLflow database {tracking_uri}; name another tracking URI"
+        )
     import mlflow
 
     folder = scratch / run

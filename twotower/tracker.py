@@ -16,10 +16,11 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 from pytorch_lightning.loggers import MLFlowLogger
 
 from twotower.files import make_once
+from twotower.tracked import TAG, find_run
 
 log = logging.getLogger(__name__)
 SQLITE = "sqlite:///"
-TAG, PARENT = "run_dir", "mlflow.parentRunId"
+PARENT = "mlflow.parentRunId"
 SYSTEM = "system/"  # metrics of MLflow's own
 UNSENT_FILE = "unsent.jsonl"  # in the run directory: what MLflow has not been told yet, a line each
 PAUSE = 30.0  # seconds after a failure until the next attempt
@@ -92,16 +93,7 @@ class Tracker(MLFlowLogger):
         self._found = True
 
     def _known(self, run_dir: str) -> Any:
-        """MLflow's run of a run directory, or None."""
-        client = self._mlflow_client
-        experiment = client.get_experiment_by_name(self._experiment_name)
-        quote = '"' if "'" in run_dir else "'"  # MLflow's filters escape nothing
-        runs = (
-            client.search_runs([experiment.experiment_id], f"tags.{TAG} = {quote}{run_dir}{quote}")
-            if experiment
-            else []
-        )
-        return runs[0] if runs else None
+        return find_run(self._mlflow_client, self._experiment_name, run_dir)
 
     def adopt(self, run_dirs: Iterable[str]) -> None:
         """Make the runs of these directories, where MLflow has them, parts of this one."""

@@ -31,7 +31,16 @@ def export() -> Any:
 
 
 def config(run: Any, out: Any = None, tracking_uri: str = "sqlite:///mlflow.db", dim: int | None = None) -> Any:
-    return OmegaConf.create({"run": str(run), "out": out and str(out), "dim": dim, "tracking_uri": tracking_uri})
+    return OmegaConf.create(
+        {
+            "run": str(run),
+            "out": out and str(out),
+            "dim": dim,
+            "tracking_uri": tracking_uri,
+            "register": None,
+            "alias": "a",
+        }
+    )
 
 
 def test_run_to_answer(make_run: Any, tmp_path: Path, export: Any, monkeypatch: pytest.MonkeyPatch) -> None:
