@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {"polars", "torch", "pytorch_lightning", "torchmetrics", "hydra", "omegaconf", "mlflow", "faiss"}
-HEAVY |= {"onnx", "onnxruntime", "pyarrow", "rich", "safetensors", "hypothesis", "matplotlib", "optuna"}
+HEAVY |= {"onnx", "onnxruntime", "pyarrow", "rich", "safetensors", "hypothesis", "matplotlib", "optuna", "ray"}
 
 # room -> (heavy packages it may import, rooms of the package it may import)
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
@@ -78,6 +78,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "tracked": ({"mlflow"}, {"errors"}),
     "cli": ({"hydra", "omegaconf"}, {"errors", "processes"}),
     "processes": ({"torch"}, set()),
+    "on_ray": ({"ray"}, set()),
     "export": (
         {"torch", "faiss", "pyarrow"},
         {"errors", "files", "schema", "batch", "features", "inputs", "model", "run", "serving"},

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,8 +40,9 @@ def run(task: Callable[[DictConfig], None], config_name: str) -> None:
             "hydra/job_logging=none",
             "hydra/hydra_logging=none",
         ]
-    for notice in (signal.SIGTERM, signal.SIGUSR1):  # of a cluster that wants its machine back
-        signal.signal(notice, signal.default_int_handler)  # as Ctrl-C
+    if threading.current_thread() is threading.main_thread():  # as Python wants it
+        for notice in (signal.SIGTERM, signal.SIGUSR1):  # of a cluster that wants its machine back
+            signal.signal(notice, signal.default_int_handler)  # as Ctrl-C
     with explaining(config_name):
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(explained)()
 
