@@ -32,7 +32,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "module": ({"torch", "pytorch_lightning"}, {"schema", "batch", "model", "evaluation"}),
     "preflight": ({"torch"}, {"errors", "evaluation", "model", "module"}),
     "checkpoint": ({"torch", "safetensors"}, {"errors"}),
-    "callbacks": ({"torch", "pytorch_lightning"}, {"errors", "schema", "batch", "checkpoint", "evaluation"}),
+    "callbacks": ({"torch", "pytorch_lightning"}, {"errors", "schema", "batch", "checkpoint", "evaluation", "model"}),
     "run": ({"hydra", "omegaconf"}, {"errors", "files", "schema", "batch", "inputs", "checkpoint", "model"}),
     "tracker": ({"pytorch_lightning", "mlflow"}, {"files", "tracked"}),
     "registry": ({"mlflow"}, {"errors", "run", "tracked"}),

@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -46,6 +48,36 @@ def test_two_processes_train_test_and_export_what_one_does(tmp_path: Path) -> No
             torch.testing.assert_close(weights[1][name], expected, atol=5e-3, rtol=0)
     bundle = call(tmp_path, str(ROOT / "export.py"), f"run={runs[1]}")[-1]
     assert (tmp_path / bundle.removeprefix("bundle: ") / "manifest.json").is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_killed_and_share_a_table_come_to_what_one_comes_to(tmp_path: Path) -> None:
+    sharded = [*SMALL, "model.item_tower.sharded=true", "trainer.max_epochs=4"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir(), two.mkdir()
+    call(one, str(ROOT / "train.py"), *sharded)
+    command = [sys.executable, *TORCHRUN, str(ROOT / "train.py"), *sharded, "trainer=ddp", "resume=auto"]
+    with (two / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=two, stdout=log, stderr=log)
+        deadline = time.monotonic() + 200
+        while "epoch 1" not in (two / "log").read_text():
+            assert process.poll() is None and time.monotonic() < deadline, (two / "log").read_text()
+            time.sleep(0.05)
+        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+            each.kill()
+        process.wait()
+    call(two, *command[1:])
+    runs = [next(folder.glob("runs/*/*")) for folder in (one, two)]
+    assert [*two.glob("runs/*/*")] == [runs[1]]
+    log_lines = (runs[1] / "train.log").read_text().splitlines()
+    assert any("going on with" in line for line in log_lines)
+    expected, found = (json.loads((run / "fitted.json").read_text())["validated"] for run in runs)
+    for epoch, metrics in expected.items():
+        curve = {name: value for name, value in metrics.items() if "_at_" in name}
+        assert {name: found[epoch][name] for name in curve} == pytest.approx(curve, abs=2e-3)
+    weights = [read_checkpoint(run / "checkpoints" / "refit.safetensors")["state_dict"] for run in runs]
+    name = "model.item_tower.embedding.weight"
+    torch.testing.assert_close(weights[1][name], weights[0][name], atol=5e-3, rtol=0)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from twotower.errors import UserError
 from twotower.evaluation.answers import LISTED
 from twotower.evaluation.health import signs_of, warnings_of
 from twotower.evaluation.ranks import chunks
+from twotower.model.sharded_embedding import sharded_in
 from twotower.schema import PAD
 
 log = logging.getLogger(__name__)
@@ -141,6 +142,8 @@ class WeightAverage(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with the weights as they are, or go on with the checkpoint's average."""
+        if sharded_in(pl_module):
+            raise UserError("callbacks=ema averages whole tables; leave model.item_tower.sharded out, or the average")
         parameters = list(pl_module.parameters())
         known = self._average or parameters
         self._average = [a.detach().to(p.device, copy=True) for a, p in zip(known, parameters, strict=True)]

@@ -12,9 +12,11 @@ from twotower.batch import SessionBatch
 from twotower.evaluation.answers import LISTED, Answers, in_order
 from twotower.evaluation.metrics import RankingMetrics
 from twotower.evaluation.ranks import Queries, Ranks, by_column, queries_of, rank_and_list, rank_by_dot_product
+from twotower.model.clipping import clip_gradient_norm
 from twotower.model.distributed import gather_rows, sum_over_processes, world_size
 from twotower.model.lazy_adamw import LazyAdamW
 from twotower.model.scoring import Scores, first_dimensions, hits, truncate
+from twotower.model.sharded_embedding import ShardedEmbedding, sharded_in
 from twotower.model.two_tower import TwoTower
 
 
@@ -153,18 +155,43 @@ class TwoTowerModule(LightningModule):
         """Make the optimiser before DDP wraps the model: it decides whose gradients are sparse, and DDP has to know."""
         if stage == "fit":
             self.optimization = self.optimizer(self.model, total_steps=self.total_steps)
+            self._ddp_params_and_buffers_to_ignore = [f"model.{name}" for name in sharded_in(self.model)]  # DDP's word
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and its schedule by step."""
         optimizer, scheduler = self.optimization
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put what all processes have of the optimiser's state into the first one's checkpoint."""
+        self._each_moment(checkpoint, lambda table, moment: table.whole(moment))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take this process's part of it."""
+        self._each_moment(checkpoint, lambda table, moment: table.part(moment))
+
+    def _each_moment(self, checkpoint: dict[str, Any], change: Callable[[ShardedEmbedding, Tensor], Tensor]) -> None:
+        tables = {id(table.weight): table for table in sharded_in(self.model).values()}
+        if not tables or not checkpoint.get("optimizer_states"):
+            return
+        parameters = [p for group in self.optimization[0].param_groups for p in group["params"]]
+        state = checkpoint["optimizer_states"][0]["state"]
+        for number, parameter in enumerate(parameters):
+            if id(parameter) in tables and number in state:
+                moments = {
+                    name: change(tables[id(parameter)], value) if value.ndim else value
+                    for name, value in state[number].items()
+                }
+                state[number] = moments
+
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Lightning's clipping by norm takes no sparse gradients; LazyAdamW has its own."""
-        if isinstance(optimizer, LazyAdamW) and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            optimizer.clip_gradient_norm(gradient_clip_val)
+        """Lightning's clipping by norm takes neither sparse gradients nor tables of which others have rows."""
+        sharded = {id(table.weight) for table in sharded_in(self.model).values()}
+        by_norm = gradient_clip_val and gradient_clip_algorithm in (None, "norm")
+        if by_norm and (sharded or isinstance(optimizer, LazyAdamW)):
+            clip_gradient_norm(self.model.parameters(), float(gradient_clip_val or 0), sharded)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twotower.errors import UserError
+from twotower.model.sharded_embedding import ShardedEmbedding
 from twotower.schema import PAD
 
 Array = npt.NDArray[Any]
@@ -30,6 +31,7 @@ class IdItemTower(nn.Module):
         normalize: give vectors of length one, for cosine similarity.
         item_features: every item tower is told of them; this one makes no use of it.
         hash_buckets: rows of the table; None: one an item.
+        sharded: each of several processes holds some of the table's rows, and all look up together.
     """
 
     rows: Tensor | None  # [V + 1, 2] int32 rows of each item_index
@@ -41,8 +43,11 @@ class IdItemTower(nn.Module):
         normalize: bool,
         item_features: Mapping[str, Array] | None = None,
         hash_buckets: int | None = None,
+        sharded: bool = False,
     ) -> None:
         super().__init__()
+        if sharded and hash_buckets is not None:
+            raise UserError("model.item_tower: sharded=true or hash_buckets=N, not both")
         if hash_buckets is not None and not 0 < hash_buckets < num_items:
             raise UserError(
                 f"model.item_tower.hash_buckets={hash_buckets}; expected fewer than the {num_items} items, "
@@ -52,6 +57,9 @@ class IdItemTower(nn.Module):
         self.normalize = normalize
         rows = None if hash_buckets is None else torch.from_numpy(hashed_rows(num_items, hash_buckets))
         self.register_buffer("rows", rows, persistent=False)
+        if sharded:
+            self.embedding: Any = ShardedEmbedding(num_items + 1, dim, std=dim**-0.5)
+            return
         self.embedding = nn.Embedding((hash_buckets or num_items) + 1, dim, padding_idx=PAD)
         with torch.no_grad():
             self.embedding.weight.normal_(std=(dim if rows is None else 2 * dim) ** -0.5)  # about length one
@@ -105,6 +113,7 @@ class FeatureItemTower(IdItemTower):
         item_features: the arrays of schema.ITEM_FEATURES_FILE, "name.codes" [T] and "name.offsets" [V + 1] of bags,
             "name.values" [V, W] of numbers. A code that no item has gets no vector.
         hash_buckets: rows of the table of own vectors; None: one an item.
+        sharded: see IdItemTower; of the own vectors' table.
         id_dropout: the share of a training step's items whose own vectors are left out.
     """
 
@@ -123,8 +132,9 @@ class FeatureItemTower(IdItemTower):
         item_features: Mapping[str, Array],
         hash_buckets: int | None,
         id_dropout: float,
+        sharded: bool = False,
     ) -> None:
-        super().__init__(num_items, dim, normalize, hash_buckets=hash_buckets)
+        super().__init__(num_items, dim, normalize, hash_buckets=hash_buckets, sharded=sharded)
         if not 0 <= id_dropout < 1:
             raise UserError(f"model.item_tower.id_dropout={id_dropout}; expected a share from 0 to less than 1")
         self.id_dropout = id_dropout

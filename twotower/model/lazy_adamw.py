@@ -47,19 +47,6 @@ class LazyAdamW(torch.optim.AdamW):
         super().step()
         return result
 
-    @torch.no_grad()
-    def clip_gradient_norm(self, max_norm: float) -> None:
-        """torch.nn.utils.clip_grad_norm_ over all parameters; that one takes no sparse gradients."""
-        values = []
-        for parameter in (p for group in self.param_groups for p in group["params"]):
-            if parameter.grad is not None and parameter.grad.is_sparse:
-                parameter.grad = distinct_rows(parameter.grad)
-                values.append(parameter.grad._values())
-            elif parameter.grad is not None:
-                values.append(parameter.grad)
-        scale = (max_norm / (torch.nn.utils.get_total_norm(values) + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(values, scale)
-
     def _step_rows(self, table: Tensor, group: dict[str, Any]) -> None:
         assert table.grad is not None
         grad = distinct_rows(table.grad)

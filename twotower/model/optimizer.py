@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from twotower.model.lazy_adamw import LazyAdamW
+from twotower.model.sharded_embedding import ShardedEmbedding
 from twotower.model.two_tower import TwoTower
 
 
@@ -53,7 +54,7 @@ def lazy_adamw(
     """
     for tower in model.item_towers():
         for module in tower.modules():
-            if isinstance(module, nn.Embedding):
+            if isinstance(module, nn.Embedding | ShardedEmbedding):
                 module.sparse = True
     optimizer = LazyAdamW(_groups(model, weight_decay), lr=learning_rate, row_wise=row_wise)
     return optimizer, LambdaLR(optimizer, warmup_cosine(total_steps, warmup_fraction))

@@ -1,0 +1,116 @@
+"""An embedding table whose rows lie on different processes. Shapes: R rows, D dim, W processes, n ids asked for."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twotower.model.distributed import world_size
+from twotower.schema import PAD
+
+BLOCK = 1 << 16  # rows that are drawn at one time
+
+
+class _Exchange(torch.autograd.Function):
+    """Rows [sum of sent, D] for the others, in their order -> [sum of received, D] theirs; gradients go back."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
+        ctx.sent, ctx.received = sent, received
+        arrived = rows.new_empty(sum(received), rows.shape[1])
+        dist.all_to_all_single(arrived, rows, received, sent)
+        return arrived
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        back = gradients[0].new_empty(sum(ctx.sent), gradients[0].shape[1])
+        dist.all_to_all_single(back, gradients[0].contiguous(), ctx.sent, ctx.received)
+        return back, None, None
+
+
+class ShardedEmbedding(nn.Module):
+    """nn.Embedding whose row r lies on process r % W: each holds R / W rows, their gradients and moments.
+
+    Looking up is a conversation: all processes have to call `forward` equally often. A process sends the ids that it
+    wants to their owners, 8 * n bytes, and gets vectors back, 4 * n * D; gradients go the other way. The state_dict of
+    the first process has all rows, in the host's memory, under nn.Embedding's own name: checkpoints are the same for
+    any number of processes, and a model for serving loads them. So are fresh rows, which follow from the seed alone.
+
+    Args:
+        rows: R; row PAD is zero and stays so.
+        dim: D.
+        std: of fresh rows.
+    """
+
+    def __init__(self, rows: int, dim: int, std: float) -> None:
+        super().__init__()
+        self.rows, self.embedding_dim, self.sparse = rows, dim, False
+        self.world = world_size()
+        self.rank = dist.get_rank() if self.world > 1 else 0
+        self.weight = nn.Parameter(torch.empty(len(range(self.rank, rows, self.world)), dim))
+        seed = int(torch.randint(2**62, ()))
+        with torch.no_grad():
+            for begin in range(0, rows, BLOCK):
+                generator = torch.Generator().manual_seed(seed + begin)
+                drawn = torch.randn(min(BLOCK, rows - begin), dim, generator=generator) * std
+                first = (self.rank - begin) % self.world
+                own = drawn[first :: self.world]
+                at = (begin + first) // self.world
+                self.weight[at : at + len(own)] = own
+            if self.rank == PAD % self.world:
+                self.weight[PAD // self.world] = 0
+        if self.world > 1:  # as DDP averages the gradients of all else
+            self.weight.register_hook(lambda gradient: gradient / self.world)  # type: ignore[no-untyped-call]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[n] rows -> [n, D]."""
+        if self.world == 1:
+            return self._own(ids)
+        order = torch.argsort(ids % self.world, stable=True)
+        asked = torch.bincount(ids % self.world, minlength=self.world)
+        wanted = torch.empty_like(asked)  # of this process, by each
+        dist.all_to_all_single(wanted, asked)
+        sent, received = asked.tolist(), wanted.tolist()
+        rows = ids.new_empty(sum(received))
+        dist.all_to_all_single(rows, ids[order], received, sent)
+        vectors: Tensor = _Exchange.apply(self._own(rows // self.world), received, sent)  # type: ignore[no-untyped-call]
+        return vectors[torch.argsort(order)]
+
+    def _own(self, places: Tensor) -> Tensor:
+        padding = PAD // self.world if self.rank == PAD % self.world else None
+        return F.embedding(places, self.weight, padding_idx=padding, sparse=self.sparse)
+
+    def whole(self, own: Tensor) -> Tensor:
+        """[R / W, ...] what each process has of its rows -> [R, ...] all of it on the first one; empty elsewhere."""
+        if self.world == 1:
+            return own
+        own = own.detach().cpu()
+        longest = -(-self.rows // self.world)
+        padded = F.pad(own, (0, 0) * (own.ndim - 1) + (0, longest - len(own)))
+        if self.rank:
+            dist.gather(padded, dst=0)
+            return own[:0]
+        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        dist.gather(padded, parts)
+        return torch.stack(parts, dim=1).flatten(0, 1)[: self.rows]
+
+    def part(self, whole: Tensor) -> Tensor:
+        """[R, ...] of all rows -> [R / W, ...] of this process's."""
+        return whole[self.rank :: self.world]
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        destination[f"{prefix}weight"] = self.whole(self.weight)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        name = f"{prefix}weight"
+        if name in state_dict and len(state_dict[name]) == self.rows:
+            state_dict = {**state_dict, name: self.part(state_dict[name])}
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def sharded_in(model: nn.Module) -> dict[str, ShardedEmbedding]:
+    """The tables of a model that lie on several processes, by the names of their weights."""
+    tables = {f"{name}.weight": m for name, m in model.named_modules() if isinstance(m, ShardedEmbedding)}
+    return {name: table for name, table in tables.items() if table.world > 1}
