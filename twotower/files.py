@@ -78,15 +78,22 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def make_once(path: Path, make: Callable[[Path], object]) -> None:
-    """Let `make` write a file that appears whole or not at all, unless it is there already."""
+    """Let `make` write a file that appears whole or not at all, unless it is there already.
+
+    What a killed process left of an earlier attempt is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        make(made)
+    temporary, lock = _locked_folder(path)
+    try:
+        make(temporary / path.name)
         with suppress(FileExistsError):  # another process was faster
-            os.link(made, path)
+            os.link(temporary / path.name, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(lock)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -102,7 +102,8 @@ def clean(path: Path) -> None:
             file.unlink(missing_ok=True)
     for folder in (path, path / FOLDER):
         for file in folder.glob(".*.[0-9]*"):  # that a kill left half-written
-            file.unlink()
+            if file.is_file():
+                file.unlink()
     (path / LOCK_FILE).unlink()
 
 

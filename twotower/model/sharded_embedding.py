@@ -98,7 +98,7 @@ class ShardedEmbedding(nn.Module):
 
     def part(self, whole: Tensor) -> Tensor:
         """[R, ...] of all rows -> [R / W, ...] of this process's."""
-        return whole[self.rank :: self.world]
+        return whole[self.rank :: self.world].contiguous()  # a fused optimiser takes memory as it lies
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         destination[f"{prefix}weight"] = self.whole(self.weight)

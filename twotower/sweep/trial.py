@@ -40,7 +40,7 @@ def attempt(config: DictConfig) -> None:
             values = validate(config, trial)
             if PRUNED in trial.user_attrs:
                 state, values = optuna.trial.TrialState.PRUNED, None
-                shutil.rmtree(path / run.FOLDER)
+                shutil.rmtree(path / run.FOLDER, ignore_errors=True)
         except Exception as error:  # of any kind: it is this trial's alone
             log.exception("trial %d failed", number)
             state = optuna.trial.TrialState.FAIL
@@ -113,6 +113,10 @@ class Pruning(Callback):
     def __init__(self, trial: "optuna.Trial", objective: str) -> None:
         self.trial = trial
         self.objective = objective
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop at once, if that was decided before a kill."""
+        trainer.should_stop = PRUNED in self.trial.user_attrs
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report, and judge."""
