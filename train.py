@@ -51,7 +51,11 @@ def train(config: DictConfig) -> None:
                 return
             log.info("going on with %s", resumed)
         with resume.held(Path(config.run_dir)) if processes.is_first() else nullcontext():
-            complete(config)
+            try:
+                complete(config)
+            except KeyboardInterrupt:
+                say(f"interrupted; next: python train.py resume={config.run_dir}\nrun: {config.run_dir}")
+                raise
 
 
 if __name__ == "__main__":

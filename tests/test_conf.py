@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -112,3 +113,13 @@ def test_every_recipe_trains(recipe: str, make_prepared: Any, tmp_path: Path) ->
     weights = read_checkpoint(tmp_path / "last.safetensors")["state_dict"].values()
     assert all(weight.isfinite().all() for weight in weights if isinstance(weight, torch.Tensor))
     assert config.model.item_tower._target_.endswith("FeatureItemTower") == bool(declared), "declared for nothing"
+
+
+def test_the_readme_s_kubernetes_job_starts_a_run_that_composes() -> None:
+    text = (CONF.parent / "README.md").read_text(encoding="utf-8")
+    job = yaml.safe_load(next(part for part in text.split("```yaml\n") if "PyTorchJob" in part).split("```")[0])
+    for replica in job["spec"]["pytorchReplicaSpecs"].values():
+        torchrun, script, *overrides = replica["template"]["spec"]["containers"][0]["command"]
+        assert (torchrun, Path(script).name) == ("torchrun", "train.py")
+        config = config_of(*(override for override in overrides if not override.startswith("hydra.")))
+        assert config.trainer.strategy == "ddp" and config.resume == "auto" and config.data.path == "events.parquet"

@@ -51,8 +51,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"files", "schema", "data", "assess", "checkpoint", "fitting", "processes", "resume", "run"},
     ),
     "sweep": (
-        {"torch", "pytorch_lightning", "hydra", "omegaconf", "optuna", "rich"},
-        {"errors", "files", "cli", "complete", "fitting", "page", "processes", "resume", "run"},
+        {"torch", "pytorch_lightning", "hydra", "omegaconf", "optuna", "rich", "matplotlib"},
+        {"errors", "files", "cli", "complete", "fitting", "page", "processes", "resume", "run", "tracker"},
     ),
     "evaluate": (
         {"hydra", "omegaconf"},

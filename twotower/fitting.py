@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from twotower import preflight, processes, run
+from twotower import preflight, run
 from twotower.assess import Tested, test_model
 from twotower.audit.audit import require_sound
 from twotower.callbacks import LastCheckpoint, Progress
@@ -102,7 +102,6 @@ def fit(
         with logging_redirect_tqdm() if interactive else nullcontext():  # log lines go above the bar, not into it
             trainer.fit(module, loader, validation, ckpt_path=last_good(last))
     except SystemExit:  # Lightning's way out of Ctrl-C, after the last checkpoint was written
-        processes.say(f"interrupted; next: python train.py resume={config.run_dir}\nrun: {config.run_dir}")
         raise KeyboardInterrupt from None
     return progress
 

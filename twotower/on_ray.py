@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         train_loop_config={"folder": os.getcwd(), "overrides": options.overrides},
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if options.gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=options.workers, use_gpu=options.gpu),
-        run_config=RunConfig(storage_path=str(Path("runs/.ray").resolve())),
+        run_config=RunConfig(storage_path=str(Path(".ray").resolve())),
     )
     result = trainer.fit()
     return int(result.error is not None)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twotower.errors import UserError
 from twotower.model.user_tower.branch import GELU, Branch, SwiGLU
 from twotower.model.user_tower.transformer import Attention, DistanceBias, TimeBias, TransformerTower
 
@@ -144,3 +145,8 @@ def test_absolute_positions_are_counted_from_the_oldest_event() -> None:
     future = torch.full((3, 3), -math.inf).triu(1).double()
     expected = tower.output(tower.feed_forward[0](tower.attention[0](hidden, future[None, None])))
     torch.testing.assert_close(tower(events, seconds), expected)
+
+
+def test_a_dimension_that_the_heads_cannot_share_is_refused() -> None:
+    with pytest.raises(UserError, match=r"model\.dim=15 can't be cut into model\.user_tower\.heads=2"):
+        TransformerTower(15, 1, 2, 0.0, 4, gated=False, relative_position=True, time_bias=False)

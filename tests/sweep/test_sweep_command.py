@@ -62,7 +62,7 @@ def test_a_sweep_that_is_killed_runs_only_the_rest_and_its_best_can_be_had_again
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"6 trials, {6 - len(before)} of them to do" in done.stdout
     assert "6 trials: 4 complete, 2 failed" in done.stdout
-    assert done.stdout.count("heads=2") == 4, "two lines of trials, two of the summary"
+    assert done.stdout.count("failed: UserError: model.dim=15 can't") == 4, "two lines of trials, two of the summary"
     trials = study_of(tmp_path, "ours").trials
     assert {trial.number: trial.values for trial in trials if trial.number in before} == before
     assert [(t.params["model.dim"], t.params["optimizer.learning_rate"]) for t in trials] == [
@@ -83,7 +83,7 @@ def test_a_sweep_that_is_killed_runs_only_the_rest_and_its_best_can_be_had_again
     assert once_more.returncode == 0 and "6 trials: 4 complete, 2 failed" in once_more.stdout
     assert "to do" not in once_more.stdout and len(runs_in(tmp_path)) == 7
     other = call(tmp_path, *typed, "seed=1")
-    assert other.returncode == 2 and "begun with other settings (seed" in other.stderr
+    assert other.returncode == 2 and "begun with other settings (data.seed, seed)" in other.stderr
 
     best = study_of(tmp_path, "ours").best_trial
     again = call(tmp_path, "--config-dir", str(tmp_path / "sweeps/ours"), "experiment=best", "logger=none")
@@ -126,6 +126,16 @@ def test_quality_against_size_on_workers_side_by_side(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_told_before_any_trial(tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = call(tmp_path, *SMALL, "logger=none", *arguments)
+    more = [] if "data=events" in arguments else SMALL
+    done = call(tmp_path, *arguments, *more, "logger=none")
     assert done.returncode == 2 and message in done.stderr, done.stdout + done.stderr
     assert "Traceback" not in done.stderr and not [*tmp_path.glob("sweeps/*/0/config.yaml")]
+
+
+@pytest.mark.slow
+def test_trials_run_as_jobs_of_submitit(tmp_path: Path) -> None:
+    typed = ["-m", "sweep=random", "sweep.trials=2", *SMALL, "logger=none", "trainer.max_epochs=1"]
+    done = call(tmp_path, *typed, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 trials: 2 complete" in done.stdout
+    assert [trial.state.name for trial in study_of(tmp_path, "marketplace-random").trials] == ["COMPLETE"] * 2

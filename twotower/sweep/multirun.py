@@ -17,10 +17,12 @@ from twotower import cli, processes, resume
 from twotower.errors import UserError
 from twotower.files import read_json, write_json
 from twotower.fitting import prepare
+from twotower.run import load_config
 from twotower.sweep.outcome import tell
 from twotower.sweep.space import distributions, grid, settings_of, text_of, typed
 from twotower.sweep.study import enqueue, open_study, unfinished
 from twotower.sweep.trial import of_sweep
+from twotower.tracker import UNSENT_FILE
 
 log = logging.getLogger(__name__)
 SWEEP_FILE = "sweep.json"  # what a sweep was begun with; it goes on with nothing else
@@ -101,6 +103,8 @@ def end(config: DictConfig) -> None:
     tell(study, path, list(config.sweep.objectives), overrides, config.hydra.runtime.choices)
     tracker = tracker_of(config)
     if tracker:
+        for waiting in path.glob(f"*/{UNSENT_FILE}"):  # of trials that ended while MLflow was away
+            instantiate(load_config(waiting.parent).logger).keep()
         tracker.adopt(str(path / str(trial.number)) for trial in study.trials)
         tracker.keep()
     resume.clean(path)
@@ -120,12 +124,11 @@ def plain(config: DictConfig) -> DictConfig:
 
 def identity_of(config: DictConfig) -> dict[str, Any]:
     """What makes it this sweep and no other."""
-    own: Any = OmegaConf.to_container(plain(config), resolve=True)
+    own = plain(config)
+    own.run_dir, own.logger = "", None  # it may be moved, and told to another server
     sweep: Any = OmegaConf.to_container(config.sweep, resolve=True)
-    del own["run_dir"], own["sweep"], own["callbacks"]["best_checkpoint"]["dirpath"]
-    if own["logger"]:
-        del own["logger"]
-    return {"run": own, "sweep": {name: value for name, value in sweep.items() if name not in GROWS}}
+    asked = {name: value for name, value in sweep.items() if name not in GROWS}
+    return {"run": OmegaConf.to_container(own, resolve=True), "sweep": asked}
 
 
 def require_same(path: Path, asked: dict[str, Any]) -> None:

@@ -151,7 +151,7 @@ def page(
         log = getattr(ranked[0].distributions[setting], "log", False)
         cards.append(figure(setting, settings(values, first, log, objectives[0])))
     rows = card("Complete trials, best first", table(head(ranked, objectives), map(cells, ranked)))
-    return document(f"Sweep {name}", [heading(f"Sweep {name}", counts(study), tiles), grid(cards), rows])
+    return document(f"Sweep {name}", [heading(f"Sweep {name}", counts(study), tiles), grid(cards), grid([rows])])
 
 
 def write_experiment(

@@ -42,10 +42,16 @@ def importances(axes: Any, names: Sequence[str], weights: Sequence[float]) -> No
 @svg
 def settings(axes: Any, values: Sequence[Any], found: Sequence[float], log: bool, label: str) -> None:
     """What each trial [T] found with its value of one setting."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
     if all(isinstance(value, int | float) for value in values):
         axes.scatter(values, found, color=COLORS[0], s=14)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=all(isinstance(value, int) for value in values)))
         if log:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     else:
         names = sorted({str(value) for value in values}, key=lambda text: (len(text), text))
         axes.scatter([names.index(str(value)) for value in values], found, color=COLORS[0], s=14)

@@ -41,10 +41,14 @@ def attempt(config: DictConfig) -> None:
             if PRUNED in trial.user_attrs:
                 state, values = optuna.trial.TrialState.PRUNED, None
                 shutil.rmtree(path / run.FOLDER, ignore_errors=True)
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on with the sweep")
+            raise
         except Exception as error:  # of any kind: it is this trial's alone
             log.exception("trial %d failed", number)
             state = optuna.trial.TrialState.FAIL
-            trial.set_user_attr(FAILED, f"{type(error).__name__}: {error}".splitlines()[0])
+            cause = error.__cause__ or error  # what Hydra says of a failure is long
+            trial.set_user_attr(FAILED, f"{type(cause).__name__}: {cause}".splitlines()[0])
         trial.set_user_attr(SECONDS, trial.user_attrs.get(SECONDS, 0.0) + time.monotonic() - begin)
         study.tell(number, values, state)
     print(line_of(study.trials[number], len(study.trials)))

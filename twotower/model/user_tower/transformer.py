@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from twotower.errors import UserError
 from twotower.model.dropout import Dropout
 from twotower.model.user_tower.branch import GELU, Branch, SwiGLU
 
@@ -43,6 +44,8 @@ class TransformerTower(nn.Module):
         super().__init__()
         self.layers = layers
         self.position = None if relative_position else nn.Parameter(torch.randn(max_length, dim) * 0.02)
+        if dim % heads:
+            raise UserError(f"model.dim={dim} can't be cut into model.user_tower.heads={heads} equal parts")
         self.relative_position = DistanceBias(layers * heads, max_length) if relative_position else None
         self.time_bias = TimeBias(layers * heads) if time_bias else None
         self.norm = nn.LayerNorm(dim)
