@@ -59,6 +59,9 @@ def train(config: DictConfig, callbacks: Sequence[Callback] = ()) -> tuple[Prepa
     Returns:
         The data, the test's queries, the logger (None on all but the first process), and what validation picked.
     """
+    path = Path(config.run_dir)
+    if processes.is_first() and not (path / run.CONFIG_FILE).exists():
+        run.write_config(path, config)
     prepared = processes.in_turn(lambda: prepare(config))
     inputs = list(run.input_sizes(config, prepared.manifest))
     validation, test = (queries(config, prepared, part, inputs) for part in ("validation", "test"))

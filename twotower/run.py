@@ -133,10 +133,15 @@ def input_sizes(config: DictConfig, data: Mapping[str, Any]) -> dict[str, int]:
     return sizes
 
 
-def begin_run(path: Path, config: DictConfig, prepared: Prepared) -> None:
-    """Write all that is known before training, so that an interrupted run can be exported too."""
+def write_config(path: Path, config: DictConfig) -> None:
+    """Write the resolved configuration: from now on there is a run that can be gone on with."""
     (path / FOLDER).mkdir(parents=True, exist_ok=True)
     write_bytes(path / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True).encode())
+
+
+def begin_run(path: Path, config: DictConfig, prepared: Prepared) -> None:
+    """Write all that is known before training, so that an interrupted run can be exported too."""
+    write_config(path, config)
     write_json(path / DATA_FILE, {"path": str(prepared.path), **prepared.manifest})
     for name in COPIED:
         if (prepared.path / name).is_file():
