@@ -78,7 +78,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "tracked": ({"mlflow"}, {"errors"}),
     "cli": ({"hydra", "omegaconf"}, {"errors", "processes"}),
     "processes": ({"torch"}, set()),
-    "on_ray": ({"ray"}, set()),
+    "on_ray": ({"ray"}, {"processes"}),
     "export": (
         {"torch", "faiss", "pyarrow"},
         {"errors", "files", "schema", "batch", "features", "inputs", "model", "run", "serving"},

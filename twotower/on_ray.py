@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from twotower.processes import PATIENCE
+
 SCRIPT = Path(__file__).parent.parent / "train.py"
 
 
@@ -43,7 +45,9 @@ def main(arguments: Sequence[str]) -> int:
     trainer = TorchTrainer(
         work,
         train_loop_config={"folder": os.getcwd(), "overrides": options.overrides},
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if options.gpu else "gloo"),
+        torch_config=TorchConfig(
+            "cpu:gloo,cuda:nccl" if options.gpu else "gloo", timeout_s=int(PATIENCE.total_seconds())
+        ),
         scaling_config=ScalingConfig(num_workers=options.workers, use_gpu=options.gpu),
         run_config=RunConfig(storage_path=str(Path(".ray").resolve())),
     )

@@ -15,6 +15,7 @@ from twotower.errors import UserError
 from twotower.evaluation.ranks import COMPARED_AT_ONCE, queries_at_once
 from twotower.model.lazy_adamw import LazyAdamW
 from twotower.model.negatives import MixtureNegatives
+from twotower.model.sharded_embedding import ShardedEmbedding
 from twotower.module import TwoTowerModule
 
 ADVICE = {
@@ -93,10 +94,10 @@ def size_of(
     optimizer, _ = module.optimization
     items = int(module.model.item_tower.num_items)  # type: ignore[arg-type]
     dim = int(module.model.item_tower.embedding.embedding_dim)  # type: ignore[union-attr, arg-type]
-    tables = [m for m in module.model.modules() if isinstance(m, nn.Embedding) and m.sparse]
+    tables = [m for m in module.model.modules() if isinstance(m, nn.Embedding | ShardedEmbedding) and m.sparse]
     lazy = sum(t.weight.numel() for t in tables)
     row_wise = isinstance(optimizer, LazyAdamW) and optimizer.row_wise
-    second = sum(t.num_embeddings for t in tables) if row_wise else lazy
+    second = sum(len(t.weight) for t in tables) if row_wise else lazy
     sampler, negatives = module.negatives, items
     if isinstance(sampler, MixtureNegatives):
         drawn = sampler.uniform + sampler.popularity + len(sampler.kept) + positions * sampler.in_batch

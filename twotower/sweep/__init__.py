@@ -1,0 +1,1 @@
+"""Sweeps: many trials of different settings, which validation compares."""
