@@ -55,7 +55,7 @@ def test_auto_finds_the_newest_unfinished_run_of_the_same_command(tmp_path: Path
     nowhere = OmegaConf.merge(asked, {"seed": 3})
     assert isinstance(nowhere, DictConfig)
     assert resume.to_resume(nowhere) is None
-    assert resume.to_resume(OmegaConf.merge(asked, {"resume": None})) is None  # type: ignore[arg-type] # it is one
+    assert resume.to_resume(OmegaConf.merge(asked, {"resume": None})) is None
 
 
 def test_a_run_that_was_moved_goes_on_where_it_is(tmp_path: Path) -> None:

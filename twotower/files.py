@@ -77,6 +77,18 @@ def _remove_abandoned(path: Path) -> None:
             os.close(lock)
 
 
+def fill_once(path: Path, fill: Callable[[Path], object]) -> None:
+    """Let `fill` make a folder that appears whole or not at all, unless it, or another process, has made it already."""
+    if path.exists():
+        return
+    try:
+        with atomic_directory(path) as temporary:
+            fill(temporary)
+    except UserError:
+        if not path.exists():  # else another process was faster
+            raise
+
+
 def make_once(path: Path, make: Callable[[Path], object]) -> None:
     """Let `make` write a file that appears whole or not at all, unless it is there already.
 

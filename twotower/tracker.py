@@ -57,7 +57,7 @@ class Tracker(MLFlowLogger):
         self._run_dir = run_dir
         self._unsent = Path(run_dir) / UNSENT_FILE
         self._sent: dict[str, int] = {}  # the newest step of each metric that MLflow knows
-        self._parent = parent
+        self._parent = str(Path(parent).resolve()) if parent else None
         self._watches = system_metrics
         self._monitor: Any = None
         self._found = False

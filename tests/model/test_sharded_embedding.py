@@ -43,7 +43,7 @@ def module_of(name: str, sharded: bool) -> TwoTowerModule:
         ks=[1],
         event_types=["view"],
     )
-    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign,assignment]
+    module.log = lambda *args, **kwargs: None
     module.setup("fit")
     return module
 
@@ -55,7 +55,7 @@ def train(name: str, rank: int, world: int) -> dict[str, Any]:
     optimizer, _ = module.optimization
     step = TrainingStep(module)
     names = [f"module.{name}" for name in module._ddp_params_and_buffers_to_ignore]
-    step._ddp_params_and_buffers_to_ignore = names  # type: ignore[assignment]
+    step._ddp_params_and_buffers_to_ignore = names
     wrapped = DistributedDataParallel(step) if world > 1 else step
     for batch in global_batches():
         optimizer.zero_grad()

@@ -4,7 +4,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from twotower.errors import UserError
-from twotower.sweep.space import distributions, grid, override_of, settings_of, text_of, typed
+from twotower.sweep.space import distributions, grid, settings_of, text_of, typed
 
 
 def test_nested_settings_get_the_names_of_the_command_line_and_null_leaves_one_out() -> None:
@@ -66,7 +66,6 @@ def test_values_that_are_typed_become_those_of_the_distribution() -> None:
 @pytest.mark.parametrize(("value", "text"), [(0.1, "0.1"), ([16, 32], "[16,32]"), (None, "null")])
 def test_a_value_of_a_configuration_is_written_as_one_types_it(value: object, text: str) -> None:
     assert text_of(value) == text
-    assert override_of("a.b", text) == f"a.b={text}"
 
 
 def test_a_truth_value_is_one_of_those_to_choose_from() -> None:

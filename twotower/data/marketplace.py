@@ -13,7 +13,7 @@ from twotower.data import synthetic
 from twotower.data.readers import events
 from twotower.data.source import Prepare
 from twotower.data.synthetic import Marketplace, generate
-from twotower.files import atomic_directory, sha256, write_json
+from twotower.files import fill_once, sha256, write_json
 from twotower.schema import CATALOGUE_FILE, CEILING_FILE, ITEM_ID, SESSION_ID, TIMESTAMP, Prepared
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,7 @@ def prepare_marketplace(
     raw = Path(root) / f"marketplace-{hashlib.sha256(settings.encode()).hexdigest()[:12]}-raw"
     if not raw.exists():
         log.info("generating a marketplace of %d items and %d sessions: %s", items, sessions, raw)
-        with atomic_directory(raw) as temporary:
-            generate(temporary, market, oracle=oracle)
+        fill_once(raw, lambda folder: generate(folder, market, oracle=oracle))
     prepared = events.read(
         str(raw / "events"),
         columns={},

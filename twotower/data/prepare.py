@@ -41,7 +41,7 @@ from twotower.data.spread import spread
 from twotower.data.write import UNKNOWN, EventCodes, Tally, write_events
 from twotower.errors import UserError, nearest
 from twotower.features import form
-from twotower.files import atomic_directory, write_bytes, write_json
+from twotower.files import fill_once, write_bytes, write_json
 from twotower.inputs import check_zone
 from twotower.schema import (
     AUDIT_FILE,
@@ -138,12 +138,7 @@ def prepare_events(
             split=split,
             settings=settings,
         )
-        try:
-            with atomic_directory(directory) as temporary:
-                preparation(temporary)
-        except UserError:
-            if not directory.exists():  # else another process has prepared the same meanwhile
-                raise
+        fill_once(directory, preparation)
     prepared = open_prepared(directory, check=already)
     log.info("%s", describe(prepared.manifest))
     return prepared

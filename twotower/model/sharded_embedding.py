@@ -62,7 +62,7 @@ class ShardedEmbedding(nn.Module):
             if self.rank == PAD % self.world:
                 self.weight[PAD // self.world] = 0
         if self.world > 1:  # as DDP averages the gradients of all else
-            self.weight.register_hook(lambda gradient: gradient / self.world)  # type: ignore[no-untyped-call]
+            self.weight.register_hook(lambda gradient: gradient / self.world)  # type: ignore[no-untyped-call] # torch has no type for it
 
     def forward(self, ids: Tensor) -> Tensor:
         """[n] rows -> [n, D]."""
@@ -75,7 +75,7 @@ class ShardedEmbedding(nn.Module):
         sent, received = asked.tolist(), wanted.tolist()
         rows = ids.new_empty(sum(received))
         dist.all_to_all_single(rows, ids[order], received, sent)
-        vectors: Tensor = _Exchange.apply(self._own(rows // self.world), received, sent)  # type: ignore[no-untyped-call]
+        vectors: Tensor = _Exchange.apply(self._own(rows // self.world), received, sent)  # type: ignore[no-untyped-call] # torch has no type for it
         return vectors[torch.argsort(order)]
 
     def _own(self, places: Tensor) -> Tensor:

@@ -104,7 +104,8 @@ def end(config: DictConfig) -> None:
     tracker = tracker_of(config)
     if tracker:
         for waiting in path.glob(f"*/{UNSENT_FILE}"):  # of trials that ended while MLflow was away
-            instantiate(load_config(waiting.parent).logger).keep()
+            if instantiate(load_config(waiting.parent).logger).keep():
+                resume.clean(waiting.parent)
         tracker.adopt(str(path / str(trial.number)) for trial in study.trials)
         tracker.keep()
     resume.clean(path)

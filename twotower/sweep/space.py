@@ -80,11 +80,6 @@ def typed(distribution: "BaseDistribution", text: str) -> Any:
     return value if distribution._contains(internal) else None
 
 
-def override_of(name: str, value: Any) -> str:
-    """What one would type to get this value."""
-    return f"{name}={value}"
-
-
 def text_of(value: Any) -> str:
     """A value of a configuration as one would type it."""
     return Override._get_value_element_as_str(value)

@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from twotower import complete, resume, run
 from twotower.errors import UserError
 from twotower.sweep.serving_cost import SERVING, serving_cost
-from twotower.sweep.space import distributions, override_of
+from twotower.sweep.space import distributions
 from twotower.sweep.study import open_study, take
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def validate(config: DictConfig, trial: "optuna.Trial") -> list[float]:
 def config_of(config: DictConfig, trial: "optuna.Trial") -> DictConfig:
     """The configuration of the run that this trial is."""
     job = HydraConfig.get()
-    drawn = [override_of(name, value) for name, value in trial.params.items()]
+    drawn = [f"{name}={value}" for name, value in trial.params.items()]
     typed = [o for o in job.overrides.task if not of_sweep(o) and o.lstrip("+").partition("=")[0] not in trial.params]
     own = hydra.compose(job.job.config_name, [*typed, *drawn])
     own.sweep, own.run_dir, own.resume = None, config.run_dir, None
