@@ -3,17 +3,14 @@
 Shapes: B sessions, L history length.
 """
 
-import time
 from collections.abc import Sequence
-from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
+from gloo import on_two_processes
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -27,7 +24,7 @@ from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.gru import GRUTower
 from twotower.module import TwoTowerModule
 
-NUM_ITEMS, DIM, SECONDS = 60, 8, 60
+NUM_ITEMS, DIM = 60, 8
 CASES = ("mixture", "matryoshka", "catalogue")
 
 
@@ -117,28 +114,19 @@ def train(case: str, rank: int, world: int) -> list[dict[str, Any]]:
     return results
 
 
-def process(rank: int, world: int, folder: str) -> None:
-    """One of several processes."""
-    torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", world)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=SECONDS))
+def process(rank: int, world: int) -> dict[str, Any]:
+    """What one of several processes comes to."""
     ragged = torch.arange(2 * rank)[:, None].expand(-1, 2) + 10 * rank
     result: dict[str, Any] = {case: train(case, rank, world) for case in CASES}
     result["gathered"] = gather_rows(ragged).tolist()
     result["sum"] = sum_over_processes(torch.tensor([1.0, float(rank)])).tolist()
-    torch.save(result, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return result
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes came to."""
-    folder = tmp_path_factory.mktemp("two")
-    context = torch.multiprocessing.spawn(process, (2, str(folder)), nprocs=2, join=False)
-    deadline = time.monotonic() + SECONDS
-    while not context.join(timeout=1):
-        assert time.monotonic() < deadline, "the processes wait for each other"
-    return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(2)]
+    return on_two_processes(process, tmp_path_factory.mktemp("two"))
 
 
 def assert_same(steps: Sequence[dict[str, Any]], expected: Sequence[dict[str, Any]]) -> None:

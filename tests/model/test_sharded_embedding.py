@@ -1,14 +1,12 @@
 """A table on two processes against the same table on one. Shapes: R rows, D dim."""
 
-import time
-from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from gloo import on_two_processes
 from test_world_size import NUM_ITEMS, TrainingStep, global_batches, share_of
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -24,7 +22,7 @@ from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.gru import GRUTower
 from twotower.module import TwoTowerModule
 
-DIM, SECONDS = 8, 60
+DIM = 8
 OPTIMIZERS = {"adamw": adamw, "lazy_adamw": partial(lazy_adamw, row_wise=True)}
 IDS = [[3, 3, 0, 59, 1], []]  # of each process
 
@@ -100,25 +98,15 @@ def looked_up(rank: int) -> list[Any]:
     return [vectors.detach(), table.whole(table.weight), table.whole(table.weight.grad)]
 
 
-def process(rank: int, world: int, folder: str) -> None:
-    """One of several processes."""
-    torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", world)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=SECONDS))
+def process(rank: int, world: int) -> dict[str, Any]:
+    """What one of several processes comes to."""
     result: dict[str, Any] = {name: train(name, rank, world) for name in OPTIMIZERS}
-    result["looked up"] = looked_up(rank)
-    torch.save(result, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return result | {"looked up": looked_up(rank)}
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("two")
-    context = torch.multiprocessing.spawn(process, (2, str(folder)), nprocs=2, join=False)
-    deadline = time.monotonic() + SECONDS
-    while not context.join(timeout=1):
-        assert time.monotonic() < deadline, "the processes wait for each other"
-    return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return on_two_processes(process, tmp_path_factory.mktemp("two"))
 
 
 def test_each_process_looks_up_in_rows_that_it_does_not_have(two_processes: list[dict[str, Any]]) -> None:
