@@ -9,8 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
+from rich.console import Console
 
-from twotower.sweep.outcome import by_rank, counts, head, importance_of, tell, write_experiment
+from twotower.sweep.outcome import by_rank, counts, head, importance_of, summary, tell, write_experiment
 from twotower.sweep.trial import FAILED, SECONDS
 
 SPACE = {
@@ -43,6 +44,21 @@ def test_trials_are_ranked_by_the_first_objective(direction: str, expected: list
     study = made([[0.2], None, [0.3], [0.1]], [direction])
     assert [trial.number for trial in by_rank(study)] == expected
     assert counts(study) == "3 complete, 1 failed"
+
+
+def test_lists_stand_in_the_table_as_they_are() -> None:
+    study = optuna.create_study(direction="maximize")
+    inputs = CategoricalDistribution(("[]", "[event_type]"))
+    params = {"model.inputs": "[event_type]"}
+    study.add_trial(
+        optuna.trial.create_trial(
+            value=0.5, params=params, distributions={"model.inputs": inputs}, user_attrs={SECONDS: 1.0}
+        )
+    )
+    console = Console(width=100)
+    with console.capture() as shown:
+        console.print(summary(study, by_rank(study), ["val/ndcg_at_20"]))
+    assert "[event_type]" in shown.get()
 
 
 def test_of_two_objectives_those_that_nothing_beats_come_first() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from twotower import run
@@ -93,7 +94,7 @@ def summary(study: "optuna.Study", ranked: "Sequence[FrozenTrial]", objectives: 
     front = {trial.number for trial in study.best_trials} if ranked else set()
     found = Table(*head(ranked, objectives))
     for trial in ranked:
-        found.add_row(*cells(trial), style="bold" if trial.number in front else None)
+        found.add_row(*map(escape, cells(trial)), style="bold" if trial.number in front else None)
     return found
 
 
