@@ -11,6 +11,7 @@ from twotower.schema import PAD
 
 SCORES_AT_ONCE = 1 << 22  # elements of a score matrix held at one time: 16 MiB of float32
 COMPARED_AT_ONCE = 1 << 18  # elements of it compared at one time: 1 MiB, so that both comparisons find them in a cache
+ROUNDING = 4 * torch.finfo(torch.float32).eps  # of a dot product, as a share of the lengths' product
 FEWEST_QUERIES = 16  # multiplied at one time, however many items there are: each product reads all of them
 
 
@@ -54,21 +55,23 @@ def queries_at_once(num_items: int) -> int:
     return max(FEWEST_QUERIES, SCORES_AT_ONCE // num_items)
 
 
-def rank(scores: Tensor, target: Tensor) -> Ranks:
+def rank(scores: Tensor, target: Tensor, tolerance: Tensor | float = 0.0) -> Ranks:
     """Rank targets among scores of the whole catalogue.
 
     Args:
         scores: [Q, V]; column c belongs to item_index c + 1.
         target: [Q] item_index.
+        tolerance: [Q, 1] scores that differ from the target's by no more are level with it.
     """
     ranks = Ranks(torch.empty_like(target), torch.empty_like(target))
     own = scores.gather(1, target[:, None] - 1)
+    least, most = own - tolerance, own + tolerance
     rows = max(1, COMPARED_AT_ONCE // scores.shape[1])
     memory = scores.new_empty(min(rows, len(scores)), scores.shape[1])
     for part in _slices(len(scores), rows):
         flags = memory[: part.stop - part.start]
-        below = _count(torch.lt(scores[part], own[part], out=flags))
-        no_better = _count(torch.le(scores[part], own[part], out=flags))
+        below = _count(torch.lt(scores[part], least[part], out=flags))
+        no_better = _count(torch.le(scores[part], most[part], out=flags))
         ranks.better[part] = scores.shape[1] - no_better  # so a score that is no number never makes a rank better
         ranks.tied[part] = no_better - below
     return ranks
@@ -82,8 +85,9 @@ def rank_by_dot_product(user: Tensor, items: Tensor, target: Tensor) -> Ranks:
 def rank_and_list(user: Tensor, items: Tensor, target: Tensor, listed: int) -> tuple[Ranks, Tensor]:
     """Rank by the dot product of users [Q, D] and items [V, D], a chunk of queries at a time.
 
-    In single precision, whatever that of training: coarser scores would tie. Items that lie as `by_column` puts them
-    are multiplied a quarter faster.
+    In single precision, whatever that of training: coarser scores would tie. Equal vectors tie wherever they stand,
+    though some processors round their products otherwise. Items that lie as `by_column` puts them are multiplied a
+    quarter faster.
 
     Returns:
         The targets' ranks, and [Q, listed] item_index of the best items, or all V where there are fewer.
@@ -95,7 +99,8 @@ def rank_and_list(user: Tensor, items: Tensor, target: Tensor, listed: int) -> t
     scores = user.new_empty(min(queries_at_once(len(items)), len(user)), len(items))
     for chunk in chunks(len(user), len(items)):
         held = torch.mm(user[chunk], items.T, out=scores[: chunk.stop - chunk.start])
-        ranks.better[chunk], ranks.tied[chunk] = rank(held, target[chunk])
+        lengths = user[chunk].norm(dim=1) * items[target[chunk] - 1].norm(dim=1)
+        ranks.better[chunk], ranks.tied[chunk] = rank(held, target[chunk], ROUNDING * lengths[:, None])
         if listed:
             top[chunk] = held.topk(top.shape[1]).indices + 1
     return ranks, top
