@@ -26,8 +26,8 @@ demo: install
 	$(BIN)/python export.py run=runs/demo out=bundles/demo
 	$(BIN)/python -m twotower.serving.retriever bundles/demo sku-00001 sku-00002
 
-test: install
-	$(BIN)/python -m pytest
+test: install # two processes of several threads each would wait for one another
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .

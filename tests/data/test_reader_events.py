@@ -483,8 +483,8 @@ PARQUET = b"PAR1" + bytes(40)
         ("a.csv", "session_id,item_id,timestamp\né,1,1\n".encode("latin-1"), "as CSV: .*UTF-8 text"),
         ("a.csv", b"\n", "as CSV: empty CSV; expected UTF-8 text"),
         ("a.csv.gz", b"plain text", "as CSV: Not a gzipped file"),
-        ("a.csv.gz", gzip.compress(CSV.encode() * 500)[:-20], "as CSV"),
-        ("a.csv.gz", gzip.compress(CSV.encode())[:12], "as CSV"),
+        ("a.csv.gz", gzip.compress(CSV.encode() * 500, mtime=0)[:-20], "as CSV"),
+        ("a.csv.gz", gzip.compress(CSV.encode(), mtime=0)[:12], "as CSV"),
         (
             "a.jsonl",
             GOOD * 2 + b'{"session_id": \n' + GOOD,
