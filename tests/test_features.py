@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from twotower.errors import UserError
-from twotower.features import Bags, Dense, check_spec, encode, encode_single, fit, form
+from twotower.features import Bags, Dense, check_spec, encode, encode_single, fit, form, raw_values
 
 
 def bags_of(encoded: Bags | Dense) -> list[list[int]]:
@@ -343,3 +343,32 @@ def test_declarations_that_can_be_built_pass() -> None:
 def test_values_that_the_kind_can_not_mean_are_refused(kind: str, settings: Any, values: Any, message: str) -> None:
     with pytest.raises(UserError, match=f"feature 'colour'.*{message}"):
         fit("colour", spec(kind, **settings), values)
+
+
+RAW = {  # what people and filters see of values
+    "categorical": (["a", 3, 3.5, True, "", None, math.nan], ["a", "3", "3.5", "true", None, None, None]),
+    "multi": (
+        ["x|y", None, ["y", 3, None], "", [], "z| x ", "x|x"],
+        [["x", "y"], None, ["y", "3"], None, None, ["z", "x"], ["x"]],
+    ),
+    "numeric": ([3, "4.5", None, "red", math.inf, True], [3.0, 4.5, None, None, None, 1.0]),
+    "price": ([3, 9.99], [3.0, 9.99]),
+    "text": (["Red  shoe", None, "", 12], ["Red  shoe", None, None, "12"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", RAW)
+def test_raw_values_are_plain_and_encode_to_the_same(kind: str) -> None:
+    values, expected = RAW[kind]
+    settings = {"multi": {"separator": "|"}, "numeric": {"buckets": 2}}.get(kind, {})
+    encoder = fit("colour", spec(kind, **settings), values)
+    raw = raw_values(encoder, values)
+    assert raw == expected
+    assert [type(value) for value in raw] == [type(value) for value in expected]
+    assert [a.tobytes() for a in encode(encoder, raw)] == [a.tobytes() for a in encode(encoder, values)]
+    assert raw_values(encoder, raw) == raw
+
+
+def test_vectors_have_no_raw_values() -> None:
+    with pytest.raises(ValueError, match="vectors"):
+        raw_values(fit("colour", spec("vector"), [[1.0]]), [[1.0]])

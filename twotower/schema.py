@@ -27,10 +27,18 @@ TIMESTAMP = "timestamp"
 EVENT_TYPE = "event_type"
 SPLIT = "split"
 CONSENT = "consent"
+YES = ("true", "1", "1.0", "yes", "y", "t", "granted")  # what counts as consent, in small letters
 ITEM_NAME = "item_name"  # what people call it, where that is known
+TRAIN_COUNT = "train_count"  # an item's training events
+EMBEDDING = "embedding"  # an item's vector
+ITEM_COLUMNS = (ITEM_ID, TRAIN_COUNT, ITEM_NAME, EMBEDDING)  # names that no item feature may take
 RETURNING = "returning"  # of a session, from here on in place of its user
 
-CATALOGUE_FILE = "catalogue.parquet"  # item_id, train_count, where known item_name; row r is item_index r + 1
+CATALOGUE_FILE = (
+    # item_id, train_count, where known item_name, and a column for each item feature with its values as they are
+    # (features.raw_values), but for vectors; row r is item_index r + 1
+    "catalogue.parquet"
+)
 ITEMS_FILE = "items.parquet"  # a bundle's, which has item_id in the same order, and more
 TOWER_FILE = "user_tower.onnx"  # what only bundles have
 FEATURES_FILE = "features.json"  # how values become codes: encoders of item and event features, the clock's zone
@@ -43,7 +51,7 @@ STATISTICS_FILE = "statistics.json"  # what preparation counted, for the audit a
 AUDIT_FILE = "audit.json"
 CARD_FILE = "card.html"
 CEILING_FILE = "ceiling.json"  # beside it where the data's true distribution is known: metrics of its ranking
-FORMAT_VERSION = 3  # another number whenever the same events would be prepared in another way
+FORMAT_VERSION = 4  # another number whenever the same events would be prepared in another way
 
 Array = npt.NDArray[Any]
 

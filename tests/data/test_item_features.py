@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from twotower.data.item_features import encode_items
+from twotower.data.item_features import check_specs, encode_items
 from twotower.errors import UserError
 from twotower.features import encode
 from twotower.schema import ITEM_ID
@@ -62,8 +62,24 @@ def test_every_kind_is_encoded_as_its_encoder_does() -> None:
         "fixed": {"kind": "vector"},
         "size": {"kind": "categorical"},
     }
-    encoders, arrays, names, facts = encode_items(items.lazy(), specs, catalogue(1, 2, 3, 4), None)
-    assert names == ["Red shoe", None, None, "Hat"]
+    encoders, arrays, raw, facts = encode_items(items.lazy(), specs, catalogue(1, 2, 3, 4), None)
+    expected = {
+        "item_name": ["Red shoe", None, None, "Hat"],
+        "kinds": [["a", "b"], ["a"], None, None],
+        "price": [9.5, None, None, 20.0],
+        "heavy": [1.0, 2.0, None, 3.0],
+        "name": ["Red shoe", None, None, "Hat"],
+        "size": ["S", None, None, "M"],
+    }
+    assert {column: raw[column].to_list() for column in raw.columns} == expected, "all but vectors"
+    assert raw.schema == {
+        "item_name": pl.String, "kinds": pl.List(pl.String), "price": pl.Float64, "heavy": pl.Float64,
+        "name": pl.String, "size": pl.String,
+    }  # fmt: skip
+    for name in expected.keys() & encoders.keys():  # who encodes them again gets what was learnt from
+        again = encode(encoders[name], expected[name])
+        for part, array in zip(again._fields, again, strict=True):
+            assert arrays[f"{name}.{part}"].tobytes() == array.tobytes(), name
     np.testing.assert_array_equal(arrays.pop("price.price"), np.array([9.5, np.nan, np.nan, 20.0], np.float32))
     values: dict[str, list[Any]] = {
         "kinds": [["a", "b"], ["a"], None, None],
@@ -190,10 +206,11 @@ def test_the_order_of_rows_changes_no_byte(seed: int) -> None:
         "vector": {"kind": "vector"},
     }
     ids = catalogue(*range(45))
-    encoders, arrays, _, facts = encode_items(items.lazy(), specs, ids, 4)
+    encoders, arrays, raw, facts = encode_items(items.lazy(), specs, ids, 4)
     again = encode_items(items.sample(fraction=1, shuffle=True, seed=seed).lazy(), specs, ids, 4)
     assert again[0] == encoders
-    assert again[2:] == (None, facts)
+    assert again[2].equals(raw)
+    assert again[3] == facts
     assert facts["contradictory_items"]["brand"] > 0
     assert {name: array.tobytes() for name, array in again[1].items()} == {n: a.tobytes() for n, a in arrays.items()}
 
@@ -208,9 +225,16 @@ def test_missing_columns_are_named() -> None:
 
 def test_without_features_there_is_nothing_to_encode() -> None:
     items = pl.DataFrame({ITEM_ID: ["a"]})
-    encoders, arrays, _, facts = encode_items(items.lazy(), {}, catalogue("a", "b"), None)
-    assert (encoders, arrays) == ({}, {})
+    encoders, arrays, raw, facts = encode_items(items.lazy(), {}, catalogue("a", "b"), None)
+    assert (encoders, arrays, raw.columns) == ({}, {}, [])
     assert facts == {"items_without_features": 1, "contradictory_items": {}}
+
+
+@pytest.mark.parametrize("name", ["item_id", "train_count", "item_name", "embedding"])
+def test_a_feature_cannot_take_the_name_of_another_column(name: str) -> None:
+    with pytest.raises(UserError, match=rf"features\.items\.{name}: the name is taken; call it otherwise"):
+        check_specs({name: {"kind": "text"}})
+    check_specs({"title": {"kind": "text", "column": name}})
 
 
 def test_real_films_have_their_genres(real_data) -> None:

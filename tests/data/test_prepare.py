@@ -430,6 +430,34 @@ def test_an_item_of_few_users_stays_out(prepare: Prepare, tmp_path: Path) -> Non
     assert 9 in pl.read_parquet(prepare(path, **settings) / "catalogue.parquet")["item_id"].to_list()
 
 
+def test_the_catalogue_has_the_items_features_as_they_are(prepare: Prepare, tmp_path: Path) -> None:
+    """By name of the feature, whatever its column is called, after how often and how an item is called."""
+    items = {
+        "item_id": ["3", "1", "77"],
+        "maker": ["Zed", None, "X"],
+        "tags": ["a|b", "", "c"],
+        "cost": [4.0, 9.5, 1.0],
+    }
+    items |= {"label": ["Hat", "Red shoe", "Bag"], "picture": [[0.5, 1.0], None, [1.0, 1.0]]}
+    pl.DataFrame(items).write_parquet(tmp_path / "items.parquet")
+    specs = {
+        "brand": {"kind": "categorical", "column": "maker"},
+        "tags": {"kind": "multi", "separator": "|"},
+        "price": {"kind": "price", "column": "cost"},
+        "title": {"kind": "text", "column": "label"},
+        "picture": {"kind": "vector"},
+    }
+    path = log(tmp_path / "a.parquet")
+    directory = prepare(path, items=str(tmp_path / "items.parquet"), features={"items": specs})
+    frame = pl.read_parquet(directory / "catalogue.parquet")
+    assert frame.columns == ["item_id", "train_count", "item_name", "brand", "tags", "price", "title"]
+    assert frame.drop("train_count").rows() == [
+        (1, "Red shoe", None, None, 9.5, "Red shoe"),
+        (2, None, None, None, None, None),
+        (3, "Hat", "Zed", ["a", "b"], 4.0, "Hat"),
+    ]
+
+
 def test_where_no_user_is_known_a_session_stands_for_one(prepare: Prepare, tmp_path: Path) -> None:
     path = log(tmp_path / "a.parquet", item_id=[1, 2, 7, 2, 1, 1, 1, 2, 2, 1, 1, 2, 2, 1, 1, 2, 2, 2])
     directory = prepare(path, min_users_per_item=2)
@@ -556,6 +584,16 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"device": ["phone"] * 18},
         {"features": {"events": {"devce": {"kind": "categorical"}}}},
         "no column 'devce' in the events.*did you mean 'device'",
+    ),
+    "item feature of what kind": (
+        {},
+        {"features": {"items": {"brand": {"kind": "categorial"}}}},
+        "items.brand.kind=categorial; expected .*did you mean 'categorical'",
+    ),
+    "item feature of a name that is taken": (
+        {},
+        {"features": {"items": {"train_count": {"kind": "price"}}}},
+        "items.train_count: the name is taken",
     ),
     "list ids": ({"item_id": [[1]] * 18}, {}, "item_id holds List"),
     "no rows": ({"session_id": [], "item_id": [], "timestamp": []}, {}, "no rows in 1 file"),

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from twotower.errors import UserError
-from twotower.schema import CONSENT, EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, USER_ID
+from twotower.schema import CONSENT, EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, USER_ID, YES
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 ORDINAL, DATE = "ordinal", "date"
@@ -21,7 +21,6 @@ ISO_8601 = (  # after "T" has taken the place of a space; without a zone a time 
     "%Y-%m-%dT%H:%M",
     "%Y-%m-%d",
 )
-YES = ("true", "1", "1.0", "yes", "y", "t", "granted")
 
 
 def count_looks(column: pl.Series) -> Counter[str]:

@@ -11,17 +11,26 @@ import numpy.typing as npt
 import polars as pl
 
 from twotower.errors import UserError, nearest
-from twotower.features import Bags, Encoder, encode, fit
-from twotower.schema import ITEM_ID, TIMESTAMP
+from twotower.features import Bags, Encoder, check_spec, encode, fit, raw_values
+from twotower.schema import ITEM_COLUMNS, ITEM_ID, ITEM_NAME, TIMESTAMP
 
 Array = npt.NDArray[Any]
 KEY, ROW, VALUE, CONTENT = "__key", "__row", "__value", "__content"  # names that no table has
 WHOLE = r"^[+-]?[0-9]+(\.0+)?$"
+RAW_TYPES: dict[str, Any] = {"multi": pl.List(pl.String), "numeric": pl.Float64}  # all others are texts
+
+
+def check_specs(specs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise UserError unless `specs` declares features of items that can be built, under names that are free."""
+    for name, spec in specs.items():
+        if name in ITEM_COLUMNS:
+            raise UserError(f"preparation.features.items.{name}: the name is taken; call it otherwise, with column:")
+        check_spec(name, spec, single=False)
 
 
 def encode_items(
     items: pl.LazyFrame, specs: Mapping[str, Mapping[str, Any]], catalogue: pl.DataFrame, before: int | None
-) -> tuple[dict[str, Encoder], dict[str, Array], list[str | None] | None, dict[str, Any]]:
+) -> tuple[dict[str, Encoder], dict[str, Array], pl.DataFrame, dict[str, Any]]:
     """Fit the declared features on the catalogue's items, and encode those.
 
     An item's value is the newest that is not null: a row says nothing about what it leaves out. Where several rows of
@@ -29,14 +38,15 @@ def encode_items(
 
     Args:
         items: ITEM_ID, the features' columns and, if values change, TIMESTAMP (milliseconds): a row holds from then on.
-        specs: declarations by feature, checked by features.check_spec.
+        specs: declarations by feature, checked by check_specs.
         catalogue: [V] ITEM_ID by row.
         before: milliseconds; rows from then on are not looked at. A row without a time was always there.
 
     Returns:
         The encoders; the arrays of schema.ITEM_FEATURES_FILE, "name.codes" [T] and "name.offsets" [V + 1] of bags,
-        "name.values" [V, W] of numbers, "name.price" [V] of prices as they are, NaN where there is none; [V] what
-        people call the items, which is the first feature of kind text, if there is one; and
+        "name.values" [V, W] of numbers, "name.price" [V] of prices as they are, NaN where there is none; [V] the
+        values as they are (see features.raw_values), a column for each feature but vectors, after ITEM_NAME, which is
+        the first feature of kind text, if there is one; and
         {"items_without_features": how many items have no row,
          "contradictory_items": {feature: how many items have contradictory values}}.
 
@@ -47,7 +57,7 @@ def encode_items(
     rows = _rows_of_catalogue(items, specs, catalogue, before)
     encoders: dict[str, Encoder] = {}
     arrays: dict[str, Array] = {}
-    names = None
+    raw: dict[str, pl.Series] = {}
     contradictory = {}
     for name, spec in specs.items():
         values, contradictory[name] = _values(rows, spec.get("column") or name, spec["kind"], catalogue.height)
@@ -59,10 +69,16 @@ def encode_items(
             arrays[f"{name}.values"] = encoded.values
         if spec["kind"] == "price":
             arrays[f"{name}.price"] = np.array(values, dtype=np.float32)  # None becomes NaN
-        if spec["kind"] == "text" and names is None:
-            names = values
-    without = catalogue.height - rows[ROW].n_unique()
-    return encoders, arrays, names, {"items_without_features": without, "contradictory_items": contradictory}
+        if spec["kind"] != "vector":
+            dtype = RAW_TYPES.get(encoders[name]["kind"], pl.String)
+            raw[name] = pl.Series(name, raw_values(encoders[name], values), dtype=dtype)
+        if spec["kind"] == "text" and ITEM_NAME not in raw:
+            raw = {ITEM_NAME: raw[name].alias(ITEM_NAME), **raw}
+    facts = {
+        "items_without_features": catalogue.height - rows[ROW].n_unique(),
+        "contradictory_items": contradictory,
+    }
+    return encoders, arrays, pl.DataFrame(list(raw.values())), facts
 
 
 def _require_columns(columns: list[str], specs: Mapping[str, Mapping[str, Any]]) -> None:

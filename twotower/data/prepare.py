@@ -31,7 +31,7 @@ from twotower.audit.card import data_card
 from twotower.data.catalogue import build_catalogue, count_items, count_users, count_values, identifiers, users_of_items
 from twotower.data.clean import ORDINAL
 from twotower.data.event_features import EventFeatures, Specs
-from twotower.data.item_features import encode_items
+from twotower.data.item_features import check_specs, encode_items
 from twotower.data.merge import Sorted, blocks, by_start, sort_partitions
 from twotower.data.sessions import BOUNCE, SECOND, Counts, describe_rule, session_rule
 from twotower.data.source import Source
@@ -52,7 +52,6 @@ from twotower.schema import (
     FORMAT_VERSION,
     ITEM_FEATURES_FILE,
     ITEM_ID,
-    ITEM_NAME,
     SPLIT,
     STATISTICS_FILE,
     Prepared,
@@ -124,6 +123,7 @@ def prepare_events(
         log.info("prepared already: %s", directory)
     else:
         check_zone(time_zone)
+        check_specs(features.get("items", {}))
         preparation = functools.partial(
             _prepare,
             source,
@@ -195,9 +195,9 @@ def _prepare(
     specs = features.get("items", {})  # without any the table, which may be large, is not read
     table = source.items() if source.items and specs else pl.LazyFrame(schema={ITEM_ID: pl.String})
     before = cut.facts.get("test_start") if timed else None
-    encoders["items"], item_arrays, names, item_facts = encode_items(table, specs, catalogue, before)
-    if names:
-        catalogue = catalogue.with_columns(pl.Series(ITEM_NAME, names, dtype=pl.String))
+    encoders["items"], item_arrays, raw, item_facts = encode_items(table, specs, catalogue, before)
+    catalogue = catalogue.with_columns(raw.get_columns())
+    del raw
 
     input_types = list(range(1, len(event_types) + 1))
     if bounced:  # a model is told of a bounce by the next event's gap, when it can be known

@@ -1,0 +1,29 @@
+"""Values as they are kept for people and for filters. Shapes: N values."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from twotower.features.categories import pieces_of, text_of
+from twotower.features.encoder import Encoder
+from twotower.features.numbers import numbers_of
+
+
+def raw_values(encoder: Encoder, values: Sequence[Any]) -> list[Any]:
+    """[N] texts (kinds categorical and text), lists of texts (multi) or floats (numeric and price), None for null.
+
+    Encoding them gives the same as encoding `values`. Vectors are no values to filter by, and have no such form.
+    """
+    kind = encoder["kind"]
+    if kind == "vector":
+        raise ValueError("vectors have no raw form")
+    if kind == "multi":
+        pieces, length = pieces_of(encoder, values)
+        stop = np.cumsum(length)
+        return [pieces[i:j] or None for i, j in zip((stop - length).tolist(), stop.tolist(), strict=True)]
+    if kind == "numeric":
+        numbers = numbers_of(values)
+        is_null = np.isnan(numbers).tolist()
+        return [None if null else number for number, null in zip(numbers.tolist(), is_null, strict=True)]
+    return [text_of(value) for value in values]
