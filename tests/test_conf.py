@@ -23,11 +23,12 @@ GROUPS = sorted(
     (file.relative_to(CONF).parent.as_posix(), file.stem) for file in CONF.rglob("*.yaml") if file.parent != CONF
 )
 NEEDS = {"data": ["data.path=somewhere"], "experiment": ["data.path=somewhere"], "sweep/pruner": ["sweep=tpe"]}
+OF_EXPORT = ("index",)  # groups of export.yaml
 GENERATED = {("data", "marketplace"), ("experiment", "marketplace")}  # which need no path
 
 
 def config_of(*overrides: str, name: str = "train") -> DictConfig:
-    fixed = ["run_dir=somewhere", "name=test"] if name == "train" else []
+    fixed = ["run_dir=somewhere", "name=test"] if name == "train" else ["run=somewhere"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(name, overrides=[*fixed, *overrides])
 
@@ -41,7 +42,7 @@ def data(num_items: int) -> dict[str, Any]:
 def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
     overrides = [f"{group}={choice}"]
     overrides += [] if (group, choice) in GENERATED else NEEDS.get(group, [])
-    config = config_of(*overrides)
+    config = config_of(*overrides, name="export" if group in OF_EXPORT else "train")
     assert OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 

@@ -35,7 +35,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "callbacks": ({"torch", "pytorch_lightning"}, {"errors", "schema", "batch", "checkpoint", "evaluation", "model"}),
     "run": ({"hydra", "omegaconf"}, {"errors", "files", "schema", "batch", "inputs", "checkpoint", "model"}),
     "tracker": ({"pytorch_lightning", "mlflow"}, {"files", "tracked"}),
-    "registry": ({"mlflow"}, {"errors", "run", "tracked"}),
+    "registry": ({"mlflow", "pyarrow"}, {"errors", "files", "schema", "run", "serving", "tracked"}),
+    "mlflow_model": ({"mlflow"}, {"errors", "serving"}),
     "assess": (
         {"torch", "pytorch_lightning", "omegaconf"},
         {"files", "schema", "batch", "data", "evaluation", "module", "report", "run"},
@@ -80,8 +81,21 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "processes": ({"torch"}, set()),
     "on_ray": ({"ray"}, {"processes"}),
     "export": (
-        {"torch", "faiss", "pyarrow"},
-        {"errors", "files", "schema", "batch", "features", "inputs", "model", "run", "serving"},
+        {"torch", "faiss", "onnxruntime", "pyarrow"},
+        {
+            "errors",
+            "files",
+            "schema",
+            "batch",
+            "features",
+            "inputs",
+            "ragged",
+            "model",
+            "run",
+            "serving",
+            "page",
+            "report",
+        },
     ),
     "serving": ({"faiss", "onnxruntime", "pyarrow"}, {"errors", "files", "schema", "batch", "features", "inputs"}),
 }

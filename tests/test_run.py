@@ -102,11 +102,11 @@ def test_sample_histories_are_the_newest_events_before_the_validation_ends(begun
 
 
 def test_the_sample_is_even_over_the_sessions_that_validate(make_prepared: Callable[..., Prepared]) -> None:
-    sessions = [[1 + s % 7, 1 + s // 7] for s in range(200)]
-    prepared = make_prepared(sessions, train=[1] * 200, validation=[0] * 40 + [1] * 160)
+    sessions = [[1 + s % 7, 1 + s // 7] for s in range(2600)]
+    prepared = make_prepared(sessions, train=[1] * 2600, validation=[0] * 40 + [1] * 2560)
     sample = run.sample_histories(prepared, 5, [])["item_index"]
     numbers = [(second - 1) * 7 + first - 1 for first, second in sample]
-    assert len(numbers) == 64 and numbers[0] == 40 and numbers[-1] == 199
+    assert len(numbers) == 1024 and numbers[0] == 40 and numbers[-1] == 2599
     assert set(np.diff(numbers)) == {2, 3}
     assert run.sample_histories(make_prepared([[1, 2]]), 5, []) == {"item_index": [], "codes": {}}
 

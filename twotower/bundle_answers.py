@@ -20,7 +20,8 @@ from twotower.evaluation.ranks import by_column, histories_of, queries_of, rank_
 from twotower.files import read_json
 from twotower.other_data import Known
 from twotower.schema import FEATURES_FILE
-from twotower.serving.bundle import EMBEDDINGS_FILE, TOWER_CODES, TOWER_INPUT, TOWER_OUTPUT, Bundle
+from twotower.serving.bundle import Bundle
+from twotower.serving.user_tower import TOWER_OUTPUT, padded_feed
 
 Array = npt.NDArray[Any]
 POSITIONS = 2**14  # history positions that the user tower sees at once
@@ -28,7 +29,7 @@ POSITIONS = 2**14  # history positions that the user tower sees at once
 
 def known_to_bundle(bundle: Bundle) -> Known:
     """What the numbers of a bundle mean."""
-    features = read_json(bundle.path / FEATURES_FILE, "a bundle")
+    features = read_json(bundle.file(FEATURES_FILE), "a bundle")
     data = bundle.manifest["dataset_fingerprint"]
     return Known(bundle.path, data, bundle.item_ids, list(bundle.inputs), features["event_types"], features["events"])
 
@@ -36,7 +37,7 @@ def known_to_bundle(bundle: Bundle) -> Known:
 def test_bundle(bundle: Bundle, test: SessionLoader, ks: Sequence[int]) -> Tested:
     """Of a bundle, to queries in its own numbers."""
     begin = time.perf_counter()
-    items: Array = np.load(bundle.path / EMBEDDINGS_FILE, allow_pickle=False)
+    items = np.array(bundle.vectors)
     answers = answer_queries(bundle, items, test)
     seconds = time.perf_counter() - begin
     event_type, names = test.prepared.event_type[answers.event], test.prepared.event_types
@@ -63,9 +64,8 @@ def answer_queries(bundle: Bundle, items: Array, batches: Iterable[SessionBatch]
         step = max(1, POSITIONS // history.shape[1])
         vectors = []
         for begin in range(0, len(history), step):
-            feed = {TOWER_INPUT: history[begin : begin + step].numpy()}
-            if codes.shape[2]:
-                feed[TOWER_CODES] = codes[begin : begin + step].numpy()
+            part = slice(begin, begin + step)
+            feed = padded_feed(bundle.history_vectors, history[part].numpy(), codes[part].numpy())
             vectors.append(bundle.tower.run([TOWER_OUTPUT], feed)[0])
         if vectors:
             user = torch.from_numpy(np.concatenate(vectors))

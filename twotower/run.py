@@ -6,7 +6,7 @@ catalogue.parquet    item ids by row, with their counts
 features.json        how values become codes; item_features.npz: the items' codes, by row
 audit.json           what the audit of the data found; card.html: the data card (both where preparation left them)
 fitted.json          once an epoch is picked: {"best_epoch", "summary": of the training, "validated": {epoch: metrics}}
-histories.json       a sample of validation histories, for proofs at export: {"item_index": [Q][l],
+histories.json       a sample of validation histories, for the export's proofs and index: {"item_index": [Q][l],
                      "codes": {name of an event input: [Q][l]}}
 environment.json     git commit and versions
 checkpoints/         refit.safetensors (if asked for), best.safetensors; while it runs, last and refit_last, too
@@ -62,7 +62,7 @@ COPIED = (CATALOGUE_FILE, FEATURES_FILE, ITEM_FEATURES_FILE, AUDIT_FILE, CARD_FI
 FOLDER = "checkpoints"
 REFIT, BEST, LAST, REFIT_LAST = (f"{name}.safetensors" for name in ("refit", "best", "last", "refit_last"))
 CHECKPOINTS = (REFIT, BEST, LAST)  # the first that exists is the run's model
-SAMPLE = 64  # histories kept for proofs
+SAMPLE = 1024  # histories kept for proofs, and to choose the bundle's index by
 Array = npt.NDArray[Any]
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "polars", "mlflow", "numpy", "twotower")
 

@@ -16,11 +16,12 @@ from twotower import features, run
 from twotower.errors import UserError
 from twotower.export import bundle as export
 from twotower.export.bundle import export_bundle
-from twotower.serving import bundle as fmt
+from twotower.serving import manifest
 from twotower.serving.retriever import Retriever
 from twotower.serving.verify import verify
 
 NUMBERS = list(range(1000, 1040))
+INDEX = {"families": ["exact"], "target_recall": 0.99, "exact_below": 200_000}
 WORDS = [f"Ünï-{i} 商品" for i in range(40)]
 
 
@@ -50,10 +51,11 @@ def test_round_trip(make_run: Any, tmp_path: Path, tower: str, normalize: str) -
     small = ["model.user_tower.layers=1"] if tower == "transformer" else []
     loaded = run.load_run(make_run(ids, f"model/user_tower={tower}", f"model.normalize={normalize}", *small))
     loaded.model.train()  # a careless caller: dropout must be dead all the same
-    report = export_bundle(loaded, tmp_path / "bundle")
-    assert report.similarity == ("cosine" if normalize == "true" else "dot")
-    assert (report.num_items, report.dim) == (len(ids), 16)
-    assert max(report.tower_difference, report.index_difference, report.answer_difference) < 1e-5
+    report = export_bundle(loaded, tmp_path / "bundle", INDEX)
+    facts = report.manifest
+    assert facts["similarity"] == ("cosine" if normalize == "true" else "dot")
+    assert (facts["num_items"], facts["dim"]) == (len(ids), 16)
+    assert max(report.tower_difference, report.answer_difference) < 1e-5
     assert verify(report.path) == report.answer_difference
 
     random = np.random.default_rng(3)
@@ -70,14 +72,14 @@ def test_round_trip_with_features_and_event_inputs(make_run: Any, tmp_path: Path
     path = make_run(NUMBERS, f"model/user_tower={tower}", "model/item_tower=features", ALL_INPUTS)
     loaded = run.load_run(path)
     loaded.model.train()
-    report = export_bundle(loaded, tmp_path / "bundle")
-    assert max(report.tower_difference, report.index_difference, report.answer_difference) < 1e-5
+    report = export_bundle(loaded, tmp_path / "bundle", INDEX)
+    assert max(report.tower_difference, report.answer_difference) < 1e-5
     sizes = json.loads((path / "data.json").read_text())["inputs"]
-    manifest = json.loads((report.path / "manifest.json").read_text())
-    assert manifest["inputs"] == [{"name": name, "size": sizes[name]} for name in INPUTS]
+    assert report.manifest == json.loads((report.path / "manifest.json").read_text())
+    assert report.manifest["inputs"] == [{"name": name, "size": sizes[name]} for name in INPUTS]
     features = json.loads((path / "features.json").read_text())
     assert json.loads((report.path / "features.json").read_text()) == {
-        key: features[key] for key in ("time_zone", "event_types", "input_types", "events")
+        key: features[key] for key in ("time_zone", "event_types", "input_types", "events", "items")
     }
 
     golden, kept = (json.loads((p).read_text()) for p in (report.path / "golden.json", path / "histories.json"))
@@ -108,7 +110,7 @@ def test_times_of_a_request_reach_the_tower(make_run: Any, tmp_path: Path) -> No
     settings = ["model.user_tower.time_bias=true", "model.user_tower.layers=1", "model.inputs=[gap]"]
     path = make_run(NUMBERS, *settings)
     loaded = run.load_run(path)
-    report = export_bundle(loaded, tmp_path / "bundle")
+    report = export_bundle(loaded, tmp_path / "bundle", INDEX)
     assert max(report.tower_difference, report.answer_difference) < 1e-5
     assert loaded.model.event_inputs.names == ["gap", "time"]
     prepared = Path(json.loads((path / "data.json").read_text())["path"])
@@ -137,7 +139,7 @@ def test_times_of_a_request_reach_the_tower(make_run: Any, tmp_path: Path) -> No
 def test_an_order_of_inputs_is_the_models(make_run: Any, tmp_path: Path) -> None:
     inputs = ["device", "event_type"]
     loaded = run.load_run(make_run(NUMBERS, "model/user_tower=mean_pool", f"model.inputs=[{','.join(inputs)}]"))
-    bundle = export_bundle(loaded, tmp_path / "bundle").path
+    bundle = export_bundle(loaded, tmp_path / "bundle", INDEX).path
     retriever = Retriever.load(bundle)
     assert retriever.inputs == inputs
     event = {"item_id": NUMBERS[3], "device": "tablet", "event_type": "purchase"}
@@ -152,12 +154,15 @@ def test_an_order_of_inputs_is_the_models(make_run: Any, tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def exported(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[run.Run, Path]:
     loaded = run.load_run(make_run(WORDS, "model/user_tower=mean_pool"))
-    return loaded, export_bundle(loaded, tmp_path_factory.mktemp("exported") / "bundle").path
+    return loaded, export_bundle(loaded, tmp_path_factory.mktemp("exported") / "bundle", INDEX).path
 
 
 def test_contents(exported: tuple[run.Run, Path]) -> None:
     loaded, path = exported
-    assert sorted(file.name for file in path.iterdir()) == sorted([*fmt.FILES, fmt.MANIFEST_FILE])
+    assert {file.name for file in path.iterdir()} - {"user_tower_int8.onnx"} == {
+        *manifest.REQUIRED,
+        *("manifest.json", "README.md", "index.html"),
+    }
     vectors = np.load(path / "item_embeddings.npy", allow_pickle=False)
     items = pq.read_table(path / "items.parquet").to_pydict()
     catalogue = pq.read_table(loaded.path / "catalogue.parquet").to_pydict()
@@ -167,10 +172,11 @@ def test_contents(exported: tuple[run.Run, Path]) -> None:
     weight = loaded.model.state_dict()["item_tower.embedding.weight"][1:].numpy()
     np.testing.assert_allclose(vectors, weight / np.linalg.norm(weight, axis=1, keepdims=True), atol=1e-6)
     np.testing.assert_array_equal(faiss.read_index(str(path / "index.faiss")).reconstruct_n(0, 40), vectors)
-    manifest = json.loads((path / "manifest.json").read_text())
-    assert manifest["max_length"] == 6
-    assert manifest["dataset_fingerprint"] == json.loads((loaded.path / "data.json").read_text())["fingerprint"]
-    assert manifest["versions"]["packages"]["torch"] == torch.__version__
+    facts = json.loads((path / "manifest.json").read_text())
+    assert facts["max_length"] == 6
+    assert facts["index"]["recall"] == facts["index"]["golden_recall"] == 1
+    assert facts["dataset_fingerprint"] == json.loads((loaded.path / "data.json").read_text())["fingerprint"]
+    assert facts["versions"]["packages"]["torch"] == torch.__version__
     golden = json.loads((path / "golden.json").read_text())
     histories = json.loads((loaded.path / "histories.json").read_text())["item_index"]
     assert golden["histories"] == [[WORDS[i - 1] for i in history] for history in histories]
@@ -211,7 +217,7 @@ def test_unfit_runs_leave_nothing(make_run: Any, tmp_path: Path, damage: Any, re
     loaded = run.load_run(make_run(NUMBERS, "model/user_tower=mean_pool"))
     damage(loaded)
     with pytest.raises(UserError, match=reason):
-        export_bundle(loaded, tmp_path / "deep" / "bundle")
+        export_bundle(loaded, tmp_path / "deep" / "bundle", INDEX)
     assert not list(tmp_path.rglob("*.*"))
 
 
@@ -221,27 +227,29 @@ def _other_tower(monkeypatch: pytest.MonkeyPatch, loaded: run.Run) -> None:
 
 
 def _other_index(monkeypatch: pytest.MonkeyPatch, loaded: run.Run) -> None:
-    def l2(vectors: Any) -> Any:
+    def l2(vectors: Any, *rest: Any) -> Any:
         index = faiss.IndexFlatL2(vectors.shape[1])
-        index.add(vectors)
-        return index
+        index.add(np.array(vectors))
+        return original(vectors, *rest)._replace(index=index)
 
-    monkeypatch.setattr(export, "build_index", l2)
+    original = export.choose_index
+    monkeypatch.setattr(export, "choose_index", l2)
 
 
 def _other_ids(monkeypatch: pytest.MonkeyPatch, loaded: run.Run) -> None:
-    def rotate(directory: Path, vectors: Any, item_ids: Any, *rest: Any) -> None:
-        original(directory, vectors, item_ids.take(np.roll(np.arange(len(item_ids)), 1)), *rest)
+    def rotate(file: Path, columns: Any, vectors: Any) -> None:
+        ids = columns["item_id"].take(np.roll(np.arange(len(vectors)), 1))
+        original(file, columns.set_column(0, "item_id", ids), vectors)
 
-    original = export.write_bundle
-    monkeypatch.setattr(export, "write_bundle", rotate)
+    original = export.write_items
+    monkeypatch.setattr(export, "write_items", rotate)
 
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
         (_other_tower, "ONNX user tower differs from the torch one by"),
-        (_other_index, "index differs from brute force by"),
+        (_other_index, "index gives 30 histories other scores than brute force"),
         (_other_ids, "golden histories otherwise"),
     ],
 )
@@ -253,15 +261,15 @@ def test_failed_proofs_leave_nothing(
     reason: str,
 ) -> None:
     loaded, sound = run.load_run(exported[0].path), exported[1]
-    monkeypatch.setattr(export, "export_user_tower", lambda m, path, n, k: shutil.copy(sound / path.name, path))
+    monkeypatch.setattr(export, "export_user_tower", lambda m, path, *rest: shutil.copy(sound / path.name, path))
     fault(monkeypatch, loaded)
     with pytest.raises(UserError, match=reason):
-        export_bundle(loaded, tmp_path / "bundle")
+        export_bundle(loaded, tmp_path / "bundle", INDEX)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_existing_folder_is_kept(exported: tuple[run.Run, Path], tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(UserError, match="exists already"):
-        export_bundle(exported[0], tmp_path)
+        export_bundle(exported[0], tmp_path, INDEX)
     assert [file.name for file in tmp_path.iterdir()] == ["note.txt"]

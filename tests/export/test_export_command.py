@@ -38,6 +38,11 @@ def config(run: Any, out: Any = None, tracking_uri: str = "sqlite:///mlflow.db",
             "dim": dim,
             "tracking_uri": tracking_uri,
             "register": None,
+            "events": None,
+            "sessions": None,
+            "segments": {"number": None, "min_size": 50, "seed": 0},
+            "audience": {"items": None, "k": 1000, "min_size": 50},
+            "index": {"families": ["exact"], "target_recall": 0.99, "exact_below": 200_000},
             "alias": "a",
         }
     )

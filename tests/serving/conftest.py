@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import onnx
 import pyarrow as pa
 import pytest
+from bundle_files import finish_bundle
 from serving_oracle import DIM, MAX_LENGTH, NOTHING, naive_answers, toy_tables, toy_tower
 
-from twotower.serving import bundle as fmt
+from twotower.serving import manifest as fmt
 
 MakeBundle = Callable[..., Path]
 
@@ -27,6 +27,7 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
         similarity: str = fmt.DOT,
         inputs: Mapping[str, int] | None = None,  # the event inputs' sizes
         features: Mapping[str, Any] = NOTHING,
+        columns: Mapping[str, Any] | None = None,  # values of item features
     ) -> Path:
         directory: Path = tmp_path_factory.mktemp("bundle")
         vectors = np.random.default_rng(seed).normal(size=(len(ids), DIM)).astype(np.float32)
@@ -34,12 +35,12 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         inputs = inputs or {}
         tables = toy_tables(inputs, seed)
-        onnx.save(toy_tower(vectors, tables), directory / fmt.TOWER_FILE)
-        index = faiss.IndexFlatIP(DIM)
-        index.add(vectors)
-        histories = [[1], [2, 3], [3, 1, 2, 2]]
+        onnx.save(toy_tower(DIM, tables), directory / fmt.TOWER_FILE)
+        np.save(directory / fmt.EMBEDDINGS_FILE, vectors)
+        histories = [[min(item, len(ids)) for item in history] for history in ([1], [2, 3], [3, 1, 2, 2])]
         codes = [[[(h + t) % n for n in inputs.values()] for t in range(len(h_))] for h, h_ in enumerate(histories)]
-        answers = [naive_answers(vectors, h, 3, c, tables) for h, c in zip(histories, codes, strict=True)]
+        k = min(3, len(ids))
+        answers = [naive_answers(vectors, h, k, c, tables) for h, c in zip(histories, codes, strict=True)]
         known = [[ids[i - 1] for i in h] for h in histories]
         if inputs:
             known = [
@@ -47,15 +48,16 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
                 for pair in zip(known, codes, strict=True)
             ]
         golden = {
-            "k": 3,
+            "k": k,
             "histories": known,
             "ids": [[ids[i - 1] for i in found] for found, _ in answers],
             "scores": [scores.tolist() for _, scores in answers],
         }
-        facts = {"similarity": similarity, "dim": DIM, "num_items": len(ids), "max_length": MAX_LENGTH}
-        facts["inputs"] = [{"name": name, "size": size} for name, size in inputs.items()]
+        sizes = [{"name": name, "size": size} for name, size in inputs.items()]
         train_count = np.array(counts if counts is not None else [1] * len(ids))
-        fmt.write_bundle(directory, vectors, pa.array(ids), train_count, index, dict(features), golden, facts)
+        table = pa.table({"item_id": pa.array(ids), "train_count": train_count, **(columns or {})})
+        facts = {"similarity": similarity, "max_length": MAX_LENGTH, "inputs": sizes}
+        finish_bundle(directory, table, vectors, features, golden, facts)
         return directory
 
     return make

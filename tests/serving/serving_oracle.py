@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from twotower.serving import bundle as fmt
+from twotower.serving import manifest as fmt
+from twotower.serving.user_tower import TOWER_CODES, TOWER_NEWEST, TOWER_OUTPUT, TOWER_VECTORS
 
 MAX_LENGTH = 4
 DIM = 8
@@ -21,40 +22,45 @@ def toy_tables(sizes: Mapping[str, int], seed: int = 0) -> list[np.ndarray[Any, 
     return [np.concatenate([np.zeros((1, DIM)), random.normal(size=(n - 1, DIM))]).astype("f4") for n in sizes.values()]
 
 
-def toy_tower(vectors: np.ndarray[Any, Any], tables: Sequence[np.ndarray[Any, Any]] = ()) -> Any:
+def toy_tower(dim: int, tables: Sequence[np.ndarray[Any, Any]] = ()) -> Any:
     """The sum of the events' vectors, each weighted with its position from 1: order and truncation show.
 
-    An event's vector is its item's and those of its codes, added up.
+    An event's vector is its item's and those of its codes, added up. What lies behind the newest event does not count.
     """
-    table = np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
-    constants = {"table": table, "one": np.array(1), "axis": np.array([1]), "column": np.array([1])}
-    nodes = [helper.make_node("Gather", ["table", fmt.TOWER_INPUT], ["events_0"])]
-    inputs = [helper.make_tensor_value_info(fmt.TOWER_INPUT, TensorProto.INT64, ["batch", "length"])]
+    constants = {"one": np.array(1), "zero": np.array(0), "axis": np.array([1]), "column": np.array([1])}
+    constants |= {"last": np.array([2]), "offset": np.array(1)}
+    vectors = helper.make_tensor_value_info(TOWER_VECTORS, TensorProto.FLOAT, ["batch", "length", dim])
+    inputs = [vectors, helper.make_tensor_value_info(TOWER_NEWEST, TensorProto.INT64, ["batch"])]
+    nodes = [helper.make_node("Identity", [TOWER_VECTORS], ["events_0"])]
     if tables:
         shape = ["batch", "length", len(tables)]
-        inputs.append(helper.make_tensor_value_info(fmt.TOWER_CODES, TensorProto.INT64, shape))
+        inputs.append(helper.make_tensor_value_info(TOWER_CODES, TensorProto.INT64, shape))
     for k, codes in enumerate(tables):
         constants |= {f"codes_{k}": codes, f"input_{k}": np.array(k)}
         nodes += [
-            helper.make_node("Gather", [fmt.TOWER_CODES, f"input_{k}"], [f"code_{k}"], axis=2),
+            helper.make_node("Gather", [TOWER_CODES, f"input_{k}"], [f"code_{k}"], axis=2),
             helper.make_node("Gather", [f"codes_{k}", f"code_{k}"], [f"vector_{k}"]),
             helper.make_node("Add", [f"events_{k}", f"vector_{k}"], [f"events_{k + 1}"]),
         ]
     nodes += [
-        helper.make_node("Shape", [fmt.TOWER_INPUT], ["shape"]),
+        helper.make_node("Shape", [TOWER_VECTORS], ["shape"]),
         helper.make_node("Gather", ["shape", "one"], ["length"]),
-        helper.make_node("Add", ["length", "one"], ["end"]),
-        helper.make_node("Range", ["one", "end", "one"], ["positions"]),
-        helper.make_node("Unsqueeze", ["positions", "column"], ["weights"]),
-        helper.make_node("Cast", ["weights"], ["float_weights"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", [f"events_{len(tables)}", "float_weights"], ["weighted"]),
-        helper.make_node("ReduceSum", ["weighted", "axis"], [fmt.TOWER_OUTPUT], keepdims=0),
+        helper.make_node("Range", ["zero", "length", "one"], ["positions"]),
+        helper.make_node("Unsqueeze", [TOWER_NEWEST, "column"], ["newest_column"]),
+        helper.make_node("LessOrEqual", ["positions", "newest_column"], ["counts"]),
+        helper.make_node("Cast", ["counts"], ["counts_float"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["positions", "offset"], ["places"]),
+        helper.make_node("Cast", ["places"], ["float_places"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["counts_float", "float_places"], ["flat_weights"]),
+        helper.make_node("Unsqueeze", ["flat_weights", "last"], ["weights"]),
+        helper.make_node("Mul", [f"events_{len(tables)}", "weights"], ["weighted"]),
+        helper.make_node("ReduceSum", ["weighted", "axis"], [TOWER_OUTPUT], keepdims=0),
     ]
     graph = helper.make_graph(
         nodes,
         "toy",
         inputs,
-        [helper.make_tensor_value_info(fmt.TOWER_OUTPUT, TensorProto.FLOAT, ["batch", vectors.shape[1]])],
+        [helper.make_tensor_value_info(TOWER_OUTPUT, TensorProto.FLOAT, ["batch", dim])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
@@ -89,9 +95,12 @@ def naive_answers(
     return [row + 1 for row in best], scores[best]
 
 
-def seal(path: Path, **changes: Any) -> None:
-    """Write the manifest anew, with right hashes and checksum: only the files' own contents can be wrong."""
-    manifest = json.loads((path / fmt.MANIFEST_FILE).read_text()) | changes
-    manifest["files"] = {name: fmt.sha256(path / name) for name in fmt.FILES}
-    manifest["checksum"] = fmt.checksum(manifest)
-    (path / fmt.MANIFEST_FILE).write_text(json.dumps(manifest))
+def reseal(path: Path, *more: str, **changes: Any) -> None:
+    """Write the manifest anew, with right hashes and checksum: only the files' own contents can be wrong.
+
+    `more` are files that the bundle gains, `changes` facts.
+    """
+    manifest = json.loads((path / fmt.MANIFEST_FILE).read_text())
+    files = {**manifest.pop("files"), **dict.fromkeys(more)}
+    del manifest["checksum"]
+    fmt.write_manifest(path, fmt.seal(path, manifest | changes, files))

@@ -7,13 +7,15 @@ from typing import Any
 
 import faiss
 import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from serving_oracle import DIM, seal
+from serving_oracle import DIM, reseal, toy_tower
 
 from twotower.errors import UserError
-from twotower.serving import bundle as fmt
+from twotower.schema import FEATURES_FILE, ITEMS_FILE, TOWER_FILE
+from twotower.serving import manifest as fmt
 from twotower.serving.retriever import Retriever
 from twotower.serving.verify import verify
 
@@ -25,7 +27,7 @@ def path(make_bundle: Any) -> Path:
     return make_bundle(IDS)
 
 
-@pytest.mark.parametrize("name", fmt.FILES)
+@pytest.mark.parametrize("name", fmt.REQUIRED)
 @pytest.mark.parametrize("where", [0.0, 0.5, 0.999])
 def test_flipped_byte(path: Path, name: str, where: float) -> None:
     content = bytearray((path / name).read_bytes())
@@ -53,27 +55,27 @@ def test_changed_character_in_the_manifest(path: Path) -> None:
     assert refused > 20
 
 
-@pytest.mark.parametrize("name", [*fmt.FILES, fmt.MANIFEST_FILE])
+@pytest.mark.parametrize("name", [*fmt.REQUIRED, fmt.MANIFEST_FILE])
 def test_missing_file(path: Path, name: str) -> None:
     (path / name).unlink()
     with pytest.raises(UserError, match=f"{name} is missing"):
         Retriever.load(path)
 
 
-@pytest.mark.parametrize("name", fmt.FILES)
+@pytest.mark.parametrize("name", fmt.REQUIRED)
 @pytest.mark.parametrize("hashes_fit", [False, True])
 def test_truncated_file(path: Path, name: str, hashes_fit: bool) -> None:
     content = (path / name).read_bytes()
     (path / name).write_bytes(content[: len(content) // 2])
     if hashes_fit:
-        seal(path)
+        reseal(path)
     with pytest.raises(UserError, match=name):
         verify(path)  # loads it, and reads golden.json, which serving does not
 
 
 def test_file_of_another_bundle(make_bundle: Any, path: Path) -> None:
     other = make_bundle(IDS, seed=1)
-    for name in (fmt.EMBEDDINGS_FILE, fmt.INDEX_FILE, fmt.TOWER_FILE):
+    for name in (fmt.EMBEDDINGS_FILE, fmt.INDEX_FILE, fmt.GOLDEN_FILE):
         shutil.copy(other / name, path / name)
         with pytest.raises(UserError, match=f"{name} .*another bundle"):
             Retriever.load(path)
@@ -81,14 +83,14 @@ def test_file_of_another_bundle(make_bundle: Any, path: Path) -> None:
 
 
 def test_newer_version(path: Path) -> None:
-    seal(path, format_version=fmt.FORMAT_VERSION + 1)
-    with pytest.raises(UserError, match="version 3, this twotower reads 2; install a newer"):
+    reseal(path, format_version=fmt.FORMAT_VERSION + 1)
+    with pytest.raises(UserError, match="version 4, this twotower reads 3; install a newer"):
         Retriever.load(path)
 
 
-@pytest.mark.parametrize("version", [0, 1, None, "2", [2]])
+@pytest.mark.parametrize("version", [0, 2, None, "3", [3]])
 def test_other_version(path: Path, version: Any) -> None:
-    seal(path, format_version=version)
+    reseal(path, format_version=version)
     with pytest.raises(UserError, match="export the run again"):
         Retriever.load(path)
 
@@ -108,7 +110,7 @@ def test_index_of_another_size(path: Path) -> None:
     index = faiss.IndexFlatIP(DIM)
     index.add(np.zeros((len(IDS) + 1, DIM), np.float32))
     faiss.write_index(index, str(path / fmt.INDEX_FILE))
-    seal(path)
+    reseal(path)
     with pytest.raises(UserError, match=r"index.faiss has 6 vectors of dim 8; expected 5 of 8"):
         Retriever.load(path)
 
@@ -117,7 +119,7 @@ def test_index_of_other_vectors(path: Path) -> None:
     index = faiss.IndexFlatIP(DIM)
     index.add(np.load(path / fmt.EMBEDDINGS_FILE)[::-1].copy())
     faiss.write_index(index, str(path / fmt.INDEX_FILE))
-    seal(path)
+    reseal(path)
     with pytest.raises(UserError, match=r"index.faiss has other vectors"):
         Retriever.load(path)
 
@@ -126,14 +128,14 @@ def test_index_of_another_similarity(path: Path) -> None:
     index = faiss.IndexFlatL2(DIM)
     index.add(np.load(path / fmt.EMBEDDINGS_FILE))
     faiss.write_index(index, str(path / fmt.INDEX_FILE))
-    seal(path)
-    with pytest.raises(UserError, match=r"index.faiss has IndexFlatL2.*inner product"):
+    reseal(path)
+    with pytest.raises(UserError, match=r"index.faiss has IndexFlatL2 of another metric; expected an inner-product"):
         Retriever.load(path)
 
 
 @pytest.mark.parametrize("similarity", [fmt.COSINE, "l2"])
 def test_manifest_of_another_similarity(path: Path, similarity: str) -> None:
-    seal(path, similarity=similarity)
+    reseal(path, similarity=similarity)
     with pytest.raises(UserError, match=r"length one|similarity l2"):
         Retriever.load(path)
 
@@ -142,14 +144,14 @@ def test_embeddings_of_another_shape(path: Path) -> None:
     vectors = np.load(path / fmt.EMBEDDINGS_FILE)
     for wrong in (vectors[:-1], vectors[:, :-1], vectors.astype(np.float64)):
         np.save(path / fmt.EMBEDDINGS_FILE, wrong)
-        seal(path)
-        with pytest.raises(UserError, match=r"item_embeddings.npy .*expected float32 \[5, 8\]"):
+        reseal(path)
+        with pytest.raises(UserError, match=r"item_embeddings.npy .*expected float32 (\[5, 8\]|of 5 rows)"):
             Retriever.load(path)
 
 
 def test_embeddings_are_never_unpickled(path: Path) -> None:
     np.save(path / fmt.EMBEDDINGS_FILE, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    seal(path)
+    reseal(path)
     with pytest.raises(UserError, match=r"item_embeddings.npy has .*Python objects"):
         Retriever.load(path)
 
@@ -165,16 +167,41 @@ def test_embeddings_are_never_unpickled(path: Path) -> None:
     ],
 )
 def test_items_of_another_kind(path: Path, change: Any) -> None:
-    pq.write_table(change(pq.read_table(path / fmt.ITEMS_FILE)), path / fmt.ITEMS_FILE)
-    seal(path)
+    pq.write_table(change(pq.read_table(path / ITEMS_FILE)), path / ITEMS_FILE)
+    reseal(path)
     with pytest.raises(UserError, match=r"items.parquet"):
         Retriever.load(path)
 
 
-def test_tower_of_a_smaller_catalogue(make_bundle: Any, path: Path) -> None:
-    shutil.copy(make_bundle(IDS[:-1]) / fmt.TOWER_FILE, path / fmt.TOWER_FILE)
-    seal(path)
-    with pytest.raises(UserError, match=r"user_tower.onnx"):
+def test_tower_of_other_vectors(path: Path) -> None:
+    onnx.save(toy_tower(DIM + 1), path / TOWER_FILE)
+    reseal(path)
+    with pytest.raises(UserError, match=r"user_tower.onnx .*of 8 numbers"):
+        Retriever.load(path)
+
+
+def test_a_tower_of_8_bits_that_is_not_there(path: Path) -> None:
+    with pytest.raises(UserError, match=r"no user_tower_int8.onnx"):
+        Retriever.load(path, int8=True)
+
+
+@pytest.mark.parametrize("name", ["../index.faiss", "/etc/index.faiss", "versions/../../index.faiss"])
+def test_files_are_below_the_bundle(path: Path, name: str) -> None:
+    manifest = json.loads((path / fmt.MANIFEST_FILE).read_text())
+    manifest["files"] = {(name if n == fmt.INDEX_FILE else n): h for n, h in manifest["files"].items()}
+    manifest["checksum"] = fmt.checksum(manifest)
+    (path / fmt.MANIFEST_FILE).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"manifest.json has other keys"):
+        Retriever.load(path)
+
+
+def test_files_that_no_bundle_has(path: Path) -> None:
+    (path / "model.pkl").write_bytes(b"x")
+    manifest = json.loads((path / fmt.MANIFEST_FILE).read_text())
+    del manifest["checksum"]
+    files = manifest.pop("files")
+    fmt.write_manifest(path, fmt.seal(path, manifest, [*files, "model.pkl"]))
+    with pytest.raises(UserError, match=r"manifest.json has other keys"):
         Retriever.load(path)
 
 
@@ -192,8 +219,8 @@ def with_inputs(make_bundle: Any) -> Path:
 def test_tower_of_other_inputs(make_bundle: Any, with_inputs: Path) -> None:
     for inputs in ({}, {"event_type": 3, "gap": 64}, {**INPUTS, "hour": 24}):
         other = make_bundle(IDS, inputs=inputs, features=FEATURES)
-        shutil.copy(other / fmt.TOWER_FILE, with_inputs / fmt.TOWER_FILE)
-        seal(with_inputs)
+        shutil.copy(other / TOWER_FILE, with_inputs / TOWER_FILE)
+        reseal(with_inputs)
         with pytest.raises(UserError, match=r"user_tower.onnx .*event inputs of \[3, 64, 25\] codes"):
             Retriever.load(with_inputs)
 
@@ -209,35 +236,35 @@ def test_tower_of_other_inputs(make_bundle: Any, with_inputs: Path) -> None:
     ],
 )
 def test_features_that_do_not_fit_the_inputs(with_inputs: Path, change: Any) -> None:
-    (with_inputs / fmt.FEATURES_FILE).write_text(json.dumps(FEATURES | change))
-    seal(with_inputs)
+    (with_inputs / FEATURES_FILE).write_text(json.dumps(FEATURES | change))
+    reseal(with_inputs)
     with pytest.raises(UserError, match=r"features.json"):
         Retriever.load(with_inputs)
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"time_zone": "UTC"}', "null"])
 def test_features_of_another_kind(with_inputs: Path, content: str) -> None:
-    (with_inputs / fmt.FEATURES_FILE).write_text(content)
-    seal(with_inputs)
+    (with_inputs / FEATURES_FILE).write_text(content)
+    reseal(with_inputs)
     with pytest.raises(UserError, match=r"features.json"):
         Retriever.load(with_inputs)
 
 
 def test_input_without_an_encoder(with_inputs: Path) -> None:
-    seal(with_inputs, inputs=[{"name": name, "size": size} for name, size in [*INPUTS.items(), ("device", 5)]])
+    reseal(with_inputs, inputs=[{"name": name, "size": size} for name, size in [*INPUTS.items(), ("device", 5)]])
     with pytest.raises(UserError, match=r"features.json .*device"):
         Retriever.load(with_inputs)
 
 
 @pytest.mark.parametrize("inputs", [None, {}, "gap", [1], [{"name": "gap"}], [{"name": "gap", "size": "64"}]])
 def test_manifest_with_other_inputs(with_inputs: Path, inputs: Any) -> None:
-    seal(with_inputs, inputs=inputs)
+    reseal(with_inputs, inputs=inputs)
     with pytest.raises(UserError, match=r"manifest.json has inputs"):
         Retriever.load(with_inputs)
 
 
 def test_time_zone_that_the_machine_does_not_have(with_inputs: Path) -> None:
-    (with_inputs / fmt.FEATURES_FILE).write_text(json.dumps(FEATURES | {"time_zone": "Europe/Nowhere"}))
-    seal(with_inputs)
+    (with_inputs / FEATURES_FILE).write_text(json.dumps(FEATURES | {"time_zone": "Europe/Nowhere"}))
+    reseal(with_inputs)
     with pytest.raises(UserError, match=r"no time zone Europe/Nowhere; pip install tzdata"):
         Retriever.load(with_inputs)

@@ -169,7 +169,7 @@ WANTED = {"event_type": "view", "timestamp": START, "ua": "phone", "age": 20}
     [
         ({}, r"the keys \[\]; expected 'item_id'"),
         ({"sku": 10}, r"the keys \['sku'\]; expected 'item_id'"),
-        ({"item_id": [10]}, "holds lists"),
+        ({"item_id": [10]}, "hold lists"),
         ({"item_id": 10, "timestmp": START}, "key 'timestmp'.*did you mean 'timestamp'"),
         ({"item_id": 10, "eventType": "view"}, "key 'eventType'.*did you mean 'event_type'"),
         ({"item_id": 10, "Age": 20}, "key 'Age'.*did you mean 'age'"),

@@ -1,13 +1,11 @@
 """The user tower as an ONNX graph, and its distance from the torch original.
 
-Shapes: B histories, L history length of the longest, K event inputs, V items, D embedding dim.
+Shapes: B histories, L history length of the longest, K event inputs, V items, D embedding dim, H that of items in
+histories.
 """
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +14,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twotower.export.graph import write_graph
+from twotower.export.vectors import encode_users, joined
 from twotower.inputs import TIME
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.linear_recurrence import LinearRecurrence
 from twotower.run import History
-from twotower.serving.bundle import TOWER_CODES, TOWER_INPUT, TOWER_OUTPUT, open_session, tower_feed
+from twotower.serving.user_tower import (
+    TOWER_CODES,
+    TOWER_NEWEST,
+    TOWER_OUTPUT,
+    TOWER_VECTORS,
+    encode_histories,
+    open_session,
+)
+
+Floats = npt.NDArray[np.float32]
 
 
-def export_user_tower(model: TwoTower, path: Path, max_length: int, num_inputs: int) -> None:
-    """Write TwoTower.forward as ONNX: histories [batch, length], codes [batch, length, K] -> user vectors [batch, D].
+def export_user_tower(model: TwoTower, path: Path, dim: int, max_length: int, num_inputs: int) -> None:
+    """Write TwoTower.encode_newest as ONNX; what goes in and out, see twotower.serving.user_tower.
 
-    Batch is at least 1, length between 1 and `max_length`; without event inputs (K = `num_inputs` = 0) the graph has
-    no codes either. The item tower is not in it, only its vectors: a constant table of 4 * (V + 1) * D bytes; a
-    protobuf ends at 2 GB. Dropout is off, whatever the model's mode.
+    Vectors in histories are [H] = `dim`. Batch is at least 1, length between 1 and `max_length`; without event inputs
+    (K = `num_inputs` = 0) the graph has no codes either. It holds no items, so its size does not grow with the
+    catalogue, and new items need no new tower.
+    Dropout is off, whatever the model's mode.
     """
     # Copies, so that the caller's model keeps its layers and its mode.
     event_inputs, user_tower = copy.deepcopy(model.event_inputs), copy.deepcopy(model.user_tower)
     residual = copy.deepcopy(model.residual)
-    towers = TwoTower(_ItemTable(model), event_inputs, user_tower, residual, model.normalize)
+    towers = TwoTower(nn.Identity(), event_inputs, user_tower, residual, model.normalize)
     towers.served_dim = model.served_dim
     for module in list(towers.modules()):
         for name, child in module.named_children():
@@ -42,51 +52,29 @@ def export_user_tower(model: TwoTower, path: Path, max_length: int, num_inputs: 
             if isinstance(child, LinearRecurrence):
                 setattr(module, name, _OnnxLinearRecurrence(child, max_length))
     # An example of size 1 would be taken for a constant. With max_length 1 the length is one.
-    example = torch.ones(3, min(max_length, 4), dtype=torch.long)
-    sizes = {0: torch.export.Dim("batch", min=1)}
+    length, batch = min(max_length, 4), torch.export.Dim("batch", min=1)
+    sizes = {0: batch}
     if max_length > 1:
         sizes[1] = torch.export.Dim("length", min=1, max=max_length)
-    arguments: tuple[Tensor, ...] = (example,)
+    arguments: tuple[Tensor, ...] = (torch.ones(3, length, dim), torch.zeros(3, dtype=torch.long))
+    axes = {TOWER_VECTORS: sizes, TOWER_NEWEST: {0: batch}}
     if num_inputs:
-        arguments = (example, example[:, :, None].expand(-1, -1, num_inputs).contiguous())
-    graph_model = towers if num_inputs else _WithoutInputs(towers)
-    with _quiet():
-        program = torch.onnx.export(
-            graph_model.eval(), arguments, dynamo=True, verbose=False, external_data=False,
-            dynamic_shapes=(sizes,) * len(arguments),
-            input_names=[TOWER_INPUT, TOWER_CODES][: len(arguments)], output_names=[TOWER_OUTPUT],
-        )  # fmt: skip
-    assert program is not None
-    graph = program.model_proto
-    for node in graph.graph.node:  # source lines and paths of the machine that exported
-        node.ClearField("metadata_props")
-    path.write_bytes(graph.SerializeToString())
+        arguments += (torch.ones(3, length, num_inputs, dtype=torch.long),)
+        axes[TOWER_CODES] = sizes
+    write_graph(_OfVectors(towers), arguments, axes, [TOWER_OUTPUT], path)
 
 
-class _ItemTable(nn.Module):
-    """The items' vectors in histories, in their tower's place: [...] item_index -> [..., D]; PAD is the zero vector."""
-
-    vectors: Tensor
-
-    def __init__(self, model: TwoTower) -> None:
-        super().__init__()
-        with _evaluating(model):
-            self.register_buffer("vectors", F.pad(model.encode_history_items(), (0, 0, 1, 0)))
-
-    def forward(self, item_index: Tensor) -> Tensor:
-        return F.embedding(item_index, self.vectors)
-
-
-class _WithoutInputs(nn.Module):
-    """A TwoTower without event inputs, as a function of the items alone."""
+class _OfVectors(nn.Module):
+    """TwoTower.encode_newest, with no codes where there are no event inputs."""
 
     def __init__(self, towers: TwoTower) -> None:
         super().__init__()
         self.towers = towers
 
-    def forward(self, item_index: Tensor) -> Tensor:
-        vectors: Tensor = self.towers(item_index, item_index.new_zeros((*item_index.shape, 0)))
-        return vectors
+    def forward(self, item_vectors: Tensor, *rest: Tensor) -> Tensor:
+        newest, *inputs = rest
+        codes = inputs[0] if inputs else newest.new_zeros((*item_vectors.shape[:2], 0))
+        return self.towers.encode_newest(item_vectors, codes, newest)
 
 
 class _OnnxGRU(nn.Module):
@@ -158,27 +146,11 @@ class _OnnxLinearRecurrence(nn.Module):
         return vectors
 
 
-def item_vectors(model: TwoTower) -> Tensor:
-    """[V, D] the torch model's item vectors, without dropout; its mode stays."""
-    with _evaluating(model):
-        return model.encode_items()
-
-
-def encode_users(model: TwoTower, histories: Sequence[History], max_length: int) -> npt.NDArray[np.float32]:
-    """[B, D] the torch model's vectors after histories, none of them empty."""
-    feed = _feed(histories, max_length)
-    item_index = torch.from_numpy(feed[TOWER_INPUT])
-    codes = torch.from_numpy(feed[TOWER_CODES]) if TOWER_CODES in feed else item_index.new_zeros((*item_index.shape, 0))
-    with _evaluating(model):
-        vectors: npt.NDArray[np.float32] = model(item_index, codes).numpy()
-    return vectors
-
-
 def tower_difference(
     model: TwoTower,
     path: Path,
     histories: Sequence[History],
-    num_items: int,
+    table: Floats,
     input_sizes: Mapping[str, int],
     max_length: int,
 ) -> float:
@@ -186,6 +158,7 @@ def tower_difference(
 
     Tried on `histories` in one batch and one by one, and on random ones of each size: a single item, the full
     length, batches of one length and of many. Their codes are from the whole range of each event input.
+    `table` is [V, H], the items' vectors in histories.
     """
     random = np.random.default_rng(0)
     lengths = [
@@ -197,13 +170,13 @@ def tower_difference(
         [*range(1, min(max_length, 64) + 1)],
     ]
     made = [
-        [History(random.integers(1, num_items + 1, n), _random_codes(random, n, input_sizes)) for n in row]
+        [History(random.integers(1, len(table) + 1, n), _random_codes(random, n, input_sizes)) for n in row]
         for row in lengths
     ]
     session = open_session(path)
     difference = 0.0
     for batch in [list(histories), *([history] for history in histories), *made]:
-        (vectors,) = session.run([TOWER_OUTPUT], _feed(batch, max_length))
+        vectors = encode_histories(session, table, joined(batch), max_length)
         gap = np.abs(vectors - encode_users(model, batch, max_length)).max()
         difference = max(difference, float(gap) if np.isfinite(gap) else float("inf"))
     return difference
@@ -215,34 +188,3 @@ def _random_codes(random: np.random.Generator, length: int, sizes: Mapping[str, 
     if TIME in sizes:
         codes[:, list(sizes).index(TIME)] = 2**28 - np.sort(np.exp2(random.uniform(0, 27, length)))[::-1]
     return codes
-
-
-def _feed(histories: Sequence[History], max_length: int) -> dict[str, npt.NDArray[np.int64]]:
-    length = np.array([len(history.item_index) for history in histories])
-    item_index, codes = map(np.concatenate, zip(*histories, strict=True))
-    return tower_feed(item_index, codes, np.cumsum(length), length, max_length)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without gradients and dropout; then the model is in its old mode."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on its own internals from the user; its result is checked by numbers."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

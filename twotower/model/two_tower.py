@@ -48,7 +48,7 @@ class TwoTower(nn.Module):
 
     def encode_items(self) -> Tensor:
         """[V, D] the catalogue's vectors: row r is item_index r + 1."""
-        return self._served(self._encode_all(self.item_tower))
+        return self.served(self._encode_all(self.item_tower))
 
     def encode_history_items(self) -> Tensor:
         """[V, D] the vectors that the catalogue's items have in histories; tied, those of encode_items."""
@@ -71,11 +71,15 @@ class TwoTower(nn.Module):
         Returns:
             [B, D].
         """
-        vectors = self.encode_history(self.item_towers()[-1](item_index), inputs)
-        newest = (item_index != PAD).sum(dim=1, keepdim=True) - 1
-        return self._served(vectors.gather(1, newest[:, :, None].expand(-1, -1, vectors.shape[-1])).squeeze(1))
+        newest = (item_index != PAD).sum(dim=1) - 1
+        return self.encode_newest(self.item_towers()[-1](item_index), inputs, newest)
 
-    def _served(self, vectors: Tensor) -> Tensor:
+    def encode_newest(self, item_vectors: Tensor, inputs: Tensor, newest: Tensor) -> Tensor:
+        """As `forward`, from the history's item vectors [B, L, D] and the position [B] of each one's newest event."""
+        vectors = self.encode_history(item_vectors, inputs)
+        return self.served(vectors.gather(1, newest[:, None, None].expand(-1, -1, vectors.shape[-1])).squeeze(1))
+
+    def served(self, vectors: Tensor) -> Tensor:
         """[n, D] -> [n, served_dim] the dimensions that answer; see model.matryoshka."""
         return vectors if self.served_dim is None else truncate(vectors, self.served_dim, self.normalize)
 

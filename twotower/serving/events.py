@@ -145,7 +145,10 @@ def _time(value: Any) -> int:
     if isinstance(value, datetime):
         time = ((value if value.tzinfo else value.replace(tzinfo=UTC)) - EPOCH) / timedelta(milliseconds=1)
     else:
-        time = float(value) if isinstance(value, Real) else np.nan
+        try:
+            time = float(value) if isinstance(value, Real) else np.nan
+        except OverflowError:  # an integer beyond all floats
+            time = np.inf
     if not EARLIEST_MS <= time < LATEST_MS:
         raise UserError(
             f"an event has the timestamp {value!r}; expected a datetime, or milliseconds since 1970 (after 1973)"

@@ -1,0 +1,37 @@
+"""The user tower in 8 bits, against the float32 one."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from twotower import run
+from twotower.export.int8 import quantise_tower, tower_recall
+from twotower.export.onnx import export_user_tower
+from twotower.export.vectors import encode_users, write_item_vectors
+from twotower.serving.golden import best
+
+
+def test_weights_are_bytes_and_most_answers_stay(make_run: Any, tmp_path: Path) -> None:
+    loaded = run.load_run(make_run(list(range(60)), "model.dim=32"))
+    vectors, table = write_item_vectors(loaded.model, tmp_path)
+    source, target = tmp_path / "tower.onnx", tmp_path / "int8.onnx"
+    export_user_tower(loaded.model, source, 32, 6, 0)
+    quantise_tower(source, target)
+    graph = onnx.load(target).graph
+    assert {TensorProto.INT8} <= {weight.data_type for weight in graph.initializer}
+    assert target.stat().st_size < source.stat().st_size
+
+    histories = run.read_histories(loaded.path, [])
+    exact = best(encode_users(loaded.model, histories, 6), vectors, 10)
+    wanted = np.array([history.item_index[-1] - 1 for history in histories])
+    same = tower_recall(source, histories, table, vectors, exact, wanted, 6)
+    hits = float(np.mean([row in rows for row, rows in zip(wanted, exact[0], strict=True)]))
+    assert same["recall"] == 1
+    assert same["label_recall"] == same["float32_label_recall"] == hits
+    figures = tower_recall(target, histories, table, vectors, exact, wanted, 6)
+    assert 0.7 < figures["recall"] < 1  # it does round
+    assert figures["float32_label_recall"] == hits
+    assert figures["megabytes"] == target.stat().st_size / 1e6

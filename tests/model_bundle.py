@@ -1,0 +1,68 @@
+"""A bundle of a model of torch's and a catalogue with features, as the export writes one; its answers come from torch.
+
+Shapes: V items, Q histories.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from bundle_files import finish_bundle
+from item_catalogue import Raw
+
+from twotower.export.item_tower import export_item_tower
+from twotower.export.onnx import export_user_tower
+from twotower.export.vectors import write_item_vectors
+from twotower.model.two_tower import TwoTower
+
+MAX_LENGTH, K = 6, 10
+TYPES = {"tags": pa.list_(pa.string()), "price": pa.float64(), "weight": pa.float64()}
+
+
+def raw_table(raw: Raw, ids: Sequence[int | str], **more: Any) -> pa.Table:
+    """The items as items.parquet has them, but their vectors."""
+    known = {name: pa.array(v, TYPES.get(name, pa.string())) for name, v in raw.items() if name != "picture"}
+    return pa.table({"item_id": pa.array(ids), **more, **known})
+
+
+def answers(model: TwoTower, histories: Sequence[Sequence[int]], k: int) -> tuple[np.ndarray[Any, Any], Any]:
+    """Rows [Q, k] and scores [Q, k] of the best items after histories of item_index, one history at a time."""
+    scores = []
+    with torch.no_grad():
+        items = model.encode_items()
+        for history in histories:
+            newest = torch.tensor([history[-MAX_LENGTH:]])
+            scores.append(items @ model(newest, torch.zeros(*newest.shape, 0)).squeeze(0))
+    best = [torch.sort(row, descending=True, stable=True) for row in scores]
+    return np.array([b.indices[:k].tolist() for b in best]), [b.values[:k].tolist() for b in best]
+
+
+def write_model_bundle(
+    directory: Path,
+    model: TwoTower,
+    ids: Sequence[int | str],
+    counts: Sequence[int],
+    raw: Raw,
+    encoders: Mapping[str, Any],
+    arrays: Mapping[str, Any],
+    factory: str = "Flat",
+) -> Path:
+    directory.mkdir()
+    vectors, history_vectors = write_item_vectors(model, directory)
+    export_user_tower(model, directory / "user_tower.onnx", history_vectors.shape[1], MAX_LENGTH, 0)
+    facts = export_item_tower(model, directory, arrays, encoders)
+    names = {"item_name": pa.array(raw["title"], pa.string())} if "title" in raw else {}
+    table = raw_table(raw, ids, train_count=pa.array(counts, pa.int64()), **names)
+    clock = {"time_zone": "UTC", "event_types": [], "input_types": [], "events": {}}
+    random = np.random.default_rng(5)
+    histories = [random.integers(1, len(ids) + 1, n).tolist() for n in (1, 2, 3, 6, 9)]
+    rows, scores = answers(model, histories, min(K, len(ids)))
+    golden = {"k": min(K, len(ids)), "histories": [[ids[i - 1] for i in h] for h in histories]}
+    golden |= {"ids": [[ids[r] for r in row] for row in rows], "scores": scores}
+    similarity = "cosine" if model.normalize else "dot"
+    facts |= {"similarity": similarity, "max_length": MAX_LENGTH, "inputs": []}
+    finish_bundle(directory, table, vectors, {**clock, "items": dict(encoders)}, golden, facts, factory)
+    return directory

@@ -1,0 +1,160 @@
+"""Caps and exploration against naive loops, expectations and the exact distribution of draws.
+
+Shapes: m candidates, k answers, Q queries, V items.
+"""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twotower.errors import UserError
+from twotower.serving.lists import (
+    Cap,
+    at_most,
+    check_exploration,
+    exploration_effect,
+    explore,
+    groups_of,
+    novelty,
+)
+
+brands = st.lists(st.sampled_from(["a", "b", "c", None]), min_size=12, max_size=12)
+tags = st.lists(st.none() | st.lists(st.sampled_from(["x", "y", None]), max_size=3), min_size=12, max_size=12)
+
+
+def naive_at_most(rows: list[int], columns: list[tuple[list[Any], int]], enough: int) -> list[int]:
+    kept: list[int] = []
+    for place, row in enumerate(rows):
+        fits = True
+        for column, limit in columns:
+            as_lists = [v if isinstance(v, list) else [v] for v in column]
+            for value in as_lists[row]:
+                before = sum(value in as_lists[rows[other]] for other in kept)
+                fits &= value is None or before < limit
+        if fits and len(kept) < enough:
+            kept.append(place)
+    return kept
+
+
+@given(brands, tags, st.permutations(range(12)), st.integers(1, 3), st.integers(1, 3), st.integers(1, 12))
+def test_caps_equal_a_naive_loop(
+    brand: list[Any], tag: list[Any], rows: list[int], most: int, tags_most: int, enough: int
+) -> None:
+    texts, lists = pa.chunked_array([pa.array(brand, pa.string())]), pa.array(tag, pa.list_(pa.string()))
+    caps = [Cap(groups_of(texts), most), Cap(groups_of(pa.chunked_array([lists])), tags_most)]
+    found = at_most(np.array(rows), caps, enough)
+    assert found.tolist() == naive_at_most(rows, [(brand, most), (tag, tags_most)], enough)
+
+
+def test_what_one_cap_leaves_out_counts_under_no_other() -> None:
+    """Row 1 is left out by its colour, so that row 2 is the first of its brand."""
+    brand, colour = (pa.chunked_array([values]) for values in (["a", "b", "b"], ["red", "red", "blue"]))
+    caps = [Cap(groups_of(brand), 1), Cap(groups_of(colour), 1)]
+    assert at_most(np.arange(3), caps, 3).tolist() == [0, 2]
+
+
+def test_groups_of_a_column_in_parts() -> None:
+    parts = pa.chunked_array([pa.array([["b", "a"], None]), pa.array([[], ["a", None]])])
+    groups = groups_of(parts)
+    named = [groups.values[int(code)].as_py() for code in groups.codes]
+    assert [named[i:j] for i, j in zip(groups.offsets, groups.offsets[1:], strict=False)] == [["b", "a"], [], [], ["a"]]
+
+
+def plain(candidates: int, k: int) -> list[int]:
+    return list(range(min(candidates, k)))
+
+
+@given(st.integers(0, 300), st.integers(1, 25), st.floats(0, 1), st.integers(0, 2**32))
+def test_a_list_holds_k_different_candidates(candidates: int, k: int, exploration: float, seed: int) -> None:
+    weight = np.random.default_rng(1).uniform(0.01, 1, candidates)
+    first, again = (explore(candidates, k, exploration, np.random.default_rng(seed), weight) for _ in range(2))
+    assert first.tolist() == again.tolist()
+    assert len(set(first.tolist())) == len(first) == min(k, candidates)
+    assert all(0 <= place < min(candidates, 10 * k) for place in first)
+    own = [place for place in first if place < k]
+    assert own == plain(candidates, len(own))  # the best, in order
+    if exploration == 0 or candidates <= k:
+        assert first.tolist() == plain(candidates, k)
+    if exploration == 1 and candidates >= 2 * k:
+        assert not own
+
+
+def test_exploration_is_the_expected_share() -> None:
+    k, exploration, lists = 20, 0.3, 2000
+    random = np.random.default_rng(0)
+    found = np.stack([explore(500, k, exploration, random, np.ones(500)) for _ in range(lists)])
+    at = (found >= k).mean(axis=0)  # by place
+    error = np.sqrt(exploration * (1 - exploration) / lists)
+    assert (np.abs(at - exploration) < 4.5 * error).all()
+    assert abs((found >= k).mean() - exploration) < 4 * error / np.sqrt(k)
+
+
+def test_draws_follow_the_weights() -> None:
+    """Two of three explored in order: P(i, j) = w_i / W * w_j / (W - w_i), in closed form."""
+    weight = np.array([9.0, 9.0, 1.0, 2.0, 5.0])
+    total, lists = 8.0, 6000
+    random = np.random.default_rng(3)
+    pairs = Counter(tuple(explore(5, 2, 1.0, random, weight).tolist()) for _ in range(lists))
+    assert len(pairs) == 6
+    for (i, j), count in pairs.items():
+        expected = weight[i] / total * weight[j] / (total - weight[i])
+        assert abs(count / lists - expected) < 4 * np.sqrt(expected * (1 - expected) / lists)
+
+
+def test_novelty_is_the_error_of_what_was_learnt() -> None:
+    np.testing.assert_allclose(novelty(np.array([0, 3, 8, 99])), [1, 1 / 2, 1 / 3, 1 / 10])
+
+
+def test_effect_of_exploration() -> None:
+    """Where what comes next is in the first k and never beyond, a share s of exploration costs about s of recall."""
+    queries, items, k = 400, 3000, 10
+    random = np.random.default_rng(0)
+    ranked = np.argsort(random.random((queries, items)), axis=1)[:, : 10 * k]
+    target = ranked[np.arange(queries), random.integers(0, k, queries)]
+    target[:40] = -1  # not in the catalogue
+    effect = exploration_effect(ranked, target, k, np.ones(items), seed=1)
+    assert [row["exploration"] for row in effect] == [0, 0.1, 0.2, 0.4]
+    none = effect[0]
+    assert none == {
+        "exploration": 0.0,
+        "recall": 0.9,
+        "coverage": len({int(row) for rows in ranked for row in rows[:k]}) / items,
+        "explored": 0.0,
+    }
+    for row in effect[1:]:
+        share = row["exploration"]
+        assert row["explored"] == pytest.approx(share * k, abs=4 * np.sqrt(share * k / queries))
+        assert row["recall"] == pytest.approx(0.9 * (1 - share), abs=4 * np.sqrt(0.25 / queries))
+    assert effect == exploration_effect(ranked, target, k, np.ones(items), seed=1)
+    assert effect != exploration_effect(ranked, target, k, np.ones(items), seed=2)
+
+
+def test_exploration_shows_more_items() -> None:
+    """All ask the same; only exploration finds other items for them, and rare ones sooner than others."""
+    ranked = np.tile(np.arange(200), (300, 1))
+    weight = novelty(np.r_[np.zeros(110), np.full(90, 99)])
+    few, many = exploration_effect(ranked, np.full(300, 5), 20, weight, seed=0, shares=[0.0, 0.2])
+    assert few["coverage"] == 0.1 and few["recall"] == 1
+    assert many["coverage"] > 0.5
+    lists = np.stack([explore(200, 20, 0.2, np.random.default_rng(q), weight) for q in range(300)])
+    rare, known = ((lists >= 20) & (lists < 110)).sum() / 90, (lists >= 110).sum() / 90
+    assert rare > 5 * known
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan"), "0.1", None, True])
+def test_exploration_is_a_share(wrong: Any) -> None:
+    with pytest.raises(UserError, match="exploration is"):
+        check_exploration(wrong, None)
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**64, 1.5, "1", True])
+def test_seed_is_an_integer(wrong: Any) -> None:
+    with pytest.raises(UserError, match="seed is"):
+        check_exploration(0.1, wrong)
+    assert check_exploration(1, np.int64(3)) == (1.0, 3)
+    assert check_exploration(np.float32(0.5), None) == (0.5, None)

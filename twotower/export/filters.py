@@ -1,0 +1,45 @@
+"""Filters as a shop would set them, to measure at export what they cost. Shapes: V items."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from twotower.schema import ITEM_COLUMNS
+from twotower.serving.filters import numbers_of
+from twotower.serving.lists import groups_of
+
+SHARES = (0.5, 0.1, 0.01)  # of the items, for values as frequent as that
+
+
+def sample_filters(items: pa.Table, least: int) -> Mapping[str, npt.NDArray[np.bool_]]:
+    """[V] which items they allow, by what they say.
+
+    Of each column of texts the values that come nearest to SHARES of the items, of each column of numbers the middle
+    half.
+
+    Args:
+        items: [V] the columns of items.parquet.
+        least: items that a filter must leave.
+    """
+    masks: dict[str, npt.NDArray[np.bool_]] = {}
+    for name in items.column_names:
+        if name in ITEM_COLUMNS:
+            continue
+        if pa.types.is_floating(items[name].type):
+            numbers = numbers_of(items[name])
+            known = numbers.values[~numbers.is_null]
+            if len(known):
+                low, high = np.quantile(known, [0.25, 0.75], method="nearest")
+                inside = ~numbers.is_null & (numbers.values >= low) & (numbers.values <= high)
+                masks[f"{name} from {low:g} to {high:g}"] = inside
+            continue
+        groups = groups_of(items[name])
+        item = np.repeat(np.arange(items.num_rows), np.diff(groups.offsets))
+        count = np.bincount(groups.codes, minlength=len(groups.values))
+        for code in sorted({int(np.abs(count / items.num_rows - share).argmin()) for share in SHARES if len(count)}):
+            mask = np.zeros(items.num_rows, dtype=bool)
+            mask[item[groups.codes == code]] = True
+            masks[f"{name} = {groups.values[code].as_py()}"] = mask
+    return {name: mask for name, mask in masks.items() if least <= np.count_nonzero(mask) < items.num_rows}

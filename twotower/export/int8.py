@@ -1,0 +1,66 @@
+"""The user tower with 8-bit weights, where it finds the same items.
+
+Shapes: Q queries, k answers each, V items, D embedding dim, H that of items in histories.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower.export.vectors import joined
+from twotower.run import History
+from twotower.serving.golden import best
+from twotower.serving.user_tower import encode_histories, open_session
+
+Floats = npt.NDArray[np.float32]
+
+
+def quantise_tower(source: Path, target: Path) -> None:
+    """Write the ONNX user tower `source` with weights of 8 bits; activations are quantised as they come (dynamic)."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)  # it recommends a preparation that these small graphs do not need
+    try:
+        quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True)
+    finally:
+        logging.root.setLevel(level)
+
+
+def tower_recall(
+    path: Path,
+    histories: Sequence[History],
+    table: Floats,
+    vectors: Floats,
+    exact: tuple[npt.NDArray[np.int64], Floats],
+    target: npt.NDArray[np.int64],
+    max_length: int,
+) -> dict[str, Any]:
+    """How many of the float32 tower's answers the tower at `path` finds, by scoring all items.
+
+    Args:
+        path: an ONNX user tower.
+        histories: Q of them.
+        table: [V, H] vectors of items in histories.
+        vectors: [V, D] of candidates.
+        exact: rows and scores [Q, k] of the float32 tower's answers.
+        target: [Q] the row of what came next, -1 where that is unknown.
+        max_length: of histories.
+
+    Returns:
+        {"recall": against the float32 tower's answers, "label_recall": of what came next, "float32_label_recall":
+        the same for the float32 tower, "megabytes"}.
+    """
+    users = encode_histories(open_session(path), table, joined(histories), max_length)
+    rows, _ = best(users, vectors, exact[0].shape[1])
+    hits = (rows[:, :, None] == exact[0][:, None, :]).any(axis=2)
+    return {
+        "recall": float(hits.mean()),
+        "label_recall": float((rows == target[:, None]).any(axis=1).mean()),
+        "float32_label_recall": float((exact[0] == target[:, None]).any(axis=1).mean()),
+        "megabytes": path.stat().st_size / 1e6,
+    }

@@ -1,0 +1,90 @@
+"""The vectors of a trained model: of its items, and of users after histories.
+
+Shapes: B histories, V items, K event inputs, E events, D embedding dim, H that of items in histories.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numpy.lib.format import open_memmap
+from torch import nn
+from tqdm import tqdm
+
+from twotower.batch import gather, history_positions
+from twotower.model.two_tower import TwoTower
+from twotower.run import History
+from twotower.serving.histories import Known
+from twotower.serving.manifest import EMBEDDINGS_FILE, HISTORY_FILE
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+ITEMS, HISTORIES = 2**16, 256  # encoded at once; bounds the memory of large catalogues and samples
+
+
+def write_item_vectors(model: TwoTower, directory: Path) -> tuple[Floats, Floats]:
+    """Encode the catalogue into EMBEDDINGS_FILE and, where histories have other vectors, HISTORY_FILE.
+
+    Item by item in parts, with dropout off, on the CPU: tables are looked up, and moving them to a GPU takes longer
+    than that (experiments/benchmarks/item_vectors.py).
+
+    Returns:
+        [V, D] and [V, H], memory-mapped.
+    """
+    candidates, histories = model.item_towers()[0], model.item_towers()[-1]
+    towers = {EMBEDDINGS_FILE: (candidates, model.served)}
+    if histories is not candidates or model.served_dim is not None:
+        towers[HISTORY_FILE] = (histories, nn.Identity())
+    num_items = int(candidates.num_items)  # type: ignore[arg-type]
+    tables: dict[str, Floats] = {}
+    with (
+        evaluating(model),
+        tqdm(total=num_items * len(towers), desc="item vectors", unit=" items", disable=None) as bar,
+    ):
+        for name, (tower, served) in towers.items():
+            for start in range(0, num_items, ITEMS):
+                index = torch.arange(start + 1, min(start + ITEMS, num_items) + 1)
+                vectors = served(tower(index)).numpy()
+                if start == 0:
+                    tables[name] = open_memmap(directory / name, "w+", np.float32, (num_items, vectors.shape[1]))
+                tables[name][start : start + ITEMS] = vectors
+                bar.update(len(vectors))
+    for table in tables.values():
+        table.flush()  # type: ignore[attr-defined]
+    return tables[EMBEDDINGS_FILE], tables.get(HISTORY_FILE, tables[EMBEDDINGS_FILE])
+
+
+def encode_users(model: TwoTower, histories: Sequence[History], max_length: int) -> Floats:
+    """[B, D] the torch model's vectors after histories, none of them empty."""
+    parts = []
+    for start in range(0, len(histories), HISTORIES):
+        known = joined(histories[start : start + HISTORIES])
+        position, valid = history_positions(known.end, known.length, max_length)
+        index = torch.from_numpy(gather(known.item_index, position, valid))
+        rows = [torch.from_numpy(gather(column, position, valid)) for column in known.codes.T]
+        with evaluating(model):
+            vectors = model(index, torch.stack(rows, dim=-1) if rows else index.new_zeros((*index.shape, 0)))
+        parts.append(vectors.numpy())
+    return np.concatenate(parts)
+
+
+def joined(histories: Sequence[History]) -> Known:
+    """All histories, one after the other."""
+    length = np.array([len(history.item_index) for history in histories])
+    item_index, codes = map(np.concatenate, zip(*histories, strict=True))
+    return Known(item_index, codes, length)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without gradients and dropout; then the model is in its old mode."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)

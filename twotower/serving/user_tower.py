@@ -1,0 +1,83 @@
+"""The user tower where it serves: an ONNX graph, and what goes into it.
+
+    history_vectors [B, L, H] float32  the history's item vectors, oldest first, zeros on the right
+    newest [B] int64                   the position of each history's newest event
+    event_inputs [B, L, K] int64       with event inputs: their codes
+    -> user_vector [B, D] float32
+
+Shapes: B histories, L history length of the longest, K event inputs, E events, V items, D embedding dim, H that of
+items in histories.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from twotower.batch import gather, history_positions
+from twotower.schema import PAD
+from twotower.serving.histories import Known
+
+TOWER_VECTORS, TOWER_NEWEST, TOWER_CODES, TOWER_OUTPUT = "history_vectors", "newest", "event_inputs", "user_vector"
+
+POSITIONS = 2**14  # history positions that the tower sees at once; bounds the memory of large requests
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+Feed = dict[str, Array]
+
+
+def encode_histories(tower: Any, table: Floats, known: Known, max_length: int) -> Floats:
+    """[Q, D] the user vectors of what is known of Q histories; NaN where that is nothing.
+
+    Args:
+        tower: of `open_session`.
+        table: [V, H] the items' vectors in histories.
+    """
+    dim = tower.get_outputs()[0].shape[1]
+    vectors = np.full((len(known.length), dim), np.nan, dtype=np.float32)
+    full = np.flatnonzero(known.length)
+    full = full[np.argsort(known.length[full], kind="stable")]  # rows of about one length: little padding
+    step = max(1, POSITIONS // max_length)
+    end = known.end
+    for start in range(0, len(full), step):
+        rows = full[start : start + step]
+        feed = tower_feed(table, known.item_index, known.codes, end[rows], known.length[rows], max_length)
+        (vectors[rows],) = tower.run([TOWER_OUTPUT], feed)
+    return vectors
+
+
+def tower_feed(table: Array, item_index: Array, codes: Array, end: Array, available: Array, max_length: int) -> Feed:
+    """Histories as the user tower takes them.
+
+    Args:
+        table: [V, H] the items' vectors in histories.
+        item_index: [E] of all histories, one after the other.
+        codes: [E, K] of the event inputs.
+        end, available, max_length: [B], [B] and the longest history kept, as in build_history.
+    """
+    position, valid = history_positions(end, available, max_length)
+    rows = [gather(column, position, valid) for column in codes.T]
+    padded = np.stack(rows, axis=-1) if rows else np.zeros((*position.shape, 0), dtype=np.int64)
+    return padded_feed(table, gather(item_index, position, valid), padded)
+
+
+def padded_feed(table: Array, item_index: Array, codes: Array) -> Feed:
+    """As `tower_feed`, of histories [B, L] that end in PAD, none of them empty, and codes [B, L, K]."""
+    vectors = table[np.maximum(item_index - 1, 0)]
+    valid = item_index != PAD
+    vectors[~valid] = 0
+    feed = {TOWER_VECTORS: vectors, TOWER_NEWEST: valid.sum(axis=1) - 1}
+    return feed | ({TOWER_CODES: codes} if codes.shape[2] else {})
+
+
+def open_session(file: Path, threads: int = 1) -> Any:
+    """An onnxruntime session; thread-safe. Raises onnxruntime's own exceptions."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong arrives as an exception
+    options.intra_op_num_threads = threads
+    # Idle threads sleep: spinning, they would take the cores that the index search needs next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
