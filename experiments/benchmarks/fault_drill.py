@@ -39,6 +39,7 @@ SWEEP = ["sweep=tpe", "sweep.name=drill", "sweep.trials=5", "+sweep.sampler.n_st
 SWEEP += ["sweep.pruner.n_startup_trials=1", "trainer.max_epochs=3"]
 COMMANDS = ("train", "export", "sweep")
 TIMES = ("second", "seconds", "created")  # what differs between any two runs
+TIMED_FILES = ("manifest.json", "README.md", "index.html")  # a bundle's, with what was measured
 
 
 class Drill:
@@ -111,7 +112,7 @@ class Drill:
         run = self.runs[0]
         metrics = json.loads((run / "metrics.json").read_text())
         study = optuna.load_study(study_name="drill", storage=f"sqlite:///{self.folder / 'sweeps/drill/study.db'}")
-        bundle = [file for file in (self.folder / "bundle").iterdir() if file.name != "manifest.json"]
+        bundle = [file for file in (self.folder / "bundle").iterdir() if file.name not in TIMED_FILES]
         return {
             "weights": read_checkpoint(run / "checkpoints" / "refit.safetensors")["state_dict"],
             "metrics": {name: n for name, n in metrics.items() if not any(word in name for word in TIMES)},

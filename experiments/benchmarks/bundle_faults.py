@@ -1,0 +1,194 @@
+"""Is a bundle refused when something is wrong with it, and does the refusal name the file?
+
+    python experiments/benchmarks/bundle_faults.py
+
+Makes two bundles of the same ids by two models (made_bundle.py) for each index, and plants one fault at a time in a
+copy of the first: as it is, so that the manifest's hashes must find it, and sealed again with right hashes, so that
+the content must. Each copy is opened, and where that works verified. Prints what refused it and the message and, as
+its last line, one line of JSON; ends with status 1 where a fault was accepted or the message names no file.
+"""
+
+import argparse
+import json
+import pickle
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from made_bundle import make_bundle
+from rich.console import Console
+from rich.table import Table
+
+from twotower.errors import UserError
+from twotower.features import fit
+from twotower.files import read_json, write_json
+from twotower.serving.bundle import open_bundle
+from twotower.serving.manifest import FORMAT_VERSION, checksum, seal, write_manifest
+from twotower.serving.verify import verify
+
+ITEMS = 3000
+
+
+class Fault(NamedTuple):
+    """What is wrong, and the file that a message about it may name; any of several, where files do not fit."""
+
+    plant: Callable[[Path, Path], None]  # in the bundle, given another bundle
+    files: tuple[str, ...]
+    facts: dict[str, Any] | None = None  # of the manifest, where the fault is there
+
+
+def flip_byte(bundle: Path, _: Path) -> None:
+    """In the middle of the index."""
+    content = bytearray((bundle / "index.faiss").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (bundle / "index.faiss").write_bytes(content)
+
+
+def take(name: str) -> Callable[[Path, Path], None]:
+    """A file of the other bundle."""
+    return lambda bundle, other: Path(shutil.copy(other / name, bundle / name)).touch()
+
+
+def use_distance(bundle: Path, _: Path) -> None:
+    """The same vectors in an index of Euclidean distance."""
+    vectors = np.load(bundle / "item_embeddings.npy")
+    index = faiss.index_factory(vectors.shape[1], read_json(bundle / "manifest.json", "")["index"]["factory"])
+    index.train(vectors)
+    index.add(vectors)
+    faiss.write_index(index, str(bundle / "index.faiss"))
+
+
+def cut_embeddings(bundle: Path, _: Path) -> None:
+    """Half of the file is lost."""
+    file = bundle / "item_embeddings.npy"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def reorder_ids(bundle: Path, _: Path) -> None:
+    """The ids alone, as a sorted export of them would."""
+    table = pq.read_table(bundle / "items.parquet")
+    ids = pa.array(table["item_id"].to_pylist()[::-1])
+    pq.write_table(table.set_column(0, "item_id", ids), bundle / "items.parquet")
+
+
+def stale_features(values: list[str]) -> Callable[[Path, Path], None]:
+    """The encoder that an earlier preparation made for `device`."""
+
+    def plant(bundle: Path, _: Path) -> None:
+        features = read_json(bundle / "features.json", "")
+        features["events"]["device"] = fit("device", {"kind": "categorical"}, values)
+        write_json(bundle / "features.json", features)
+
+    return plant
+
+
+def pickle_array(bundle: Path, _: Path) -> None:
+    """An array of objects, which NumPy keeps as a pickle."""
+    vectors = np.load(bundle / "item_embeddings.npy")
+    np.save(bundle / "item_embeddings.npy", vectors.astype(object), allow_pickle=True)
+
+
+def pickle_features(bundle: Path, _: Path) -> None:
+    """A pickle under a file's name."""
+    (bundle / "features.json").write_bytes(pickle.dumps(read_json(bundle / "features.json", "")))
+
+
+def nothing(bundle: Path, _: Path) -> None:
+    """The fault is in the manifest."""
+
+
+FAULTS = {
+    "flipped byte": Fault(flip_byte, ("index.faiss",)),
+    "swapped index": Fault(take("index.faiss"), ("index.faiss",)),
+    "wrong similarity: the index's": Fault(use_distance, ("index.faiss",)),
+    "wrong similarity: the manifest's": Fault(nothing, ("manifest.json", "item_embeddings.npy"), {"similarity": "dot"}),
+    "missing file": Fault(lambda bundle, _: (bundle / "features.json").unlink(), ("features.json",)),
+    "other tower's ONNX": Fault(take("user_tower.onnx"), ("user_tower.onnx", "golden.json")),
+    "newer version": Fault(nothing, ("manifest.json",), {"format_version": FORMAT_VERSION + 1}),
+    "truncated embeddings": Fault(cut_embeddings, ("item_embeddings.npy",)),
+    "reordered ids": Fault(reorder_ids, ("items.parquet", "golden.json")),
+    "stale features": Fault(stale_features(["phone", "desktop"]), ("features.json",)),
+    "stale features of the same size": Fault(stale_features(["watch", "desktop", "tv"]), ("features.json",)),
+    "pickle inside: an array": Fault(pickle_array, ("item_embeddings.npy",)),
+    "pickle inside: a file": Fault(pickle_features, ("features.json",)),
+}
+
+
+class Outcome(NamedTuple):
+    """What became of one bundle."""
+
+    by: str  # open_bundle, verify, nobody; or the exception that is no refusal
+    message: str
+
+
+def refused(bundle: Path) -> Outcome:
+    """Who refuses a bundle."""
+    by = "open_bundle"
+    try:
+        open_bundle(bundle)
+        by = "verify"
+        verify(bundle)
+    except UserError as error:
+        return Outcome(by, str(error))
+    except Exception as error:  # a crash refuses, too, but says nothing to a user
+        return Outcome(f"{type(error).__name__} in {by}", str(error))
+    return Outcome("nobody", "")
+
+
+def planted(base: Path, other: Path, folder: Path, fault: Fault, sealed: bool) -> Path:
+    """A copy of the bundle `base` with the fault."""
+    bundle = folder / "bundle"
+    shutil.rmtree(bundle, ignore_errors=True)
+    shutil.copytree(base, bundle)
+    fault.plant(bundle, other)
+    manifest = read_json(bundle / "manifest.json", "") | (fault.facts or {})
+    if sealed:
+        files = sorted(file.name for file in bundle.iterdir() if file.name != "manifest.json")
+        facts = {key: value for key, value in manifest.items() if key not in ("files", "checksum")}
+        manifest = seal(bundle, facts, files) | (fault.facts or {})
+        manifest["checksum"] = checksum(manifest)
+    write_manifest(bundle, manifest)
+    return bundle
+
+
+def main() -> int:
+    """Plant all; 0: all are refused."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--indexes", nargs="+", default=["exact", "hnsw", "ivf"], help="default: %(default)s")
+    options = parser.parse_args()
+    table = Table("index", "fault", "hashes", "refused by", "message", "names it")
+    failures, planted_faults = [], 0
+    with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
+        for family in options.indexes:
+            folder = Path(scratch) / family
+            base, other = (
+                make_bundle(folder / name, ITEMS, inputs=True, families=[family], seed=seed)
+                for seed, name in enumerate(("base", "other"))
+            )
+            verify(base)
+            for name, fault in FAULTS.items():
+                for sealed in (False, True):
+                    outcome = refused(planted(base, other, folder, fault, sealed))
+                    message = outcome.message.replace(f"{folder}/", "")
+                    named = outcome.by in ("open_bundle", "verify") and any(file in message for file in fault.files)
+                    planted_faults += 1
+                    hashes = "right" if sealed else "stale"
+                    if not named:
+                        failures.append({"index": family, "fault": name, "hashes": hashes, "refused by": outcome.by})
+                    table.add_row(family, name, hashes, outcome.by, message[:160], "yes" if named else "NO")
+    Console(width=180).print(table)
+    print(
+        json.dumps({"planted": planted_faults, "refused_by_name": planted_faults - len(failures), "others": failures})
+    )
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

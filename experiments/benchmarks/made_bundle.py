@@ -1,0 +1,152 @@
+"""A bundle of any size from a model that is not trained, written by the export's own functions.
+
+The model is the default recipe's, and the items' vectors lie in clusters, as those of a shop do: an index finds in them
+what it would find in a trained model's. A history's items are of one cluster, but for some. Shapes: V items, D
+embedding dim, Q histories.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import torch
+
+from twotower.export.index import choose_index
+from twotower.export.onnx import export_user_tower
+from twotower.export.vectors import encode_users, write_item_vectors
+from twotower.features import fit
+from twotower.files import write_json
+from twotower.model.event_inputs import EventInputs
+from twotower.model.item_tower import IdItemTower
+from twotower.model.residual import WeightedSum
+from twotower.model.two_tower import TwoTower
+from twotower.model.user_tower.transformer import TransformerTower
+from twotower.run import History
+from twotower.serving.bundle import write_items
+from twotower.serving.events import EventEncoder
+from twotower.serving.golden import best
+from twotower.serving.index import ItemIndex
+from twotower.serving.manifest import seal, write_manifest
+from twotower.serving.retriever import Recommendations
+from twotower.serving.verify import compare
+
+DIM, MAX_LENGTH, K = 64, 50, 20
+LENGTH = 20  # events of a history
+GOLDEN = 200  # histories that go along
+TYPES = ["view", "cart", "purchase"]
+DEVICES = ["phone", "desktop", "tablet"]
+
+
+def make_bundle(
+    path: Path,
+    num_items: int,
+    *,
+    dim: int = DIM,
+    queries: int = 400,
+    inputs: bool = False,
+    families: Any = None,
+    seed: int = 0,
+) -> Path:
+    """Write a bundle at `path`; its index is the one that the export would choose at a target recall of 0.99.
+
+    Args:
+        path: a new folder.
+        num_items: V.
+        dim: D.
+        queries: histories that the index is chosen with.
+        inputs: give the model event inputs: event_type, gap and the feature `device`.
+        families: of indexes, as index.families; None: exact search for small catalogues, else scalar or ivf.
+        seed: another one is another model of another catalogue, with the same ids.
+    """
+    path.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    cluster = random.integers(0, max(2, int(num_items**0.5)), num_items)
+    features = _features(inputs)
+    sizes = EventEncoder(["event_type", "gap", "device"] if inputs else [], features).sizes
+    model = _model(cluster, dim, sizes, seed)
+    histories = [_history(random, cluster, sizes) for _ in range(queries)]
+    vectors, _ = write_item_vectors(model, path)
+    export_user_tower(model, path / "user_tower.onnx", dim, MAX_LENGTH, len(sizes))
+    users = encode_users(model, histories, MAX_LENGTH)
+    wanted = {"families": ["exact", "scalar", "ivf"], "exact_below": 200_000}  # index=auto without the slow to build
+    if families is not None:
+        wanted = {"families": families, "exact_below": 0}
+    target = np.array([history.item_index[-1] - 1 for history in histories])
+    choice = choose_index(vectors, users, target, {**wanted, "target_recall": 0.99})
+    faiss.write_index(choice.index, str(path / "index.faiss"))
+    index = ItemIndex(choice.index, vectors, choice.facts["search"], choice.facts["rerank"])
+    golden, recall = _golden(histories[:GOLDEN], users[:GOLDEN], vectors, index, list(sizes))
+    write_json(path / "golden.json", golden)
+    write_json(path / "features.json", features)
+    write_items(path / "items.parquet", _columns(random, cluster), vectors)
+    facts = {
+        "similarity": "cosine",
+        "dim": dim,
+        "num_items": num_items,
+        "max_length": MAX_LENGTH,
+        "inputs": [{"name": name, "size": size} for name, size in sizes.items()],
+        "index": {**choice.facts, "golden_recall": recall},
+    }
+    write_manifest(path, seal(path, facts, sorted(file.name for file in path.iterdir())))
+    return path
+
+
+def item_id(row: int) -> str:
+    """What the item of this row is called."""
+    return f"sku-{row:08}"
+
+
+def _features(inputs: bool) -> dict[str, Any]:
+    events = {"device": fit("device", {"kind": "categorical"}, DEVICES)} if inputs else {}
+    types: dict[str, Any] = {"event_types": TYPES, "input_types": [1, 2, 3]} if inputs else {}
+    return {"time_zone": "UTC", "event_types": [], "input_types": [], "items": {}, **types, "events": events}
+
+
+def _model(cluster: Any, dim: int, sizes: dict[str, int], seed: int) -> TwoTower:
+    torch.manual_seed(seed)
+    item_tower = IdItemTower(len(cluster), dim, True)
+    centres = torch.randn(int(cluster.max()) + 1, dim)
+    with torch.no_grad():
+        item_tower.embedding.weight[1:] = centres[torch.from_numpy(cluster)] + 0.7 * torch.randn(len(cluster), dim)
+    users = TransformerTower(dim, 2, 2, 0.2, MAX_LENGTH, True, True, False)
+    return TwoTower(item_tower, EventInputs(sizes, dim), users, WeightedSum(dim, MAX_LENGTH), True).eval()
+
+
+def _history(random: Any, cluster: Any, sizes: dict[str, int]) -> History:
+    """LENGTH items, three quarters of them of one cluster."""
+    rows = random.integers(0, len(cluster), LENGTH)
+    members = np.flatnonzero(cluster == cluster[rows[0]])
+    same = random.random(LENGTH) < 0.75
+    rows[same] = random.choice(members, int(same.sum()))
+    codes = (
+        np.stack([random.integers(0, size, LENGTH) for size in sizes.values()], 1) if sizes else np.zeros((LENGTH, 0))
+    )
+    return History(rows + 1, codes.astype(np.int64))
+
+
+def _golden(
+    histories: list[History], users: Any, vectors: Any, index: ItemIndex, inputs: list[str]
+) -> tuple[Any, float]:
+    rows, scores = best(users, vectors, K)
+    found_scores, found = index.search(users, K)
+    compared = compare(Recommendations(found.tolist(), found_scores), Recommendations(rows.tolist(), scores))
+    known = []
+    for history in histories:
+        ids = [item_id(row) for row in (history.item_index - 1).tolist()]
+        codes = [dict(zip(inputs, row, strict=True)) for row in history.codes.tolist()]
+        known.append([{"item_id": i, "codes": c} for i, c in zip(ids, codes, strict=True)] if inputs else ids)
+    answers = [[item_id(row) for row in one] for one in rows.tolist()]
+    return {"k": K, "histories": known, "ids": answers, "scores": scores.tolist()}, float(compared.found.mean())
+
+
+def _columns(random: Any, cluster: Any) -> pa.Table:
+    return pa.table(
+        {
+            "item_id": pa.array([item_id(row) for row in range(len(cluster))]),
+            "train_count": pa.array(random.zipf(1.3, len(cluster)).clip(max=10**6), pa.int64()),
+            "category": pa.array([f"c{number}" for number in cluster % 20]),
+            "price": pa.array(random.uniform(1, 500, len(cluster)).round(2)),
+        }
+    )
