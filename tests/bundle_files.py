@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from twotower.files import write_json
 from twotower.serving.bundle import write_items
+from twotower.serving.golden import origin
 from twotower.serving.index import build_index
 from twotower.serving.manifest import seal, write_manifest
 
@@ -27,7 +28,8 @@ def finish_bundle(
     write_items(directory / "items.parquet", columns, vectors)
     faiss.write_index(build_index(vectors, factory), str(directory / "index.faiss"))
     write_json(directory / "features.json", dict(features))
-    write_json(directory / "golden.json", dict(golden))
+    of = origin(facts["similarity"], directory / "features.json")
+    write_json(directory / "golden.json", {**golden, "origin": of})
     found = {"kind": "any", "factory": factory, "search": {}, "rerank": 1, "recall": 1.0, "golden_recall": 1.0}
     facts = {"num_items": len(vectors), "dim": vectors.shape[1], "index": found, **facts}
     write_manifest(directory, seal(directory, facts, sorted(file.name for file in directory.iterdir())))

@@ -26,7 +26,7 @@ from twotower.model.user_tower.transformer import TransformerTower
 from twotower.run import History
 from twotower.serving.bundle import write_items
 from twotower.serving.events import EventEncoder
-from twotower.serving.golden import best
+from twotower.serving.golden import best, origin
 from twotower.serving.index import ItemIndex
 from twotower.serving.manifest import seal, write_manifest
 from twotower.serving.retriever import Recommendations
@@ -78,8 +78,8 @@ def make_bundle(
     faiss.write_index(choice.index, str(path / "index.faiss"))
     index = ItemIndex(choice.index, vectors, choice.facts["search"], choice.facts["rerank"])
     golden, recall = _golden(histories[:GOLDEN], users[:GOLDEN], vectors, index, list(sizes))
-    write_json(path / "golden.json", golden)
     write_json(path / "features.json", features)
+    write_json(path / "golden.json", golden | {"origin": origin("cosine", path / "features.json")})
     write_items(path / "items.parquet", _columns(random, cluster), vectors)
     facts = {
         "similarity": "cosine",

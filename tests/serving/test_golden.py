@@ -32,9 +32,9 @@ def test_answers_are_the_towers(inputs: dict[str, int]) -> None:
     events = [["gone", "x"], ["gone"], ["z", "gone", "v", "y"]]
     if inputs:
         events = [[{"item_id": i, "codes": {"b": j, "a": 2}} for j, i in enumerate(row)] for row in events]
-    before = {"k": 3, "histories": events, "ids": [], "scores": []}
+    before = {"k": 3, "histories": events, "ids": [], "scores": [], "origin": {"similarity": "dot"}}
     found = golden.new_golden(before, fake_bundle(inputs), pa.array(ids), vectors, histories)
-    assert found["k"] == 3
+    assert (found["k"], found["origin"]) == (3, before["origin"])
     assert found["histories"] == [events[0][1:], [events[2][0], *events[2][2:]]]
     users = [histories[2, :3], histories[0, :3] + histories[3, :3]]  # the newest two count
     if inputs:

@@ -12,7 +12,7 @@ import pytest
 from serving_oracle import reseal
 
 from twotower.errors import UserError
-from twotower.schema import ITEMS_FILE, TOWER_FILE
+from twotower.schema import FEATURES_FILE, ITEMS_FILE, TOWER_FILE
 from twotower.serving import manifest as fmt
 from twotower.serving.retriever import Recommendations, Retriever
 from twotower.serving.verify import compare, main, verify
@@ -88,6 +88,25 @@ def test_swapped_embeddings_for_people(path: Path) -> None:
     pq.write_table(table.set_column(1, "embedding", table["embedding"].take([1, 0, 2, 3, 4])), path / ITEMS_FILE)
     reseal(path)
     with pytest.raises(UserError, match=r"items.parquet has other embeddings"):
+        verify(path)
+
+
+def test_features_of_another_preparation_with_as_many_codes(with_inputs: Path) -> None:
+    features = json.loads((with_inputs / FEATURES_FILE).read_text())
+    features["time_zone"] = "Europe/Berlin"
+    (with_inputs / FEATURES_FILE).write_text(json.dumps(features))
+    reseal(with_inputs)
+    Retriever.load(with_inputs)
+    with pytest.raises(UserError, match=r"features.json has not the features of the model"):
+        verify(with_inputs)
+
+
+def test_another_similarity(path: Path) -> None:
+    golden = json.loads((path / fmt.GOLDEN_FILE).read_text())
+    golden["origin"]["similarity"] = "cosine"
+    (path / fmt.GOLDEN_FILE).write_text(json.dumps(golden))
+    reseal(path)
+    with pytest.raises(UserError, match=r"manifest.json has not the similarity of the model"):
         verify(path)
 
 

@@ -35,7 +35,7 @@ from twotower.schema import (
     read_item_features,
 )
 from twotower.serving.bundle import has_unit_length, write_items
-from twotower.serving.golden import best
+from twotower.serving.golden import best, origin
 from twotower.serving.index import ItemIndex
 from twotower.serving.item_encoder import ItemEncoder
 from twotower.serving.lists import POOL, exploration_effect, novelty
@@ -121,12 +121,12 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> Report:
         choice = choose_index(vectors, queries.users, queries.target, index)
         faiss.write_index(choice.index, str(directory / INDEX_FILE))
         chosen = ItemIndex(choice.index, vectors, choice.facts["search"], choice.facts["rerank"])
-        golden, golden_recall = _golden(columns, golden_histories, users, vectors, list(inputs), chosen)
-        write_json(directory / GOLDEN_FILE, golden)
-
         write_items(directory / ITEMS_FILE, columns, vectors)
         serving_features = _serving_features(features, inputs)
         write_json(directory / FEATURES_FILE, serving_features)
+        golden, golden_recall = _golden(columns, golden_histories, users, vectors, list(inputs), chosen)
+        golden["origin"] = origin(similarity, directory / FEATURES_FILE)
+        write_json(directory / GOLDEN_FILE, golden)
         train_count = columns[TRAIN_COUNT].to_numpy()
         facts = {
             "similarity": similarity,

@@ -1,15 +1,17 @@
-"""Golden histories of a changed catalogue: what the towers say, by scoring every item.
+"""Golden histories: what their answers hang on, and those of a changed catalogue, by scoring every item.
 
 Shapes: Q histories, E events of all of them, W items, K event inputs, k answers each, D embedding dim, H that of items
 in histories.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from twotower.files import sha256
 from twotower.schema import ITEM_ID
 from twotower.serving.bundle import Bundle
 from twotower.serving.histories import Known
@@ -19,6 +21,11 @@ from twotower.serving.user_tower import encode_histories
 ITEMS = 2**14  # scored at once
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+
+def origin(similarity: str, features: Path) -> dict[str, str]:
+    """What the trained model's answers hang on that they do not show: golden.json's "origin"."""
+    return {"similarity": similarity, "features": sha256(features)}
 
 
 def new_golden(
@@ -50,7 +57,7 @@ def new_golden(
     ids = item_ids.take(pa.array(rows.ravel())).to_pylist()
     k = rows.shape[1]
     answers = [ids[start : start + k] for start in range(0, len(ids), k)]
-    return {"k": k, "histories": kept, "ids": answers, "scores": scores.tolist()}
+    return golden | {"k": k, "histories": kept, "ids": answers, "scores": scores.tolist()}
 
 
 def best(users: Floats, vectors: Floats, k: int) -> tuple[Ints, Floats]:

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from twotower.errors import UserError
 from twotower.files import read_json
-from twotower.schema import ITEMS_FILE
+from twotower.schema import FEATURES_FILE, ITEMS_FILE
 from twotower.serving.bundle import open_bundle
+from twotower.serving.golden import origin
 from twotower.serving.manifest import EMBEDDINGS_FILE, GOLDEN_FILE, MANIFEST_FILE, REMEDY
 from twotower.serving.retriever import Recommendations, Retriever
 
@@ -46,6 +47,10 @@ def verify(path: str | Path, manifest_file: str = MANIFEST_FILE) -> float:
             raise UserError(f"{bundle.file(ITEMS_FILE)} has other embeddings than {EMBEDDINGS_FILE}; {REMEDY}")
         start += len(batch)
     golden = read_json(bundle.file(GOLDEN_FILE), "a bundle")
+    found = origin(bundle.manifest["similarity"], bundle.file(FEATURES_FILE))
+    for fact, file in (("similarity", path / manifest_file), ("features", bundle.file(FEATURES_FILE))):
+        if golden.get("origin", {}).get(fact) != found[fact]:
+            raise UserError(f"{file} has not the {fact} of the model whose answers {GOLDEN_FILE} holds; {REMEDY}")
     expected = Recommendations(golden["ids"], np.array(golden["scores"], dtype=np.float32))
     together = _replay(retriever, golden["histories"], golden["k"])
     alone = [_replay(retriever, [history], golden["k"]) for history in golden["histories"]]
