@@ -41,9 +41,10 @@ def overlap(rows: Any, truth: Any) -> float:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Times of few calls."""
+    """Times of few calls, by which nothing is left untried: on a busy machine they say little."""
     monkeypatch.setattr(module, "CALLS", 30)
     monkeypatch.setattr(module, "SECONDS", 0.01)
+    monkeypatch.setattr(module, "SLOWEST", float("inf"))
 
 
 def settings(*families: str, target_recall: float = 0.95, exact_below: int = 0) -> dict[str, Any]:
@@ -55,6 +56,7 @@ def everything() -> module.Choice:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CALLS", 30)
         patch.setattr(module, "SECONDS", 0.01)
+        patch.setattr(module, "SLOWEST", float("inf"))
         return choose_index(VECTORS, QUERIES, TARGET, settings(*FAMILIES))
 
 
@@ -108,6 +110,12 @@ def test_each_family_alone() -> None:
         assert check_index(choice.index, VECTORS, choice.facts) is None
         index = ItemIndex(choice.index, VECTORS, choice.facts["search"], choice.facts["rerank"])
         assert overlap(index.search(QUERIES, K)[1], TRUTH) >= 0.949
+
+
+def test_slow_searches_are_not_made_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLOWEST", 0.0)
+    rows = choose_index(VECTORS, QUERIES, TARGET, settings("ivf", target_recall=1.0)).facts["tried"][1:]
+    assert [(row["search"], row["rerank"]) for row in rows] == [({"nprobe": 1}, rerank) for rerank in (1, 1, 2, 4)]
 
 
 def test_exact_where_nothing_finds_enough() -> None:
