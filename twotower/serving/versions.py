@@ -18,10 +18,7 @@ from twotower.errors import UserError
 from twotower.files import read_json, write_bytes, write_json
 from twotower.serving.manifest import MANIFEST_FILE, VERSIONS, read_manifest
 
-VERSION, PARENT = (
-    "version",
-    "parent",
-)  # in the manifest of all versions but the first: its number, and whose child it is
+VERSION, PARENT = "version", "parent"  # of all manifests but the first's: its number, and the one it was made from
 CANDIDATE = "candidate.json"  # below VERSIONS: a manifest that is not yet proven
 
 
