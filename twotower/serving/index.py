@@ -30,7 +30,8 @@ def build_index(vectors: Floats, factory: str, centres: Floats | None = None) ->
 
     An inverted file has no more lists than there are items: a catalogue may have shrunk since the recipe was chosen.
     Memory beside the index: a sample of PER_LIST vectors a list, at least ROWS, and the part that is being added.
-    A graph is built by one thread, since with more it would depend on which is first: about 5 minutes a million items.
+    A graph is built by one thread, since with more it would depend on which is first: one to five minutes a million
+    items.
 
     Args:
         vectors: may be memory-mapped.
