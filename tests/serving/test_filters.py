@@ -175,6 +175,7 @@ WRONG: list[tuple[Any, str]] = [
     ("brand", "a filter is 'brand'"),
     (["brand"], "a filter is"),
     ({"brnd": "a"}, "asks for 'brnd'; items have .*brand.*did you mean 'brand'"),
+    ({"warehouse": "a"}, "asks for 'warehouse'; items have .*brand.*declared when the model was trained"),
     ({"embedding": 1.0}, "asks for 'embedding'"),
     ({7: "a"}, "asks for 7"),
     ({"brand": {"min": 3}}, "'brand' has texts"),

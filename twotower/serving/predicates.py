@@ -74,7 +74,10 @@ def _condition(name: Any, value: Any, kinds: Mapping[str, Kind], depth: int) -> 
         return [_predicate(one, kinds, depth + 1) for one in value]
     if name not in kinds:
         hint = nearest(name[:100], kinds) if isinstance(name, str) else ""
-        raise UserError(f"the filter asks for {reprlib.repr(name)}; items have {', '.join(kinds) or 'nothing'}{hint}")
+        raise UserError(
+            f"the filter asks for {reprlib.repr(name)}; items have {', '.join(kinds) or 'nothing'}"
+            f"{hint or '. Features can be asked for that were declared when the model was trained'}"
+        )
     if isinstance(value, Mapping):
         return _bounds(name, value, kinds[name])
     return [_value(name, one, kinds[name]) for one in (value if isinstance(value, list | tuple) else [value])]
