@@ -55,7 +55,8 @@ def write_model_bundle(
     export_user_tower(model, directory / "user_tower.onnx", history_vectors.shape[1], MAX_LENGTH, 0)
     facts = export_item_tower(model, directory, arrays, encoders)
     names = {"item_name": pa.array(raw["title"], pa.string())} if "title" in raw else {}
-    table = raw_table(raw, ids, train_count=pa.array(counts, pa.int64()), **names)
+    learnt = {"train_count": pa.array(counts, pa.int64()), "age_days": pa.array([7 * n for n in counts], pa.int64())}
+    table = raw_table(raw, ids, **learnt, **names)
     clock = {"time_zone": "UTC", "event_types": [], "input_types": [], "events": {}}
     random = np.random.default_rng(5)
     histories = [random.integers(1, len(ids) + 1, n).tolist() for n in (1, 2, 3, 6, 9)]

@@ -30,13 +30,14 @@ CONSENT = "consent"
 YES = ("true", "1", "1.0", "yes", "y", "t", "granted")  # what counts as consent, in small letters
 ITEM_NAME = "item_name"  # what people call it, where that is known
 TRAIN_COUNT = "train_count"  # an item's training events
+AGE_DAYS = "age_days"  # whole days from its first event to the last of all before the test; null where time has no unit
 EMBEDDING = "embedding"  # an item's vector
-ITEM_COLUMNS = (ITEM_ID, TRAIN_COUNT, ITEM_NAME, EMBEDDING)  # names that no item feature may take
+ITEM_COLUMNS = (ITEM_ID, TRAIN_COUNT, AGE_DAYS, ITEM_NAME, EMBEDDING)  # names that no item feature may take
 RETURNING = "returning"  # of a session, from here on in place of its user
 
 CATALOGUE_FILE = (
-    # item_id, train_count, where known item_name, and a column for each item feature with its values as they are
-    # (features.raw_values), but for vectors; row r is item_index r + 1
+    # item_id, train_count, age_days, where known item_name, and a column for each item feature with its values as
+    # they are (features.raw_values), but for vectors; row r is item_index r + 1
     "catalogue.parquet"
 )
 ITEMS_FILE = "items.parquet"  # a bundle's, which has item_id in the same order, and more

@@ -146,6 +146,7 @@ def _columns(random: Any, cluster: Any) -> pa.Table:
         {
             "item_id": pa.array([item_id(row) for row in range(len(cluster))]),
             "train_count": pa.array(random.zipf(1.3, len(cluster)).clip(max=10**6), pa.int64()),
+            "age_days": pa.array(random.integers(0, 365, len(cluster)), pa.int64()),
             "category": pa.array([f"c{number}" for number in cluster % 20]),
             "price": pa.array(random.uniform(1, 500, len(cluster)).round(2)),
         }

@@ -230,7 +230,7 @@ def test_without_features_there_is_nothing_to_encode() -> None:
     assert facts == {"items_without_features": 1, "contradictory_items": {}}
 
 
-@pytest.mark.parametrize("name", ["item_id", "train_count", "item_name", "embedding"])
+@pytest.mark.parametrize("name", ["item_id", "train_count", "age_days", "item_name", "embedding"])
 def test_a_feature_cannot_take_the_name_of_another_column(name: str) -> None:
     with pytest.raises(UserError, match=rf"features\.items\.{name}: the name is taken; call it otherwise"):
         check_specs({name: {"kind": "text"}})

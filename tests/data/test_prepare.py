@@ -72,7 +72,7 @@ def test_every_row_is_accounted_for(prepare: Prepare, tmp_path: Path) -> None:
     directory = prepare(path, split)
     prepared = open_prepared(directory)
     assert directory.name.startswith("shop-")
-    assert pl.read_parquet(directory / "catalogue.parquet").rows() == [("fig", 1), ("pear", 1)]
+    assert pl.read_parquet(directory / "catalogue.parquet").rows() == [("fig", 1, None), ("pear", 1, None)]
     assert prepared.event_types == ["buy", "cart", "view"]
     assert arrays(prepared) == {
         "item_index": [1, 2, 1, 2, 2, 1],
@@ -125,7 +125,7 @@ def test_training_events_do_not_go_because_of_the_test(prepare: Prepare, tmp_pat
     assert prepared.item_index.tolist() == [1, 2, 3, 1, 2, 2, 3]
     assert prepared.offsets.tolist() == [0, 2, 3, 5, 7]
     assert prepared.train_end.tolist() == [2, 3, 3, 5]
-    assert pl.read_parquet(directory / "catalogue.parquet").rows() == [(1, 1), (2, 1), (3, 1)]
+    assert pl.read_parquet(directory / "catalogue.parquet").rows() == [(1, 1, None), (2, 1, None), (3, 1, None)]
 
 
 # One log in many forms
@@ -450,12 +450,22 @@ def test_the_catalogue_has_the_items_features_as_they_are(prepare: Prepare, tmp_
     path = log(tmp_path / "a.parquet")
     directory = prepare(path, items=str(tmp_path / "items.parquet"), features={"items": specs})
     frame = pl.read_parquet(directory / "catalogue.parquet")
-    assert frame.columns == ["item_id", "train_count", "item_name", "brand", "tags", "price", "title"]
-    assert frame.drop("train_count").rows() == [
+    assert frame.columns == ["item_id", "train_count", "age_days", "item_name", "brand", "tags", "price", "title"]
+    assert frame.drop("train_count", "age_days").rows() == [
         (1, "Red shoe", None, None, 9.5, "Red shoe"),
         (2, None, None, None, None, None),
         (3, "Hat", "Zed", ["a", "b"], 4.0, "Hat"),
     ]
+
+
+def test_ages_are_days_until_the_test_begins(prepare: Prepare, tmp_path: Path) -> None:
+    """The last two of six sessions test: neither their times nor their items count."""
+    hours = np.array([0, 1, 2, 24, 25, 26, 71, 72, 73, 100, 101, 102, 143, 143, 145, 999, 1000, 1001])
+    items = [1, 2, 1, 1, 3, 1, 4, 5, 1, 1, 6, 2, 1, 7, 1, 4, 1, 2]
+    stamps = (1_700_000_000_000 + 60 * MINUTE * hours).tolist()
+    directory = prepare(log(tmp_path / "a.parquet", item_id=items, timestamp=stamps))
+    ages = dict(pl.read_parquet(directory / "catalogue.parquet").select("item_id", "age_days").rows())
+    assert ages == {1: 102 // 24, 2: 101 // 24, 3: 77 // 24, 4: 31 // 24, 5: 30 // 24, 6: 0}
 
 
 def test_where_no_user_is_known_a_session_stands_for_one(prepare: Prepare, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from twotower.errors import UserError
 from twotower.schema import open_prepared
 
 Row = dict[str, Any]
+Catalogued = tuple[int, int | None]  # training events, days
 MINUTE = 60_000
 CASES = 800
 SPLITS: dict[str, Callable[..., Any]] = {
@@ -127,8 +128,8 @@ def in_order(row: Row) -> tuple[Any, ...]:
     return row["time"], row["place"], row["item_id"], str(row.get("event_type"))
 
 
-def naive(rows: list[Row], split: str, unit: str, gap: float | None) -> tuple[list[list[Row]], dict[Any, int]]:
-    """The kept sessions and the catalogue's training counts; each row's "fate" says what became of it."""
+def naive(rows: list[Row], split: str, unit: str, gap: float | None) -> tuple[list[list[Row]], dict[Any, Catalogued]]:
+    """The kept sessions, the catalogue's training counts and ages; each row's "fate" says what became of it."""
     if not rows:
         raise Refused
     names = [n for n in ("item_id", "session_id", "user_id", "event_type") if n in rows[0]]
@@ -197,7 +198,11 @@ def naive(rows: list[Row], split: str, unit: str, gap: float | None) -> tuple[li
     if {row["part"] for row in kept} != {"train", "validation", "test"}:
         raise Refused
     trained = Counter(row["item_id"] for row in kept if row["part"] == "train")
-    return [session for session in sessions if session], {item: trained[item] for item in sorted(known)}
+    times = {item: [row["time"] for row in kept if row["item_id"] == item and row["part"] != "test"] for item in known}
+    end = max(max(of_item) for of_item in times.values())
+    age = {item: (end - min(of_item)) // (24 * 60 * MINUTE) for item, of_item in times.items()}
+    catalogue = {item: (trained[item], None if unit == "ordinal" else age[item]) for item in sorted(known)}
+    return [session for session in sessions if session], catalogue
 
 
 def write(rows: list[Row], path: Path, rng: random.Random) -> Path:
@@ -246,7 +251,7 @@ def test_random_logs(prepare: Prepare, tmp_path: Path, block: int) -> None:
     assert min(done[name] for name in (*SPLITS, "refused")) >= 5, done
 
 
-def compare(directory: Path, rows: list[Row], sessions: list[list[Row]], catalogue: dict[Any, int]) -> None:
+def compare(directory: Path, rows: list[Row], sessions: list[list[Row]], catalogue: dict[Any, Catalogued]) -> None:
     prepared = open_prepared(directory)
     manifest = prepared.manifest
     fates = Counter(row["fate"] for row in rows)
@@ -255,7 +260,7 @@ def compare(directory: Path, rows: list[Row], sessions: list[list[Row]], catalog
     assert manifest["rows"]["read"] == manifest["rows"]["kept"] + sum(manifest["rows"]["dropped"].values())
 
     frame = pl.read_parquet(directory / "catalogue.parquet")
-    assert dict(frame.rows()) == catalogue
+    assert {item: (count, age) for item, count, age in frame.rows()} == catalogue
     assert frame["item_id"].to_list() == list(catalogue)
     assert prepared.num_items == len(catalogue)
 
@@ -286,7 +291,7 @@ def compare(directory: Path, rows: list[Row], sessions: list[list[Row]], catalog
 
     parts = Counter(row["part"] for row in events)
     assert manifest["split"]["events"] == parts
-    assert sum(catalogue.values()) == parts["train"]
+    assert sum(count for count, _ in catalogue.values()) == parts["train"]
     tested = sum(row.get("part") == "test" for row in rows)
     outside = fates["test event of an item that no earlier event has"]
     assert manifest["split"]["test_events_outside_catalogue"] == pytest.approx(outside / tested)

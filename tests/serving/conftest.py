@@ -23,6 +23,7 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
     def make(
         ids: Sequence[int | str],
         counts: Sequence[int] | None = None,
+        ages: Sequence[int] | None = None,
         seed: int = 0,
         similarity: str = fmt.DOT,
         inputs: Mapping[str, int] | None = None,  # the event inputs' sizes
@@ -55,7 +56,8 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
         }
         sizes = [{"name": name, "size": size} for name, size in inputs.items()]
         train_count = np.array(counts if counts is not None else [1] * len(ids))
-        table = pa.table({"item_id": pa.array(ids), "train_count": train_count, **(columns or {})})
+        learnt = {"train_count": train_count, "age_days": np.array(ages if ages is not None else [0] * len(ids))}
+        table = pa.table({"item_id": pa.array(ids), **learnt, **(columns or {})})
         facts = {"similarity": similarity, "max_length": MAX_LENGTH, "inputs": sizes}
         finish_bundle(directory, table, vectors, features, golden, facts)
         return directory

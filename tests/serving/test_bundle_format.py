@@ -161,6 +161,7 @@ def test_embeddings_are_never_unpickled(path: Path) -> None:
     [
         lambda table: table.slice(0, 4),
         lambda table: table.drop_columns("train_count"),
+        lambda table: table.drop_columns("age_days"),
         lambda table: table.drop_columns("embedding"),
         lambda table: table.set_column(0, "item_id", pa.array([1.0, 2, 3, 4, 5])),
         lambda table: table.set_column(0, "item_id", pa.array([1, 2, 2, 4, 5])),

@@ -106,8 +106,9 @@ def test_draws_follow_the_weights() -> None:
         assert abs(count / lists - expected) < 4 * np.sqrt(expected * (1 - expected) / lists)
 
 
-def test_novelty_is_the_error_of_what_was_learnt() -> None:
-    np.testing.assert_allclose(novelty(np.array([0, 3, 8, 99])), [1, 1 / 2, 1 / 3, 1 / 10])
+def test_novelty_is_the_error_of_what_was_learnt_and_falls_with_age() -> None:
+    counts, ages = np.array([0, 3, 8, 99, 0, 3]), np.array([0, 0, 0, 0, 3, 99])
+    np.testing.assert_allclose(novelty(counts, ages), [1, 1 / 2, 1 / 3, 1 / 10, 1 / 2, 1 / 20])
 
 
 def test_effect_of_exploration() -> None:
@@ -137,7 +138,7 @@ def test_effect_of_exploration() -> None:
 def test_exploration_shows_more_items() -> None:
     """All ask the same; only exploration finds other items for them, and rare ones sooner than others."""
     ranked = np.tile(np.arange(200), (300, 1))
-    weight = novelty(np.r_[np.zeros(110), np.full(90, 99)])
+    weight = novelty(np.r_[np.zeros(110), np.full(90, 99)], np.full(200, 5))
     few, many = exploration_effect(ranked, np.full(300, 5), 20, weight, seed=0, shares=[0.0, 0.2])
     assert few["coverage"] == 0.1 and few["recall"] == 1
     assert many["coverage"] > 0.5

@@ -159,13 +159,13 @@ def test_exploration_without_a_seed_is_never_the_same(retriever: Retriever) -> N
     assert len({tuple(ids) for ids in lists}) > 10
 
 
-def test_rarely_seen_items_are_explored_more_often(make_bundle: Any) -> None:
-    """Of 90 candidates half have no training event, half 99: ten times less likely to be drawn next."""
+@pytest.mark.parametrize("known_by", ["counts", "ages"])
+def test_rarely_seen_and_new_items_are_explored_more_often(make_bundle: Any, known_by: str) -> None:
+    """Half of 90 candidates have no training event, or are of the last day, half have 99: drawn a tenth as likely."""
     ids = list(range(1, 101))
     best = Retriever.load(make_bundle(ids)).recommend([[1]], 100).ids[0]
     rare = set(best[10::2])
-    counts = [0 if item in rare else 99 for item in ids]
-    retriever = Retriever.load(make_bundle(ids, counts))
+    retriever = Retriever.load(make_bundle(ids, **{known_by: [0 if item in rare else 99 for item in ids]}))
     lists = [retriever.recommend([[1]], 10, exploration=0.2, seed=seed).ids[0] for seed in range(300)]
     explored = [item for found in lists for item in found if item not in best[:10]]
     assert 450 < len(explored) < 750

@@ -10,9 +10,10 @@ import polars as pl
 from twotower.data.merge import Block
 from twotower.data.splits import PARTS, TEST, TRAIN, VALIDATION
 from twotower.errors import UserError
-from twotower.schema import ITEM_ID, USER_ID
+from twotower.schema import AGE_DAYS, ITEM_ID, TIMESTAMP, TRAIN_COUNT, USER_ID
 
 Ints = npt.NDArray[Any]
+DAY = 86_400_000  # milliseconds
 
 
 def identifiers(values: pl.Series) -> pl.Series:
@@ -29,13 +30,21 @@ def identifiers(values: pl.Series) -> pl.Series:
     return whole if same else values
 
 
-def count_items(found: Iterable[Block], items: int) -> Ints:
-    """[3, K + 1] events by part and item."""
+def count_items(found: Iterable[Block], items: int) -> tuple[Ints, Ints]:
+    """[3, K + 1] events by part and item, and [K + 1] days from an item's first event to the last of all.
+
+    Days are whole, and of events before the test; an item without any has a negative number.
+    """
     counts = np.zeros((len(PARTS), items + 1), dtype=np.int64)
+    first, last = np.full(items + 1, np.iinfo(np.int64).max), 0
     for block in found:
-        keys = block.part * np.int64(items + 1) + block.columns[ITEM_ID]
+        item, before = block.columns[ITEM_ID], block.part != TEST
+        keys = block.part * np.int64(items + 1) + item
         counts += np.bincount(keys, minlength=counts.size).reshape(counts.shape)
-    return counts
+        time = block.columns[TIMESTAMP][before]
+        np.minimum.at(first, item[before], time)
+        last = max(last, int(time.max(initial=0)))
+    return counts, (last - first) // DAY
 
 
 def count_values(found: Iterable[Block], index: Ints, sizes: Mapping[str, int]) -> dict[str, Ints]:
@@ -81,7 +90,9 @@ def count_users(pairs: Iterable[pl.DataFrame], enough: int, items: int) -> Ints:
     return counts
 
 
-def build_catalogue(ids: pl.Series, counts: Ints, few_users: npt.NDArray[np.bool_]) -> tuple[pl.DataFrame, Ints]:
+def build_catalogue(
+    ids: pl.Series, counts: Ints, age_days: Ints | None, few_users: npt.NDArray[np.bool_]
+) -> tuple[pl.DataFrame, Ints]:
     """The items of the events before the test, but those that few users touched, by id: row r is item_index r + 1.
 
     Validation is cut from the training data, so its items are known; an item that only the test has seen is not.
@@ -90,10 +101,11 @@ def build_catalogue(ids: pl.Series, counts: Ints, few_users: npt.NDArray[np.bool
     Args:
         ids: [K] in their order.
         counts: [3, K + 1] events by part and item, from 1.
+        age_days: [K + 1]; None where the timestamps have no unit.
         few_users: [K + 1].
 
     Returns:
-        A frame [V] of ITEM_ID and train_count, and [K + 1] the item_index of each item, 0 where it has none.
+        A frame [V] of ITEM_ID, train_count and age_days, and [K + 1] the item_index of each item, 0 where it has none.
 
     Raises:
         UserError: fewer than two items.
@@ -109,5 +121,5 @@ def build_catalogue(ids: pl.Series, counts: Ints, few_users: npt.NDArray[np.bool
         )
     index = np.zeros(counts.shape[1], dtype=np.int32)
     index[chosen] = np.arange(1, len(chosen) + 1)
-    catalogue = pl.DataFrame({ITEM_ID: ids.gather(chosen - 1), "train_count": counts[TRAIN][chosen]})
-    return catalogue, index
+    age = pl.Series([None] * len(chosen) if age_days is None else age_days[chosen], dtype=pl.Int64)
+    return pl.DataFrame({ITEM_ID: ids.gather(chosen - 1), TRAIN_COUNT: counts[TRAIN][chosen], AGE_DAYS: age}), index

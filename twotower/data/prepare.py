@@ -184,12 +184,12 @@ def _prepare(
     cut = split(sessions)
     del sessions  # memory
 
-    items = count_items(blocks(events, cut, rows_at_once), len(ids))
+    items, age_days = count_items(blocks(events, cut, rows_at_once), len(ids))
     few_users = np.zeros(len(ids) + 1, dtype=bool)
     if use_users:
         users = count_users(users_of_items(blocks(events, cut, rows_at_once)), min_users_per_item, len(ids))
         few_users = (users < min_users_per_item) & (items[:TEST].sum(0) > 0)
-    catalogue, index = build_catalogue(ids, items, few_users)
+    catalogue, index = build_catalogue(ids, items, age_days if timed else None, few_users)
     seen = count_values(blocks(events, cut, rows_at_once), index, event_features.sizes)
     encoders: dict[str, Any] = {"events": event_features.fit(seen)}
     specs = features.get("items", {})  # without any the table, which may be large, is not read

@@ -26,6 +26,7 @@ from twotower.export.vectors import encode_users, write_item_vectors
 from twotower.files import atomic_directory, read_json, write_bytes, write_json
 from twotower.run import ENVIRONMENT_FILE, HISTORIES_FILE, History, Run, input_sizes, read_histories
 from twotower.schema import (
+    AGE_DAYS,
     CATALOGUE_FILE,
     FEATURES_FILE,
     ITEM_ID,
@@ -127,7 +128,7 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> Report:
         golden, golden_recall = _golden(columns, golden_histories, users, vectors, list(inputs), chosen)
         golden["origin"] = origin(similarity, directory / FEATURES_FILE)
         write_json(directory / GOLDEN_FILE, golden)
-        train_count = columns[TRAIN_COUNT].to_numpy()
+        train_count, age_days = columns[TRAIN_COUNT].to_numpy(), columns[AGE_DAYS].fill_null(0).to_numpy()
         facts = {
             "similarity": similarity,
             "dim": vectors.shape[1],
@@ -136,7 +137,7 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> Report:
             "inputs": [{"name": name, "size": size} for name, size in inputs.items()],
             "index": {**choice.facts, "golden_recall": golden_recall},
             "filters": filter_recall(chosen, vectors, queries.users, K, sample_filters(columns, K)),
-            "exploration": _exploration(chosen, queries, train_count),
+            "exploration": _exploration(chosen, queries, novelty(train_count, age_days)),
             "int8": _int8(directory, queries, history_vectors, vectors, max_length, index["target_recall"]),
             **_item_tower(run, directory, columns, serving_features["items"], vectors, history_vectors),
             **_provenance(run),
@@ -211,10 +212,10 @@ def _golden_history(history: History, ids: pa.Array, inputs: Sequence[str]) -> l
     return [{ITEM_ID: item, "codes": row} for item, row in zip(items, codes, strict=True)]
 
 
-def _exploration(index: ItemIndex, queries: _Queries, train_count: npt.NDArray[Any]) -> list[dict[str, float]]:
-    k = min(K, len(train_count))
-    _, ranked = index.search(queries.users, min(POOL * k, len(train_count)))
-    return exploration_effect(ranked, queries.target, k, novelty(train_count), seed=0)
+def _exploration(index: ItemIndex, queries: _Queries, weight: npt.NDArray[np.float64]) -> list[dict[str, float]]:
+    k = min(K, len(weight))
+    _, ranked = index.search(queries.users, min(POOL * k, len(weight)))
+    return exploration_effect(ranked, queries.target, k, weight, seed=0)
 
 
 def _int8(
@@ -276,6 +277,8 @@ def _read_catalogue(run: Run) -> pa.Table:
     ids = table[ITEM_ID]
     id_type = pa.int64() if pa.types.is_integer(ids.type) else pa.string()
     columns = {ITEM_ID: ids.cast(id_type).combine_chunks(), TRAIN_COUNT: table[TRAIN_COUNT].cast(pa.int64())}
+    is_known = AGE_DAYS in table.column_names  # not in older runs
+    columns[AGE_DAYS] = table[AGE_DAYS].cast(pa.int64()) if is_known else pa.nulls(len(ids), pa.int64())
     return pa.table(columns | {name: table[name] for name in table.column_names if name not in columns})
 
 

@@ -28,7 +28,7 @@ from twotower.serving.manifest import (
 FILES = {
     EMBEDDINGS_FILE: "the items' vectors, float32, row by row as in items.parquet",
     HISTORY_FILE: "the items' vectors in histories",
-    ITEMS_FILE: "item_id, embedding, train_count and the items' features, in the same order",
+    ITEMS_FILE: "item_id, embedding, train_count, age_days and the items' features, in the same order",
     INDEX_FILE: "FAISS index over the vectors, inner product",
     TOWER_FILE: "the user tower: vectors of a history's items in, user vector out",
     TOWER_INT8_FILE: "the same with 8-bit weights",
@@ -96,8 +96,9 @@ def bundle_readme(
     rows = [[f"{row[column]:.3g}" for column in names] for row in facts["exploration"]]
     parts += [
         "## Exploration",
-        "`exploration=0.1` lets chance fill a tenth of the places from beyond the best, rarely seen items rather than "
-        "others; `seed` makes it repeatable. Its effect on validation histories, for 20 answers:",
+        "`exploration=0.1` lets chance fill a tenth of the places from beyond the best: of two items, the one "
+        "with four times the events or four times the days since its first is half as likely. `seed` makes it "
+        "repeatable. Its effect on validation histories, for 20 answers:",
         _table(["exploration", "recall@20 of what came next", "share of items shown", "places explored"], rows),
         "## Items come and go",
         _delta("item_tower" in facts, name, ids[-1]),

@@ -2,8 +2,9 @@
 
     item_embeddings.npy     [V, D] float32; row r is item_index r + 1
     history_embeddings.npy  [V, H] float32, only where items have other vectors in histories than as candidates
-    items.parquet           item_id (int64 or string), embedding (D float32), train_count, where known item_name, and
-                            the declared item features as they are, which filters ask for; in the same order
+    items.parquet           item_id (int64 or string), embedding (D float32), train_count, age_days, where known
+                            item_name, and the declared item features as they are, which filters ask for; in the
+                            same order
     index.faiss             inner-product index over the embeddings: see serving.index
     user_tower.onnx         vectors of a history's items -> user_vector: see serving.user_tower
     user_tower_int8.onnx    the same with 8-bit weights, where it finds the same items
@@ -29,7 +30,7 @@ import pyarrow.parquet as pq
 
 from twotower.errors import UserError
 from twotower.files import read_json
-from twotower.schema import FEATURES_FILE, ITEMS_FILE, TOWER_FILE
+from twotower.schema import AGE_DAYS, EMBEDDING, FEATURES_FILE, ITEM_ID, ITEMS_FILE, TOWER_FILE, TRAIN_COUNT
 from twotower.serving.events import EventEncoder
 from twotower.serving.index import ItemIndex, check_index
 from twotower.serving.manifest import (
@@ -57,6 +58,7 @@ class Bundle:
     manifest: dict[str, Any]
     item_ids: pa.Array  # [V] int64 or string
     train_count: npt.NDArray[np.int64]  # [V]
+    age_days: npt.NDArray[np.int64]  # [V], 0 where it is not known
     vectors: Floats  # [V, D]
     history_vectors: Floats  # [V, H]
     index: ItemIndex
@@ -74,7 +76,7 @@ class Bundle:
 
 
 def write_items(file: Path, columns: pa.Table, vectors: Floats) -> None:
-    """Write items.parquet: `columns` (item_id, train_count, features) with `vectors` [V, D], part by part."""
+    """Write items.parquet: `columns` (item_id, train_count, age_days, features) with `vectors` [V, D], part by part."""
     kind = pa.list_(pa.float32(), vectors.shape[1])
     schema = columns.schema.insert(1, pa.field("embedding", kind))
     with pq.ParquetWriter(file, schema) as writer:
@@ -108,13 +110,13 @@ def open_bundle(path: str | Path, threads: int = 1, int8: bool = False, manifest
         )
     vectors = _open_embeddings(file[EMBEDDINGS_FILE], num_items, dim, manifest["similarity"])
     history_vectors = _open_array(file[HISTORY_FILE], num_items) if HISTORY_FILE in file else vectors
-    item_ids, train_count = _open_items(file[ITEMS_FILE], num_items, dim)
+    item_ids, train_count, age_days = _open_items(file[ITEMS_FILE], num_items, dim)
     index = _open_index(file[INDEX_FILE], vectors, manifest["index"])
     sizes = {entry["name"]: entry["size"] for entry in manifest["inputs"]}
     encoder = _open_features(file[FEATURES_FILE], sizes)
     tower_file = file[TOWER_INT8_FILE if int8 else TOWER_FILE]
     tower = _open_tower(tower_file, history_vectors, dim, max_length, list(sizes.values()), threads)
-    return Bundle(path, manifest, item_ids, train_count, vectors, history_vectors, index, tower, encoder)
+    return Bundle(path, manifest, item_ids, train_count, age_days, vectors, history_vectors, index, tower, encoder)
 
 
 def _open_array(file: Path, num_items: int) -> Floats:
@@ -143,24 +145,25 @@ def has_unit_length(vectors: Floats) -> bool:
     return all(bool((np.abs(np.linalg.norm(part, axis=-1) - 1) <= 1e-3).all()) for part in parts)
 
 
-def _open_items(file: Path, num_items: int, dim: int) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+def _open_items(file: Path, num_items: int, dim: int) -> tuple[pa.Array, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     try:
         schema, rows = pq.read_schema(file), pq.read_metadata(file).num_rows
-        table = pq.read_table(file, columns=["item_id", "train_count"])
+        table = pq.read_table(file, columns=[ITEM_ID, TRAIN_COUNT, AGE_DAYS])
     except (pa.ArrowException, OSError) as error:
         raise refusal(file, str(error), "a Parquet file") from None
     types = {field.name: field.type for field in schema}
     if rows != num_items:
         raise refusal(file, f"{rows} items", f"{num_items}")
-    if types.get("item_id") not in (pa.int64(), pa.string()) or types.get("train_count") != pa.int64():
-        raise refusal(file, f"columns {types}", "item_id of int64 or string, train_count of int64")
-    embedding: Any = types.get("embedding", pa.null())
+    numbers = {types.get(name) for name in (TRAIN_COUNT, AGE_DAYS)}
+    if types.get(ITEM_ID) not in (pa.int64(), pa.string()) or numbers != {pa.int64()}:
+        raise refusal(file, f"columns {types}", "item_id of int64 or string, train_count and age_days of int64")
+    embedding: Any = types.get(EMBEDDING, pa.null())
     if not (pa.types.is_fixed_size_list(embedding) and embedding.list_size == dim):
         raise refusal(file, f"embedding of type {embedding}", f"lists of {dim} floats")
-    ids = table["item_id"].combine_chunks()
+    ids = table[ITEM_ID].combine_chunks()
     if ids.null_count or len(ids.unique()) < num_items:
         raise refusal(file, "an item_id twice or none", "one for each item")
-    return ids, table["train_count"].to_numpy()
+    return ids, table[TRAIN_COUNT].to_numpy(), table[AGE_DAYS].fill_null(0).to_numpy()
 
 
 def _open_index(file: Path, vectors: Floats, facts: dict[str, Any]) -> ItemIndex:

@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 
 from twotower.errors import UserError
 from twotower.files import read_json
-from twotower.schema import EMBEDDING, FEATURES_FILE, ITEM_ID, ITEMS_FILE, TRAIN_COUNT
+from twotower.schema import EMBEDDING, FEATURES_FILE, ITEM_ID, ITEMS_FILE
 from twotower.serving.bundle import Bundle, open_bundle
 from twotower.serving.item_encoder import ItemEncoder
-from twotower.serving.item_rows import Given, as_ids, differing, merged, read_given, rows_of
+from twotower.serving.item_rows import LEARNT, Given, as_ids, differing, merged, read_given, rows_of
 from twotower.serving.manifest import ITEM_TOWER_FILE, MANIFEST_FILE, OWN_FILE, places
 from twotower.serving.new_version import Change, Vectors, write_version
 from twotower.serving.versions import locked, number_of, rollback, versions
@@ -151,15 +151,14 @@ def _own_rows(bundle: Bundle, encoder: ItemEncoder, given: Given, place: Ints) -
 
 
 def _replaced(have: pa.Table, rows: pa.Table, where: Ints, size: int) -> pa.Table:
-    """[W] the items [V], with `rows` [n] at the places `where`; new ones were never in training."""
+    """[W] the items [V], with `rows` [n] at the places `where`; no event tells of new ones."""
     row = np.concatenate([np.arange(len(have)), np.full(size - len(have), -1)])
     row[where] = len(have) + np.arange(len(where))
     columns = {}
     for name in have.column_names:
-        if name == TRAIN_COUNT:
-            count = np.zeros(size, dtype=np.int64)
-            count[: len(have)] = have[name].to_numpy()
-            columns[name] = pa.array(count)
+        if name in LEARNT:
+            nothing = pa.array(np.zeros(size - len(have), dtype=np.int64))
+            columns[name] = pa.chunked_array([*have[name].chunks, nothing])
         else:
             both = pa.chunked_array([*have[name].chunks, *rows[name].cast(have[name].type).chunks])
             columns[name] = both.take(pa.array(row))

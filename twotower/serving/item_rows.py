@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 
 from twotower.errors import UserError, nearest
 from twotower.features import Dense, Encoder, encode, raw_values
-from twotower.schema import ITEM_ID, ITEM_NAME, TRAIN_COUNT
+from twotower.schema import AGE_DAYS, ITEM_ID, ITEM_NAME, TRAIN_COUNT
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 TYPES = {"multi": pa.list_(pa.string()), "numeric": pa.float64()}  # of raw values by an encoder's kind; else texts
 SEPARATOR = "\x1f"
+LEARNT = (TRAIN_COUNT, AGE_DAYS)  # what events tell of an item: nothing of a new one, which has 0
 
 
 class Given(NamedTuple):
@@ -123,9 +124,9 @@ def rows_of(ids: pa.Array, item_ids: pa.Array) -> Ints:
 
 
 def merged(given: pa.Table, have: pa.Table, encoders: Mapping[str, Encoder]) -> pa.Table:
-    """[n] the items' columns but counts: what is given, else what they have [n]; an item's name is its first text."""
+    """[n] the items' columns but LEARNT: what is given, else what they have [n]; an item's name is its first text."""
     columns = {name: given[name] if name in given.column_names else have[name] for name in have.column_names}
-    columns = {name: column for name, column in columns.items() if name not in (ITEM_ID, TRAIN_COUNT)}
+    columns = {name: column for name, column in columns.items() if name not in (ITEM_ID, *LEARNT)}
     texts = [name for name, encoder in encoders.items() if encoder["kind"] == "text" and name in columns]
     if ITEM_NAME in columns and texts:
         columns[ITEM_NAME] = columns[texts[0]]

@@ -113,13 +113,14 @@ def explore(candidates: int, k: int, exploration: float, random: np.random.Gener
     return places
 
 
-def novelty(train_count: npt.NDArray[Any]) -> Floats:
-    """[V] weights for exploration: 1 / sqrt(1 + n) for an item with n training events.
+def novelty(train_count: npt.NDArray[Any], age_days: npt.NDArray[Any]) -> Floats:
+    """[V] weights for exploration: 1 / sqrt((1 + n) * (1 + a)) for an item with n training events in a days.
 
-    Few events mean a new item, or one that nobody was shown; and what is learnt from n events is uncertain in
-    proportion to 1 / sqrt(n), so items are tried as much as there is to find out.
+    What is learnt from n events is uncertain in proportion to 1 / sqrt(n), so items are tried as much as there is to
+    find out; and of two with as few events, the old one has had its chance. An item with four times the events, or
+    four times the age, is half as likely.
     """
-    weights: Floats = 1 / np.sqrt(1.0 + np.asarray(train_count, dtype=np.float64))
+    weights: Floats = 1 / np.sqrt((1.0 + np.asarray(train_count)) * (1.0 + np.asarray(age_days)))
     return weights
 
 

@@ -64,7 +64,7 @@ class Retriever:
         self._catalogue = Catalogue(bundle.item_ids)
         self._filter = ItemFilter(bundle.file(ITEMS_FILE), self._catalogue)
         self._popular = np.argsort(-bundle.train_count, kind="stable")  # [V] rows; ties in the catalogue's order
-        self._novelty = novelty(bundle.train_count)  # [V]
+        self._novelty = novelty(bundle.train_count, bundle.age_days)  # [V]
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 1, int8: bool = False) -> "Retriever":
@@ -127,8 +127,8 @@ class Retriever:
             include: answers are among these ids; None: all.
             exclude: and not among these. Ids that the catalogue does not have are ignored in both.
             max_per: the most answers that may share a value of a column of items.parquet, as {"brand": 2}.
-            exploration: the share of answers, from 0 to 1, that chance picks from beyond the best k, rarely seen
-                items rather than others: see serving.lists.
+            exploration: the share of answers, from 0 to 1, that chance picks from beyond the best k, new and rarely
+                seen items rather than others: see serving.lists.
             seed: of that chance; the same request with the same seed has the same answers. None: never the same.
 
         Returns:
