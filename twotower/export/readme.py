@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from twotower.errors import UserError
-from twotower.schema import EMBEDDING, FEATURES_FILE, ITEM_COLUMNS, ITEM_ID, ITEMS_FILE, TOWER_FILE
+from twotower.schema import AGE_DAYS, EMBEDDING, FEATURES_FILE, ITEM_COLUMNS, ITEM_ID, ITEMS_FILE, TOWER_FILE
 from twotower.serving.manifest import (
     COSINE,
     CURVE_FILE,
@@ -153,10 +153,12 @@ def _figures(facts: Mapping[str, Any], figures: Mapping[str, float]) -> list[lis
 
 
 def _filters(features: Sequence[str]) -> str:
+    names = ", ".join(f"`{name}`" for name in [*features, AGE_DAYS])
     return (
-        f"`filters` takes a value, a list of values or a range for each of {', '.join(f'`{f}`' for f in features)}: "
-        '`{"price": {"max": 50}, "not": {"brand": "x"}}`, and `{"any": [...]}`; `include` and `exclude` take item ids, '
-        '`max_per={"brand": 2}` limits how many answers share a value. What the index finds under filters:'
+        f"`filters` takes a value, a list of values or a range for each of {names}: "
+        '`{"price": {"max": 50}, "age_days": {"max": 30}, "not": {"brand": "x"}}`, and `{"any": [...]}`; `include` and '
+        '`exclude` take item ids, `max_per={"brand": 2}` limits how many answers share a value. What the index finds '
+        "under filters:"
     )
 
 
