@@ -1,9 +1,7 @@
-"""From files to a prepared directory: forms, accounts, caching, refusals."""
+"""From files to a prepared directory: accounts, forms, inputs, privacy."""
 
 import datetime as dt
 import json
-import logging
-import os
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -13,29 +11,12 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import Prepare
+from event_log import MINUTE, PREDEFINED, log
 
 from twotower.data import prepare as prepare_module
 from twotower.data import splits
 from twotower.errors import UserError
 from twotower.schema import Prepared, open_prepared
-
-PREDEFINED = partial(splits.predefined, validation_fraction=0.25)
-MINUTE = 60_000
-
-
-def log(path: Path, **columns: Any) -> Path:
-    """Six sessions, one after the other, of three events each; columns can be added or replaced."""
-    content = {
-        "session_id": np.repeat([f"s{i}" for i in range(6)], 3).tolist(),
-        "item_id": [1, 2, 3, 2, 3, 1, 3, 1, 2, 1, 1, 2, 3, 3, 1, 2, 2, 3],
-        "timestamp": (1_700_000_000_000 + np.arange(18) * 40 * MINUTE).tolist(),
-    }
-    pl.DataFrame({k: v for k, v in (content | columns).items() if v is not None}, strict=False).write_parquet(path)
-    return path
-
-
-def stamps(directory: Path) -> dict[str, int]:
-    return {p.as_posix(): p.stat().st_mtime_ns for p in sorted(directory.rglob("*"))}
 
 
 def arrays(prepared: Prepared) -> dict[str, list[int]]:
@@ -276,97 +257,6 @@ def test_the_result_does_not_depend_on_the_memory(
     assert prepared.manifest["fingerprint"] == reference.manifest["fingerprint"]
 
 
-# Once
-
-
-def test_the_second_run_uses_the_first_ones_directory(
-    prepare: Prepare, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    path = log(tmp_path / "a.parquet")
-    first = prepare(path)
-    before = stamps(tmp_path)
-    assert "prepared already" not in caplog.text
-    assert prepare(path) == first
-    assert f"prepared already: {first}" in caplog.text
-    assert stamps(tmp_path) == before
-
-
-def test_another_input_or_setting_makes_another_directory(prepare: Prepare, tmp_path: Path) -> None:
-    path = log(tmp_path / "a.parquet", split=["train"] * 12 + ["test"] * 6)
-    directories = [
-        prepare(path),
-        prepare(path, timestamp_unit="ms"),
-        prepare(path, session_gap_minutes=31),
-        prepare(path, PREDEFINED),
-        prepare(path, partial(splits.temporal, test_fraction=0.3, validation_fraction=0.25)),
-        prepare(path, columns={"event_type": "split"}),
-        prepare(path, time_zone="Asia/Tokyo"),
-        prepare(path, bounce={"event_type": "event", "seconds": 3}),
-        prepare(path, features={"events": {"split": {"kind": "categorical"}}}),
-        prepare(path, min_users_per_item=2),
-    ]
-    log(path, item_id=[1, 2] * 9)
-    directories.append(prepare(path))
-    os.utime(path, ns=(0, 0))
-    directories.append(prepare(path))
-    log(tmp_path / "b.parquet")
-    directories.append(prepare(tmp_path / "b.parquet"))
-    assert len(set(directories)) == len(directories)
-    assert sorted(p.name for p in (tmp_path / "prepared").iterdir()) == sorted(p.name for p in directories)
-
-
-def test_the_name_is_fit_for_a_command_line(prepare: Prepare, tmp_path: Path) -> None:
-    for number in range(2):
-        log(tmp_path / f"log {number}=a.parquet")
-    assert prepare(tmp_path / "log [0-1]*.parquet").name.startswith("log0-1-")
-    assert prepare(tmp_path / "*.parquet").name.startswith("events-")
-
-
-def test_a_crash_leaves_nothing(prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(directory: Path, *_: Any) -> None:
-        (directory / "half").write_text("")
-        raise OSError("the disk is full")
-
-    path = log(tmp_path / "a.parquet")
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk is full"):
-        patch.setattr(prepare_module, "write_prepared", fail)
-        prepare(path)
-    assert list((tmp_path / "prepared").iterdir()) == []
-    open_prepared(prepare(path))
-
-
-def test_two_processes_may_prepare_the_same(prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, write = log(tmp_path / "a.parquet"), prepare_module.write_prepared
-    done: list[Path] = []
-
-    def write_slowly(*args: Any) -> None:
-        monkeypatch.setattr(prepare_module, "write_prepared", write)
-        done.append(prepare(path))  # the other process does all of its work here
-        write(*args)
-
-    monkeypatch.setattr(prepare_module, "write_prepared", write_slowly)
-    assert prepare(path) == done[0]
-    assert list((tmp_path / "prepared").iterdir()) == done
-
-
-def test_a_damaged_directory_is_named(prepare: Prepare, tmp_path: Path) -> None:
-    path = log(tmp_path / "a.parquet")
-    directory = prepare(path)
-    (directory / "offsets.npy").write_bytes(b"")
-    with pytest.raises(UserError, match=r"offsets\.npy is damaged .*; delete .* and prepare the events again"):
-        prepare(path)
-
-
-def test_the_manifest_keeps_the_settings(prepare: Prepare, tmp_path: Path) -> None:
-    path = log(tmp_path / "a.parquet")
-    manifest = json.loads((prepare(path) / "manifest.json").read_text())
-    assert manifest["settings"]["split"] == {
-        "name": "temporal", "test_fraction": 0.25, "validation_fraction": 0.25,
-    }  # fmt: skip
-    assert manifest["settings"]["files"] == [[str(path), path.stat().st_size, path.stat().st_mtime_ns]]
-
-
 # Inputs, privacy
 
 
@@ -524,108 +414,3 @@ def test_no_raw_id_is_in_the_prepared_directory(prepare: Prepare, tmp_path: Path
     for content in seen:
         assert b"example.org" not in content and b"79190000000000" not in content
         assert not any(np.int64(s).tobytes() in content for s in sessions)
-
-
-def test_what_a_killed_preparation_left_is_removed(prepare: Prepare, tmp_path: Path) -> None:
-    path = log(tmp_path / "a.parquet")
-    directory = prepare(path)
-    left = directory.with_name(f".{directory.name}.killed")
-    directory.rename(left)
-    assert prepare(path) == directory
-    assert not left.exists()
-
-
-# Refusals
-
-
-REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "sessions of length one": ({"session_id": list(range(18))}, {}, "each session has one event"),
-    "too small a gap": (
-        {"session_id": None, "user_id": [1] * 18},
-        {"session_gap_minutes": 5},
-        "each session has one event.*is preparation.session_gap_minutes too small",
-    ),
-    "one item": ({"item_id": [5] * 18}, {}, "1 different items; ranking needs at least 2"),
-    "no items": ({"item_id": [None] * 18}, {}, "none of the 18 rows can be used: 18 no item_id"),
-    "no times": ({"timestamp": [None] * 18}, {}, "none of the 18 rows can be used: 18 no readable timestamp"),
-    "negative times": ({"timestamp": range(-20, -2)}, {}, "none of the 18 rows .*: 18 negative timestamp"),
-    "text times": ({"timestamp": ["then"] * 18}, {}, "no timestamp can be read, the first is 'then'"),
-    "no sessions": ({"session_id": None}, {}, "neither a session nor a user column.*user_id=NAME"),
-    "ordinal gap": (
-        {"session_id": None, "user_id": [1] * 18, "timestamp": range(18)},
-        {},
-        "no unit, so a gap in minutes can't cut sessions",
-    ),
-    "negative gap": ({"session_id": None, "user_id": [1] * 18}, {"session_gap_minutes": -1}, "above 0"),
-    "text gap": ({"session_id": None, "user_id": [1] * 18}, {"session_gap_minutes": "x"}, "a number above 0"),
-    "unit": ({}, {"timestamp_unit": "min"}, "data.timestamp_unit=min; expected auto, s, ms"),
-    "no split column": ({}, {"split": PREDEFINED}, "needs a split column: data.columns.split=NAME"),
-    "unknown split": (
-        {"split": ["train"] * 9 + ["hold-out"] * 9},
-        {"split": PREDEFINED},
-        "the split column holds 'hold-out'; expected train, validation or test",
-    ),
-    "no test": (
-        {"split": ["train"] * 18},
-        {"split": PREDEFINED},
-        "split=predefined leaves events of .*'test': 0.*expected some in each part",
-    ),
-    "unknown test": (
-        {"split": ["train"] * 15 + ["test"] * 3, "item_id": [1, 2, 3] * 5 + [7, 8, 9]},
-        {"split": PREDEFINED},
-        "'test': 0.*Dropped: 3 test event of an item that no earlier event has",
-    ),
-    "short sessions": ({"session_id": [*range(9)] * 2}, {"split": splits.leave_one_out}, "'test': 0"),
-    "one moment": ({"timestamp": [5] * 18}, {}, "of 6 sessions none ends before the test window"),
-    "many types": (
-        {"event_type": [str(i) for i in range(300)], "item_id": [1, 2] * 150, "timestamp": range(300),
-         "session_id": [i // 3 for i in range(300)]},
-        {},
-        "over 255 event types; is data.columns.event_type right",
-    ),
-    "misspelt role": ({}, {"columns": {"itm_id": "sku"}}, "did you mean 'item_id'"),
-    "misspelt column": ({}, {"columns": {"item_id": "itemid"}}, "no column 'itemid'.*did you mean 'item_id'"),
-    "a number as a name": ({}, {"columns": {"item_id": 3}}, "no column '3'"),
-    "little memory": ({}, {"memory_gib": 0.1}, "memory_gib=0.1; expected 0.75 or more"),
-    "zone": ({}, {"time_zone": "Europe/Berlni"}, "no such zone; did you mean 'Europe/Berlin'"),
-    "bounce of what": ({}, {"bounce": {"event_type": "vew", "seconds": 3}}, "no event has the type 'vew'"),
-    "bounce how": ({}, {"bounce": {"seconds": 3}}, "expected {event_type: NAME, seconds: NUMBER}"),
-    "feature of what": (
-        {"device": ["phone"] * 18},
-        {"features": {"events": {"devce": {"kind": "categorical"}}}},
-        "no column 'devce' in the events.*did you mean 'device'",
-    ),
-    "item feature of what kind": (
-        {},
-        {"features": {"items": {"brand": {"kind": "categorial"}}}},
-        "items.brand.kind=categorial; expected .*did you mean 'categorical'",
-    ),
-    "item feature of a name that is taken": (
-        {},
-        {"features": {"items": {"train_count": {"kind": "price"}}}},
-        "items.train_count: the name is taken",
-    ),
-    "list ids": ({"item_id": [[1]] * 18}, {}, "item_id holds List"),
-    "no rows": ({"session_id": [], "item_id": [], "timestamp": []}, {}, "no rows in 1 file"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals_leave_nothing(prepare: Prepare, tmp_path: Path, case: str) -> None:
-    columns, settings, message = REFUSALS[case]
-    path = log(tmp_path / "a.parquet", **columns)
-    with pytest.raises(UserError, match=message):
-        prepare(path, **settings)
-    assert not list(tmp_path.glob("prepared/*")) and not list(tmp_path.glob("prepared/.*"))
-
-
-def test_a_header_without_rows(prepare: Prepare, tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("session_id,item_id,timestamp\n")
-    with pytest.raises(UserError, match=r"a\.csv: no rows in 1 file\(s\)"):
-        prepare(tmp_path / "a.csv")
-
-
-def test_prepared_root_is_a_file(prepare: Prepare, tmp_path: Path) -> None:
-    (tmp_path / "prepared").write_text("")
-    with pytest.raises(UserError, match="prepared can't hold folders"):
-        prepare(log(tmp_path / "a.parquet"))

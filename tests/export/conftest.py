@@ -43,7 +43,8 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
         items = random.integers(1, len(ids) + 1, offsets[-1])
         prepared = tmp_path_factory.mktemp("prepared")
         counts = pa.array(np.bincount(items, minlength=len(ids) + 1)[1:])
-        pq.write_table(pa.table({"item_id": ids, "train_count": counts}), prepared / CATALOGUE_FILE)
+        catalogue = pa.table({"item_id": ids, "train_count": counts, "age_days": np.arange(len(ids))})
+        pq.write_table(catalogue, prepared / CATALOGUE_FILE)
         arrays = {
             "item_index": items,
             "event_type": random.integers(0, len(TYPES), len(items)),

@@ -151,6 +151,14 @@ def test_an_order_of_inputs_is_the_models(make_run: Any, tmp_path: Path) -> None
     assert answers.ids == [expected_ids]
 
 
+def test_a_run_from_before_ages_were_kept(make_run: Any, tmp_path: Path) -> None:
+    path = make_run(WORDS, "model/user_tower=mean_pool")
+    pq.write_table(pq.read_table(path / "catalogue.parquet").drop_columns("age_days"), path / "catalogue.parquet")
+    retriever = Retriever.load(export_bundle(run.load_run(path), tmp_path / "bundle", INDEX).path)
+    assert pq.read_table(tmp_path / "bundle" / "items.parquet")["age_days"].null_count == len(WORDS)
+    assert len(set(retriever.recommend([[WORDS[0]]], 10, exploration=0.5, seed=1).ids[0])) == 10
+
+
 @pytest.fixture(scope="module")
 def exported(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[run.Run, Path]:
     loaded = run.load_run(make_run(WORDS, "model/user_tower=mean_pool"))
@@ -168,6 +176,7 @@ def test_contents(exported: tuple[run.Run, Path]) -> None:
     catalogue = pq.read_table(loaded.path / "catalogue.parquet").to_pydict()
     assert items["item_id"] == catalogue["item_id"] == WORDS
     assert items["train_count"] == catalogue["train_count"]
+    assert items["age_days"] == catalogue["age_days"]
     np.testing.assert_array_equal(np.array(items["embedding"], np.float32), vectors)
     weight = loaded.model.state_dict()["item_tower.embedding.weight"][1:].numpy()
     np.testing.assert_allclose(vectors, weight / np.linalg.norm(weight, axis=1, keepdims=True), atol=1e-6)

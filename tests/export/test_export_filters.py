@@ -12,6 +12,7 @@ def test_values_as_frequent_as_half_a_tenth_and_a_hundredth_and_the_middle_half_
         {
             "item_id": list(range(200)),
             "train_count": [1] * 200,
+            "age_days": [*range(100)] * 2,
             "brand": brand,
             "tags": pa.array([["new", "red"] if i < 20 else None for i in range(200)], pa.list_(pa.string())),
             "price": pa.array([float(i) if i < 101 else None for i in range(200)]),
@@ -24,6 +25,7 @@ def test_values_as_frequent_as_half_a_tenth_and_a_hundredth_and_the_middle_half_
         "brand = rare": 2,
         "tags = new": 20,
         "price from 25 to 75": 51,
+        "age_days from 25 to 74": 100,
     }
     np.testing.assert_array_equal(masks["brand = mid"], np.array(brand) == "mid")
     np.testing.assert_array_equal(np.flatnonzero(masks["price from 25 to 75"]), np.arange(25, 76))

@@ -109,6 +109,7 @@ def test_draws_follow_the_weights() -> None:
 def test_novelty_is_the_error_of_what_was_learnt_and_falls_with_age() -> None:
     counts, ages = np.array([0, 3, 8, 99, 0, 3]), np.array([0, 0, 0, 0, 3, 99])
     np.testing.assert_allclose(novelty(counts, ages), [1, 1 / 2, 1 / 3, 1 / 10, 1 / 2, 1 / 20])
+    np.testing.assert_allclose(novelty(counts, np.full(6, np.nan)), novelty(counts, np.zeros(6)))
 
 
 def test_effect_of_exploration() -> None:

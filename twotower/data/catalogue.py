@@ -10,10 +10,10 @@ import polars as pl
 from twotower.data.merge import Block
 from twotower.data.splits import PARTS, TEST, TRAIN, VALIDATION
 from twotower.errors import UserError
+from twotower.inputs import MS_PER_DAY
 from twotower.schema import AGE_DAYS, ITEM_ID, TIMESTAMP, TRAIN_COUNT, USER_ID
 
 Ints = npt.NDArray[Any]
-DAY = 86_400_000  # milliseconds
 
 
 def identifiers(values: pl.Series) -> pl.Series:
@@ -44,7 +44,7 @@ def count_items(found: Iterable[Block], items: int) -> tuple[Ints, Ints]:
         time = block.columns[TIMESTAMP][before]
         np.minimum.at(first, item[before], time)
         last = max(last, int(time.max(initial=0)))
-    return counts, (last - first) // DAY
+    return counts, (last - first) // MS_PER_DAY
 
 
 def count_values(found: Iterable[Block], index: Ints, sizes: Mapping[str, int]) -> dict[str, Ints]:

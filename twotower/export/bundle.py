@@ -128,7 +128,7 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> Report:
         golden, golden_recall = _golden(columns, golden_histories, users, vectors, list(inputs), chosen)
         golden["origin"] = origin(similarity, directory / FEATURES_FILE)
         write_json(directory / GOLDEN_FILE, golden)
-        train_count, age_days = columns[TRAIN_COUNT].to_numpy(), columns[AGE_DAYS].fill_null(0).to_numpy()
+        train_count, age_days = (columns[name].to_numpy() for name in (TRAIN_COUNT, AGE_DAYS))
         facts = {
             "similarity": similarity,
             "dim": vectors.shape[1],

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from twotower.schema import ITEM_COLUMNS
+from twotower.schema import ITEM_ID, ITEM_NAME
 from twotower.serving.filters import numbers_of
 from twotower.serving.lists import groups_of
 
@@ -25,9 +25,9 @@ def sample_filters(items: pa.Table, least: int) -> Mapping[str, npt.NDArray[np.b
     """
     masks: dict[str, npt.NDArray[np.bool_]] = {}
     for name in items.column_names:
-        if name in ITEM_COLUMNS:
+        if name in (ITEM_ID, ITEM_NAME):  # no two items share them
             continue
-        if pa.types.is_floating(items[name].type):
+        if pa.types.is_floating(items[name].type) or pa.types.is_integer(items[name].type):
             numbers = numbers_of(items[name])
             known = numbers.values[~numbers.is_null]
             if len(known):

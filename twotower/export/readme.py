@@ -11,7 +11,16 @@ from typing import Any
 import pyarrow as pa
 
 from twotower.errors import UserError
-from twotower.schema import AGE_DAYS, EMBEDDING, FEATURES_FILE, ITEM_COLUMNS, ITEM_ID, ITEMS_FILE, TOWER_FILE
+from twotower.schema import (
+    AGE_DAYS,
+    EMBEDDING,
+    FEATURES_FILE,
+    ITEM_COLUMNS,
+    ITEM_ID,
+    ITEMS_FILE,
+    TOWER_FILE,
+    TRAIN_COUNT,
+)
 from twotower.serving.manifest import (
     COSINE,
     CURVE_FILE,
@@ -97,7 +106,7 @@ def bundle_readme(
     parts += [
         "## Exploration",
         "`exploration=0.1` lets chance fill a tenth of the places from beyond the best: of two items, the one "
-        "with four times the events or four times the days since its first is half as likely. `seed` makes it "
+        "with about four times the events, or the days since its first, is half as likely. `seed` makes it "
         "repeatable. Its effect on validation histories, for 20 answers:",
         _table(["exploration", "recall@20 of what came next", "share of items shown", "places explored"], rows),
         "## Items come and go",
@@ -153,7 +162,7 @@ def _figures(facts: Mapping[str, Any], figures: Mapping[str, float]) -> list[lis
 
 
 def _filters(features: Sequence[str]) -> str:
-    names = ", ".join(f"`{name}`" for name in [*features, AGE_DAYS])
+    names = ", ".join(f"`{name}`" for name in [*features, AGE_DAYS, TRAIN_COUNT])
     return (
         f"`filters` takes a value, a list of values or a range for each of {names}: "
         '`{"price": {"max": 50}, "age_days": {"max": 30}, "not": {"brand": "x"}}`, and `{"any": [...]}`; `include` and '

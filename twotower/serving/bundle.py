@@ -58,7 +58,7 @@ class Bundle:
     manifest: dict[str, Any]
     item_ids: pa.Array  # [V] int64 or string
     train_count: npt.NDArray[np.int64]  # [V]
-    age_days: npt.NDArray[np.int64]  # [V], 0 where it is not known
+    age_days: Array  # [V], NaN where it is not known
     vectors: Floats  # [V, D]
     history_vectors: Floats  # [V, H]
     index: ItemIndex
@@ -145,7 +145,7 @@ def has_unit_length(vectors: Floats) -> bool:
     return all(bool((np.abs(np.linalg.norm(part, axis=-1) - 1) <= 1e-3).all()) for part in parts)
 
 
-def _open_items(file: Path, num_items: int, dim: int) -> tuple[pa.Array, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _open_items(file: Path, num_items: int, dim: int) -> tuple[pa.Array, npt.NDArray[np.int64], Array]:
     try:
         schema, rows = pq.read_schema(file), pq.read_metadata(file).num_rows
         table = pq.read_table(file, columns=[ITEM_ID, TRAIN_COUNT, AGE_DAYS])
@@ -163,7 +163,7 @@ def _open_items(file: Path, num_items: int, dim: int) -> tuple[pa.Array, npt.NDA
     ids = table[ITEM_ID].combine_chunks()
     if ids.null_count or len(ids.unique()) < num_items:
         raise refusal(file, "an item_id twice or none", "one for each item")
-    return ids, table[TRAIN_COUNT].to_numpy(), table[AGE_DAYS].fill_null(0).to_numpy()
+    return ids, table[TRAIN_COUNT].to_numpy(), table[AGE_DAYS].to_numpy()
 
 
 def _open_index(file: Path, vectors: Floats, facts: dict[str, Any]) -> ItemIndex:

@@ -30,7 +30,7 @@ def build_index(vectors: Floats, factory: str, centres: Floats | None = None) ->
 
     An inverted file has no more lists than there are items: a catalogue may have shrunk since the recipe was chosen.
     Memory beside the index: a sample of PER_LIST vectors a list, at least ROWS, and the part that is being added.
-    A graph is built by one thread, since with more it would depend on which is first: one to five minutes a million
+    A graph is built by one thread, since with more it would depend on which is first: a minute and more for a million
     items.
 
     Args:

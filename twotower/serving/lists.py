@@ -117,10 +117,10 @@ def novelty(train_count: npt.NDArray[Any], age_days: npt.NDArray[Any]) -> Floats
     """[V] weights for exploration: 1 / sqrt((1 + n) * (1 + a)) for an item with n training events in a days.
 
     What is learnt from n events is uncertain in proportion to 1 / sqrt(n), so items are tried as much as there is to
-    find out; and of two with as few events, the old one has had its chance. An item with four times the events, or
-    four times the age, is half as likely.
+    find out; and of two with as few events, the old one has had its chance. An item with about four times the events,
+    or the age, is half as likely. Where the age is not known (NaN), it does not count.
     """
-    weights: Floats = 1 / np.sqrt((1.0 + np.asarray(train_count)) * (1.0 + np.asarray(age_days)))
+    weights: Floats = 1 / np.sqrt((1.0 + train_count) * (1.0 + np.nan_to_num(age_days)))
     return weights
 
 
