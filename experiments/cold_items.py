@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from twotower.core.schema import open_prepared
 from twotower.data.loader import query_loader, training_loader
-from twotower.evaluation.ranks import queries_of, rank_by_dot_product
-from twotower.run import load_run
-from twotower.schema import open_prepared
+from twotower.metrics.ranks import queries_of, rank_by_dot_product
+from twotower.runs.run import load_run
 
 K = 20
 

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from twotower.files import write_json
-from twotower.schema import (
+from twotower.core.files import write_json
+from twotower.core.schema import (
     ARRAYS,
     CATALOGUE_FILE,
     FEATURES_FILE,

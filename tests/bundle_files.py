@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from twotower.files import write_json
+from twotower.core.files import write_json
 from twotower.serving.bundle import write_items
 from twotower.serving.golden import origin
 from twotower.serving.index import build_index

@@ -10,22 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import pytorch_lightning as pl
 import torch
+from preparing import prepare, real_data
+from run_directory import make_run
 
-from twotower.checkpoint import Checkpoints
-from twotower.data.loader import SessionLoader
-from twotower.files import write_json
-from twotower.model.event_inputs import EventInputs
-from twotower.model.item_tower import FeatureItemTower, IdItemTower
-from twotower.model.losses.softmax import softmax
-from twotower.model.negatives import CatalogueNegatives, MixtureNegatives
-from twotower.model.optimizer import adamw
-from twotower.model.two_tower import TwoTower
-from twotower.model.user_tower.gru import GRUTower
-from twotower.model.user_tower.linear_recurrence import LinearRecurrenceTower
-from twotower.model.user_tower.mean_pool import MeanPoolTower
-from twotower.model.user_tower.transformer import TransformerTower
-from twotower.module import TwoTowerModule
-from twotower.schema import (
+from twotower.core.files import write_json
+from twotower.core.schema import (
     ARRAYS,
     CATALOGUE_FILE,
     FEATURES_FILE,
@@ -36,7 +25,21 @@ from twotower.schema import (
     read_item_features,
     write_prepared,
 )
+from twotower.data.loader import SessionLoader
+from twotower.model.event_inputs import EventInputs
+from twotower.model.item_tower import FeatureItemTower, IdItemTower
+from twotower.model.losses.softmax import softmax
+from twotower.model.negatives import CatalogueNegatives, MixtureNegatives
+from twotower.model.optimizers.adamw import adamw
+from twotower.model.two_tower import TwoTower
+from twotower.model.user_tower.gru import GRUTower
+from twotower.model.user_tower.linear_recurrence import LinearRecurrenceTower
+from twotower.model.user_tower.mean_pool import MeanPoolTower
+from twotower.model.user_tower.transformer import TransformerTower
+from twotower.runs.checkpoint import Checkpoints
+from twotower.training.module import TwoTowerModule
 
+__all__ = ["make_run", "prepare", "real_data"]  # fixtures that stand in files of their own
 MakePrepared = Callable[..., Prepared]
 MakeTower = Callable[..., torch.nn.Module]
 MakeModule = Callable[..., TwoTowerModule]

@@ -11,12 +11,12 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from twotower.checkpoint import read_checkpoint
-from twotower.fitting import fit
 from twotower.model.negatives import Negatives
 from twotower.model.scoring import Scores
 from twotower.model.two_tower import TwoTower
-from twotower.run import build_model
+from twotower.runs.build import build_model
+from twotower.runs.checkpoint import read_checkpoint
+from twotower.training.fit import fit
 
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = sorted(

@@ -16,8 +16,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from twotower.checkpoint import read_checkpoint, write_checkpoint
-from twotower.run import load_run
+from twotower.runs.checkpoint import read_checkpoint, write_checkpoint
+from twotower.runs.run import load_run
 from twotower.serving.retriever import Retriever
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +35,7 @@ def call(folder: Path, script: str, *arguments: str) -> list[str]:
 
 def compare(folder: Path, *runs: str) -> list[str]:
     """The lines that a comparison prints."""
-    command = [sys.executable, "-m", "twotower.compare", *runs]
+    command = [sys.executable, "-m", "twotower.commands.compare", *runs]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()

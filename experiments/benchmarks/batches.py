@@ -26,9 +26,9 @@ from omegaconf import DictConfig
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
+from twotower.core.schema import MANIFEST_FILE, PAD  # noqa: E402
 from twotower.data.loader import SessionLoader, training_loader  # noqa: E402
-from twotower.fitting import fit  # noqa: E402
-from twotower.schema import MANIFEST_FILE, PAD  # noqa: E402
+from twotower.training.fit import fit  # noqa: E402
 
 GOAL_RATIO, GOAL_PADDING = 20, 0.05
 

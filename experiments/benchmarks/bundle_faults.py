@@ -26,9 +26,9 @@ from made_bundle import make_bundle
 from rich.console import Console
 from rich.table import Table
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
+from twotower.core.files import read_json, write_json
 from twotower.features import fit
-from twotower.files import read_json, write_json
 from twotower.serving.bundle import open_bundle
 from twotower.serving.manifest import FORMAT_VERSION, checksum, seal, write_manifest
 from twotower.serving.verify import verify

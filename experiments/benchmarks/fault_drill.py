@@ -30,7 +30,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from twotower.checkpoint import read_checkpoint
+from twotower.runs.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["data.items=300", "data.users=300", "data.sessions=4000", "data.days=20", "model.dim=32"]

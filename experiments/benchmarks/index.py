@@ -50,7 +50,7 @@ def catalogue(items: int, dim: int, queries: int, seed: int) -> tuple[np.ndarray
 
 def of_bundle(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same from a bundle; what came next is not in it."""
-    from twotower.files import read_json
+    from twotower.core.files import read_json
     from twotower.serving.manifest import GOLDEN_FILE
     from twotower.serving.retriever import Retriever
 

@@ -25,8 +25,8 @@ from rich.table import Table
 from served import Client, serve
 from timed_retriever import histories_of, percentiles
 
-from twotower.registry import save_model
 from twotower.serving.retriever import Retriever
+from twotower.tracking.registry import save_model
 
 HERE = Path(__file__).parent
 SMALL = 100_000  # items up to which the targets of small catalogues hold

@@ -31,8 +31,8 @@ from rich.table import Table
 from served import HOST, Client, serve
 from timed_retriever import histories_of
 
-from twotower.registry import save_model
 from twotower.serving.retriever import Retriever
+from twotower.tracking.registry import save_model
 
 SAMPLE_S = 1.0  # between two looks at the server's memory
 WARM = 0.2  # of the time, in which caches fill

@@ -13,17 +13,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from twotower.core.files import write_json
 from twotower.export.index import choose_index
 from twotower.export.onnx import export_user_tower
 from twotower.export.vectors import encode_users, write_item_vectors
 from twotower.features import fit
-from twotower.files import write_json
 from twotower.model.event_inputs import EventInputs
 from twotower.model.item_tower import IdItemTower
 from twotower.model.residual import WeightedSum
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.transformer import TransformerTower
-from twotower.run import History
+from twotower.runs.histories import History
 from twotower.serving.bundle import write_items
 from twotower.serving.events import EventEncoder
 from twotower.serving.golden import best, origin

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from twotower.model.lazy_adamw import LazyAdamW  # noqa: E402
+from twotower.model.optimizers.lazy_adamw import LazyAdamW  # noqa: E402
 
 CASES = ("adamw", "lazy_adamw", "lazy_adamw_row_wise", "floor")
 WARM_UP = 3  # steps; the first ones touch the memory of the moments for the first time

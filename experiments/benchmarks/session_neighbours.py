@@ -27,9 +27,9 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from twotower.evaluation.metrics import gains_of
-from twotower.evaluation.ranks import Ranks, rank
-from twotower.evaluation.session_neighbours import STAN, VSKNN
+from twotower.evaluation.baselines.session_neighbours import STAN, VSKNN
+from twotower.metrics.ranking import gains_of
+from twotower.metrics.ranks import Ranks, rank
 
 Array = npt.NDArray[Any]
 NEIGHBOURS = 100

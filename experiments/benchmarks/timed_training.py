@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
 from twotower import fitting  # noqa: E402
-from twotower.batch import SessionBatch  # noqa: E402
+from twotower.core.batch import SessionBatch  # noqa: E402
 from twotower.data.loader import SessionLoader, training_loader  # noqa: E402
 
 TICKS = 10_000  # steps of the learning rate's schedule, whatever its seconds

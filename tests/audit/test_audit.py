@@ -13,9 +13,9 @@ from audited_log import BY_HOUR, DAY, HOUR, START, Log
 from twotower.audit import measure
 from twotower.audit.audit import audit, require_sound
 from twotower.audit.findings import CHECKS, Finding
-from twotower.errors import UserError
-from twotower.files import write_json
-from twotower.schema import AUDIT_FILE, CARD_FILE
+from twotower.core.errors import UserError
+from twotower.core.files import write_json
+from twotower.core.schema import AUDIT_FILE, CARD_FILE
 
 TODAY = date(2025, 4, 1)
 Plant = Callable[[Log], None]

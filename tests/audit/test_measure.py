@@ -10,7 +10,7 @@ from audited_log import DAY, Log
 
 from twotower.audit import measure
 from twotower.audit.measure import Context
-from twotower.schema import Prepared
+from twotower.core.schema import Prepared
 
 
 @pytest.fixture(scope="module")

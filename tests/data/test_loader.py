@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from twotower.batch import SessionBatch
+from twotower.core.batch import SessionBatch
+from twotower.core.errors import UserError
+from twotower.core.schema import PAD
 from twotower.data import loader as loader_module
 from twotower.data.loader import SessionLoader, query_loader, training_loader, type_weights
-from twotower.errors import UserError
-from twotower.schema import PAD
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
 

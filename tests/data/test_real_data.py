@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from conftest import Prepare
+from preparing import Prepare
 
-from twotower.data import splits
-from twotower.errors import UserError
-from twotower.schema import Prepared, open_prepared
+from twotower.core.errors import UserError
+from twotower.core.schema import Prepared, open_prepared
+from twotower.data.preparation import splits
 
 TEMPORAL = partial(splits.temporal, test_fraction=0.1, validation_fraction=0.1)
 PREDEFINED = partial(splits.predefined, validation_fraction=0.1)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from twotower.evaluation.answers import Answers, in_order
 from twotower.evaluation.assessment import assess
 from twotower.evaluation.slices import Facts, Grouping
+from twotower.metrics.results import Answers, in_order
 
 
 def planted(chance: float, seed: int, queries: int = 600) -> Answers:

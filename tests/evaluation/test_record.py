@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twotower.errors import UserError
-from twotower.evaluation.answers import Answers
+from twotower.core.errors import UserError
 from twotower.evaluation.record import Record, read_record, write_record
 from twotower.evaluation.slices import Grouping
+from twotower.metrics.results import Answers
 
 
 def record() -> Record:

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from twotower import features, run
-from twotower.errors import UserError
+from twotower import features
+from twotower.core.errors import UserError
 from twotower.export import bundle as export
 from twotower.export.bundle import export_bundle
+from twotower.runs import run
 from twotower.serving import manifest
 from twotower.serving.retriever import Retriever
 from twotower.serving.verify import verify

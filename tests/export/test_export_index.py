@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
 from twotower.export import index as module
 from twotower.export.index import choose_index, filter_recall, recipes
 from twotower.serving.index import ItemIndex, build_index, check_index

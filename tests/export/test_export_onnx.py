@@ -17,7 +17,7 @@ from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.gru import GRUTower
 from twotower.model.user_tower.linear_recurrence import LinearRecurrenceTower
 from twotower.model.user_tower.transformer import TransformerTower
-from twotower.run import History
+from twotower.runs.histories import History
 
 SIZES = {"event_type": 3, "gap": 9, "time": 10**11}
 NO_CODES = np.empty((2, 0), np.int64)

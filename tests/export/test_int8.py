@@ -7,10 +7,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from twotower import run
 from twotower.export.int8 import quantise_tower, tower_recall
 from twotower.export.onnx import export_user_tower
 from twotower.export.vectors import encode_users, write_item_vectors
+from twotower.runs import run
+from twotower.runs.histories import read_histories
 from twotower.serving.golden import best
 
 
@@ -24,7 +25,7 @@ def test_weights_are_bytes_and_most_answers_stay(make_run: Any, tmp_path: Path) 
     assert {TensorProto.INT8} <= {weight.data_type for weight in graph.initializer}
     assert target.stat().st_size < source.stat().st_size
 
-    histories = run.read_histories(loaded.path, [])
+    histories = read_histories(loaded.path, [])
     exact = best(encode_users(loaded.model, histories, 6), vectors, 10)
     wanted = np.array([history.item_index[-1] - 1 for history in histories])
     same = tower_recall(source, histories, table, vectors, exact, wanted, 6)

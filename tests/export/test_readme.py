@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from twotower import run
 from twotower.export.bundle import export_bundle
+from twotower.runs import run
 from twotower.serving.retriever import Retriever
 
 INDEX = {"families": ["exact"], "target_recall": 0.99, "exact_below": 200_000}
@@ -30,7 +30,7 @@ def test_its_example_answers(exported: Path) -> None:
     text = (exported / "README.md").read_text()
     code = re.search(r"```python\n(from .*?)```", text, re.DOTALL)
     assert code and len(code[1].splitlines()) <= 10
-    env = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code[1]], cwd=exported.parent, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     history = re.search(r"history = (\[.*?\])  #", code[1])

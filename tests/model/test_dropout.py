@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
 from twotower.model.dropout import Dropout
 
 

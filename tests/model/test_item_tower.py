@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
+from twotower.core.schema import PAD
 from twotower.model.item_tower import FeatureItemTower, IdItemTower, hashed_rows
-from twotower.schema import PAD
 
 ITEMS, DIM = 17, 6
 BAGS = {"genre": 7, "brand": 4, "title": 30}

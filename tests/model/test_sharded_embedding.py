@@ -11,16 +11,16 @@ from test_world_size import NUM_ITEMS, TrainingStep, global_batches, share_of
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from twotower.model.clipping import clip_gradient_norm
 from twotower.model.event_inputs import EventInputs
 from twotower.model.item_tower import IdItemTower
 from twotower.model.losses.softmax import softmax
 from twotower.model.negatives import MixtureNegatives
-from twotower.model.optimizer import adamw, lazy_adamw
+from twotower.model.optimizers.adamw import adamw, lazy_adamw
+from twotower.model.optimizers.clipping import clip_gradient_norm
 from twotower.model.sharded_embedding import BLOCK, ShardedEmbedding, sharded_in
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.gru import GRUTower
-from twotower.module import TwoTowerModule
+from twotower.training.module import TwoTowerModule
 
 DIM = 8
 OPTIMIZERS = {"adamw": adamw, "lazy_adamw": partial(lazy_adamw, row_wise=True)}

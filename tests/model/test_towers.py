@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from twotower.core.schema import PAD
 from twotower.model.event_inputs import EventInputs
 from twotower.model.item_tower import IdItemTower
-from twotower.model.optimizer import adamw
+from twotower.model.optimizers.adamw import adamw
 from twotower.model.residual import WeightedSum
 from twotower.model.two_tower import TwoTower
-from twotower.schema import PAD
 
 DIM, LENGTH, ITEMS = 8, 12, 30
 SIZES = {"gap": 9, "hour": 5, "time": 10**11}  # of the event inputs

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
 from twotower.model.user_tower.branch import GELU, Branch, SwiGLU
 from twotower.model.user_tower.transformer import Attention, DistanceBias, TimeBias, TransformerTower
 

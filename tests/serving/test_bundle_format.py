@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from serving_oracle import DIM, reseal, toy_tower
 
-from twotower.errors import UserError
-from twotower.schema import FEATURES_FILE, ITEMS_FILE, TOWER_FILE
+from twotower.core.errors import UserError
+from twotower.core.schema import FEATURES_FILE, ITEMS_FILE, TOWER_FILE
 from twotower.serving import manifest as fmt
 from twotower.serving.retriever import Retriever
 from twotower.serving.verify import verify

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from serving_oracle import MAX_LENGTH, NOTHING
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
 from twotower.features import fit
 from twotower.serving.events import EventEncoder
 from twotower.serving.retriever import Retriever

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
 from twotower.serving import filters as module
 from twotower.serving.filters import ItemFilter
 from twotower.serving.histories import Catalogue

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
 from twotower.serving.lists import (
     Cap,
     at_most,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
 from twotower.serving import manifest as fmt
 from twotower.serving.manifest import checksum, places, read_manifest, seal, write_manifest
 

@@ -7,7 +7,7 @@ import pytest
 from naive_shop import IDS as SHOP
 from serving_oracle import DIM, MAX_LENGTH, toy_tables, toy_user
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
 from twotower.features import fit
 from twotower.serving.manifest import EMBEDDINGS_FILE
 from twotower.serving.retriever import Retriever

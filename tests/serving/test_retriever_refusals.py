@@ -8,7 +8,7 @@ import pytest
 from naive_shop import COLUMNS, COUNTS
 from naive_shop import IDS as SHOP
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
 from twotower.serving.retriever import Retriever
 
 IDS = [10, 20, 30, 40, 50, 60, 70]

@@ -10,8 +10,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from twotower.cli import CONF
-from twotower.schema import CATALOGUE_FILE, FEATURES_FILE, Prepared
+from twotower.core.schema import CATALOGUE_FILE, FEATURES_FILE, Prepared
+from twotower.runs.config_errors import CONF
 from twotower.serving.events import EventEncoder
 from twotower.serving.retriever import Retriever
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from serving_oracle import reseal
 
-from twotower.errors import UserError
-from twotower.schema import FEATURES_FILE, ITEMS_FILE, TOWER_FILE
+from twotower.core.errors import UserError
+from twotower.core.schema import FEATURES_FILE, ITEMS_FILE, TOWER_FILE
 from twotower.serving import manifest as fmt
 from twotower.serving.retriever import Recommendations, Retriever
 from twotower.serving.verify import compare, main, verify

@@ -10,7 +10,7 @@ from twotower.model.event_inputs import EventInputs
 from twotower.model.item_tower import IdItemTower
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.gru import GRUTower
-from twotower.run import Run
+from twotower.runs.run import Run
 from twotower.sweep.serving_cost import serving_cost
 
 

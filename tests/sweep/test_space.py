@@ -3,7 +3,7 @@
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
 from twotower.sweep.space import distributions, grid, settings_of, text_of, typed
 
 

@@ -12,9 +12,9 @@ from twotower.audit.findings import CHECKS, ORDINAL, Finding
 from twotower.audit.leakage import check_contexts, check_split, check_statistics
 from twotower.audit.measure import measure
 from twotower.audit.plausibility import check_clocks, check_coverage, check_rows, check_sessions
-from twotower.errors import UserError, nearest
-from twotower.files import read_json
-from twotower.schema import AUDIT_FILE, CARD_FILE, Prepared
+from twotower.core.errors import UserError, nearest
+from twotower.core.files import read_json
+from twotower.core.schema import AUDIT_FILE, CARD_FILE, Prepared
 
 log = logging.getLogger(__name__)
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)

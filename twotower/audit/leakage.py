@@ -7,8 +7,8 @@ import numpy as np
 
 from twotower.audit.findings import ORDINAL, Finding, error, moment, warning
 from twotower.audit.measure import Context, Measures
-from twotower.files import read_json
-from twotower.schema import CATALOGUE_FILE, FEATURES_FILE, Prepared, read_item_features
+from twotower.core.files import read_json
+from twotower.core.schema import CATALOGUE_FILE, FEATURES_FILE, Prepared, read_item_features
 
 AGAIN = "Delete the prepared directory and prepare the events again"
 LATE_SHARE = 0.01  # of the events to learn from, where a split column decides

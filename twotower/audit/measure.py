@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from twotower.inputs import EVENT_TYPE, SIZES
-from twotower.schema import Prepared, input_file
+from twotower.core.inputs import EVENT_TYPE, SIZES
+from twotower.core.schema import Prepared, input_file
 
 Array = npt.NDArray[Any]
 BLOCK = 2_000_000  # events

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from twotower.audit.findings import Finding, error, warning
 from twotower.audit.measure import Measures
-from twotower.inputs import WEEKDAY
+from twotower.core.inputs import WEEKDAY
 
 Statistics = Mapping[str, Any]
 REPETITION = "repetition of an identical row"

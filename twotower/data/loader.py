@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
-from twotower.batch import SessionBatch, gather, history_positions
-from twotower.errors import UserError, nearest
-from twotower.inputs import TIME, time_codes
-from twotower.schema import PAD, Prepared
+from twotower.core.batch import SessionBatch, gather, history_positions
+from twotower.core.errors import UserError, nearest
+from twotower.core.inputs import TIME, time_codes
+from twotower.core.schema import PAD, Prepared
 
 Array = npt.NDArray[Any]
 EVENTS_AT_ONCE = 1 << 24  # counted in one go; bounds the memory that counting takes

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twotower.evaluation.answers import Answers, gains
 from twotower.evaluation.intervals import Mean, Means, means
 from twotower.evaluation.slices import Facts, Grouping
+from twotower.metrics.results import Answers, gains
 
 Array = npt.NDArray[Any]
 MODEL = "model"

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from twotower.errors import UserError
-from twotower.evaluation.answers import Answers
+from twotower.core.errors import UserError
+from twotower.core.files import write_bytes
 from twotower.evaluation.slices import Grouping
-from twotower.files import write_bytes
+from twotower.metrics.results import Answers
 
 Array = npt.NDArray[Any]
 RECORD_FILE = "answers.npz"

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from twotower.inputs import GAP, HOUR, MS_PER_DAY, WEEKDAY
-from twotower.schema import Prepared
+from twotower.core.inputs import GAP, HOUR, MS_PER_DAY, WEEKDAY
+from twotower.core.schema import Prepared
 
 Array = npt.NDArray[Any]
 POPULARITY, LENGTH, AGE = "popularity", "history length", "days since training"

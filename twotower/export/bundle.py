@@ -14,18 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from twotower.errors import UserError
-from twotower.export.filters import sample_filters
-from twotower.export.index import choose_index, filter_recall
-from twotower.export.index_page import index_page
-from twotower.export.int8 import quantise_tower, tower_recall
-from twotower.export.item_tower import export_item_tower, item_tower_difference
-from twotower.export.onnx import export_user_tower, tower_difference
-from twotower.export.readme import bundle_readme, measured
-from twotower.export.vectors import encode_users, write_item_vectors
-from twotower.files import atomic_directory, read_json, write_bytes, write_json
-from twotower.run import ENVIRONMENT_FILE, HISTORIES_FILE, History, Run, input_sizes, read_histories
-from twotower.schema import (
+from twotower.core.errors import UserError
+from twotower.core.files import atomic_directory, read_json, write_bytes, write_json
+from twotower.core.schema import (
     AGE_DAYS,
     CATALOGUE_FILE,
     FEATURES_FILE,
@@ -35,6 +26,18 @@ from twotower.schema import (
     TRAIN_COUNT,
     read_item_features,
 )
+from twotower.export.filters import sample_filters
+from twotower.export.index import choose_index, filter_recall
+from twotower.export.int8 import quantise_tower, tower_recall
+from twotower.export.item_tower import export_item_tower, item_tower_difference
+from twotower.export.onnx import export_user_tower, tower_difference
+from twotower.export.readme import bundle_readme, measured
+from twotower.export.vectors import encode_users, write_item_vectors
+from twotower.report.index_page import index_page
+from twotower.runs.build import input_sizes
+from twotower.runs.histories import History, read_histories
+from twotower.runs.layout import ENVIRONMENT_FILE, HISTORIES_FILE
+from twotower.runs.run import Run
 from twotower.serving.bundle import has_unit_length, write_items
 from twotower.serving.golden import best, origin
 from twotower.serving.index import ItemIndex

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from twotower.schema import ITEM_ID, ITEM_NAME
+from twotower.core.schema import ITEM_ID, ITEM_NAME
 from twotower.serving.filters import numbers_of
 from twotower.serving.lists import groups_of
 

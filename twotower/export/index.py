@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from twotower.errors import UserError, nearest
+from twotower.core.errors import UserError, nearest
 from twotower.serving.golden import best
 from twotower.serving.index import ItemIndex, build_index, centres_of, scan
 

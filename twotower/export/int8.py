@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower.export.vectors import joined
-from twotower.run import History
+from twotower.runs.histories import History
 from twotower.serving.golden import best
 from twotower.serving.user_tower import encode_histories, open_session
 

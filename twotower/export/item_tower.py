@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from numpy.lib.format import open_memmap
 from torch import Tensor, nn
 
+from twotower.core.schema import PAD
 from twotower.export.graph import write_graph
 from twotower.features import Encoder
 from twotower.model.item_tower import FeatureItemTower
 from twotower.model.two_tower import TwoTower
-from twotower.schema import PAD
 from twotower.serving.item_encoder import HISTORY_OUTPUT, INPUTS, ITEM_OUTPUT, ItemEncoder
 from twotower.serving.manifest import ITEM_TOWER_FILE, OWN_FILE
 

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twotower.core.inputs import TIME
 from twotower.export.graph import write_graph
 from twotower.export.vectors import encode_users, joined
-from twotower.inputs import TIME
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.linear_recurrence import LinearRecurrence
-from twotower.run import History
+from twotower.runs.histories import History
 from twotower.serving.user_tower import (
     TOWER_CODES,
     TOWER_NEWEST,

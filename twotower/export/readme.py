@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from twotower.errors import UserError
-from twotower.schema import (
+from twotower.core.errors import UserError
+from twotower.core.schema import (
     AGE_DAYS,
     EMBEDDING,
     FEATURES_FILE,

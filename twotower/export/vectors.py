@@ -14,9 +14,9 @@ from numpy.lib.format import open_memmap
 from torch import nn
 from tqdm import tqdm
 
-from twotower.batch import gather, history_positions
+from twotower.core.batch import gather, history_positions
 from twotower.model.two_tower import TwoTower
-from twotower.run import History
+from twotower.runs.histories import History
 from twotower.serving.histories import Known
 from twotower.serving.manifest import EMBEDDINGS_FILE, HISTORY_FILE
 

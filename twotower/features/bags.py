@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from twotower.ragged import runs
+from twotower.core.ragged import runs
 
 Array = npt.NDArray[Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
 from twotower.features.bags import Bags, bags
 from twotower.features.categories import LISTS, codes_of, pieces_of, text_of, vocabulary_of
 from twotower.features.ngrams import ngram_bags

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from twotower.core.ragged import runs
 from twotower.features.bags import Bags, bags
 from twotower.features.categories import text_of
-from twotower.ragged import runs
 
 Array = npt.NDArray[Any]
 TEXTS_AT_ONCE = 1 << 16

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
 from twotower.features.categories import LISTS
 
 Array = npt.NDArray[Any]

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from twotower.errors import UserError, nearest
+from twotower.core.errors import UserError, nearest
 
 VOCABULARY = {"min_count": 1, "out_of_vocabulary": 1}
 NUMBER = {"buckets": None, "edges": None, "standardise": False, "log": False}

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
 
 
 class Dropout(nn.Module):

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
+from twotower.core.schema import PAD
 from twotower.model.sharded_embedding import ShardedEmbedding
-from twotower.schema import PAD
 
 Array = npt.NDArray[Any]
 

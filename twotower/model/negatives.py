@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from twotower.core.schema import PAD
 from twotower.model.distributed import gather_rows
-from twotower.schema import PAD
 
 
 class Negatives(NamedTuple):

@@ -7,8 +7,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twotower.core.schema import PAD
 from twotower.model.distributed import world_size
-from twotower.schema import PAD
 
 BLOCK = 1 << 16  # rows that are drawn at one time
 

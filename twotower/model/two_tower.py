@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twotower.core.schema import PAD
 from twotower.model.scoring import truncate
-from twotower.schema import PAD
 
 
 class TwoTower(nn.Module):

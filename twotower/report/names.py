@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from twotower.schema import CATALOGUE_FILE, ITEM_ID, ITEM_NAME, ITEMS_FILE
+from twotower.core.schema import CATALOGUE_FILE, ITEM_ID, ITEM_NAME, ITEMS_FILE
 
 
 def item_names(directory: Path) -> list[str]:

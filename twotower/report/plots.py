@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twotower.page.svg import COLORS, svg, units
+from twotower.report.svg import COLORS, svg, units
 
 Array = npt.NDArray[Any]
 BINS = 40

@@ -28,9 +28,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from twotower.errors import UserError
-from twotower.files import read_json
-from twotower.schema import AGE_DAYS, EMBEDDING, FEATURES_FILE, ITEM_ID, ITEMS_FILE, TOWER_FILE, TRAIN_COUNT
+from twotower.core.errors import UserError
+from twotower.core.files import read_json
+from twotower.core.schema import AGE_DAYS, EMBEDDING, FEATURES_FILE, ITEM_ID, ITEMS_FILE, TOWER_FILE, TRAIN_COUNT
 from twotower.serving.events import EventEncoder
 from twotower.serving.index import ItemIndex, check_index
 from twotower.serving.manifest import (

@@ -1,6 +1,6 @@
 """Events of a request as the model knows them: item ids, and the codes of the event inputs.
 
-The codes come from the functions that prepared the training data (twotower.inputs, twotower.features).
+The codes come from the functions that prepared the training data (twotower.core.inputs, twotower.features).
 Shapes: E events of all histories, one history after the other; K event inputs.
 """
 
@@ -14,9 +14,8 @@ from zoneinfo import ZoneInfoNotFoundError
 import numpy as np
 import numpy.typing as npt
 
-from twotower.errors import UserError
-from twotower.features import encode_single, form
-from twotower.inputs import (
+from twotower.core.errors import UserError
+from twotower.core.inputs import (
     EVENT_TYPE,
     GAP,
     HOUR,
@@ -29,7 +28,8 @@ from twotower.inputs import (
     time_codes,
     weekday_codes,
 )
-from twotower.schema import ITEM_ID, TIMESTAMP
+from twotower.core.schema import ITEM_ID, TIMESTAMP
+from twotower.features import encode_single, form
 
 Ints = npt.NDArray[np.int64]
 Event = Mapping[str, Any]

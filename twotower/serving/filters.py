@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from twotower.errors import UserError, nearest
-from twotower.schema import EMBEDDING, PAD
+from twotower.core.errors import UserError, nearest
+from twotower.core.schema import EMBEDDING, PAD
 from twotower.serving.histories import Catalogue
 from twotower.serving.lists import Cap, Groups, check_limit, groups_of
 from twotower.serving.predicates import ANY, NOT, Kind, Predicate, checked

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from twotower.files import sha256
-from twotower.schema import ITEM_ID
+from twotower.core.files import sha256
+from twotower.core.schema import ITEM_ID
 from twotower.serving.bundle import Bundle
 from twotower.serving.histories import Known
 from twotower.serving.item_rows import rows_of

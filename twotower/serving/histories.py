@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from twotower.errors import UserError
-from twotower.schema import ITEM_ID, PAD
+from twotower.core.errors import UserError
+from twotower.core.schema import ITEM_ID, PAD
 
 Ints = npt.NDArray[np.int64]
 ItemId = int | str

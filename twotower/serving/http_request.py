@@ -14,8 +14,8 @@ import json
 import reprlib
 from typing import Any, NamedTuple
 
-from twotower.errors import UserError, nearest
-from twotower.schema import ITEM_ID
+from twotower.core.errors import UserError, nearest
+from twotower.core.schema import ITEM_ID
 
 PARAMS: dict[str, Any] = {  # and what holds where a request does not say
     "k": 20,

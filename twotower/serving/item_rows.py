@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from twotower.errors import UserError, nearest
+from twotower.core.errors import UserError, nearest
+from twotower.core.schema import AGE_DAYS, ITEM_ID, ITEM_NAME, TRAIN_COUNT
 from twotower.features import Dense, Encoder, encode, raw_values
-from twotower.schema import AGE_DAYS, ITEM_ID, ITEM_NAME, TRAIN_COUNT
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from twotower.errors import UserError
-from twotower.files import read_json, sha256, write_json
-from twotower.schema import FEATURES_FILE, ITEMS_FILE, TOWER_FILE
+from twotower.core.errors import UserError
+from twotower.core.files import read_json, sha256, write_json
+from twotower.core.schema import FEATURES_FILE, ITEMS_FILE, TOWER_FILE
 
 EMBEDDINGS_FILE = "item_embeddings.npy"
 HISTORY_FILE = "history_embeddings.npy"

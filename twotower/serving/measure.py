@@ -28,8 +28,8 @@ def measure(path: str | Path) -> dict[str, float]:
         UserError: the bundle can't be loaded.
     """
     begin = time.perf_counter()
-    from twotower.files import read_json
-    from twotower.schema import ITEM_ID
+    from twotower.core.files import read_json
+    from twotower.core.schema import ITEM_ID
     from twotower.serving.manifest import GOLDEN_FILE
     from twotower.serving.retriever import Retriever
 
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m twotower.serving.measure BUNDLE", file=sys.stderr)
         return 2
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other take turns on a busy machine
-    from twotower.errors import UserError
+    from twotower.core.errors import UserError
 
     try:
         figures = measure(arguments[0])

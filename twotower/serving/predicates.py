@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from twotower.errors import UserError, nearest
+from twotower.core.errors import UserError, nearest
 from twotower.features.categories import text_of
 
 Kind = Literal["text", "number"]

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from twotower.errors import UserError
-from twotower.schema import ITEM_ID, ITEMS_FILE, PAD
+from twotower.core.errors import UserError
+from twotower.core.schema import ITEM_ID, ITEMS_FILE, PAD
 from twotower.serving.bundle import Bundle, open_bundle
 from twotower.serving.events import Event, item_ids
 from twotower.serving.filters import ItemFilter

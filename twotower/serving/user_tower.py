@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from twotower.batch import gather, history_positions
-from twotower.schema import PAD
+from twotower.core.batch import gather, history_positions
+from twotower.core.schema import PAD
 from twotower.serving.histories import Known
 
 TOWER_VECTORS, TOWER_NEWEST, TOWER_CODES, TOWER_OUTPUT = "history_vectors", "newest", "event_inputs", "user_vector"

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from twotower.errors import UserError
-from twotower.files import read_json
-from twotower.schema import FEATURES_FILE, ITEMS_FILE
+from twotower.core.errors import UserError
+from twotower.core.files import read_json
+from twotower.core.schema import FEATURES_FILE, ITEMS_FILE
 from twotower.serving.bundle import open_bundle
 from twotower.serving.golden import origin
 from twotower.serving.manifest import EMBEDDINGS_FILE, GOLDEN_FILE, MANIFEST_FILE, REMEDY

@@ -13,16 +13,18 @@ from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from twotower import cli, processes, resume
-from twotower.errors import UserError
-from twotower.files import read_json, write_json
-from twotower.fitting import prepare
-from twotower.run import load_config
+from twotower.core.distributed import process_count
+from twotower.core.errors import UserError
+from twotower.core.files import read_json, write_json
+from twotower.runs import resume
+from twotower.runs.config_errors import explaining
+from twotower.runs.run import load_config
 from twotower.sweep.outcome import tell
 from twotower.sweep.space import distributions, grid, settings_of, text_of, typed
 from twotower.sweep.study import enqueue, open_study, unfinished
 from twotower.sweep.trial import of_sweep
-from twotower.tracker import UNSENT_FILE
+from twotower.tracking.logger import UNSENT_FILE
+from twotower.training.prepare import prepare
 
 log = logging.getLogger(__name__)
 SWEEP_FILE = "sweep.json"  # what a sweep was begun with; it goes on with nothing else
@@ -55,7 +57,7 @@ class Sweep(Callback):
 def _explaining(config: DictConfig) -> Iterator[None]:
     """Leave with a status and a message: of what a callback raises Hydra would make a mere warning."""
     try:
-        with cli.explaining(str(config.hydra.job.config_name)):
+        with explaining(str(config.hydra.job.config_name)):
             yield
     except Exception:
         log.exception("the sweep ends here")
@@ -71,7 +73,7 @@ def begin(config: DictConfig, held: contextlib.ExitStack) -> list[int]:
     Raises:
         UserError: the sweep's folder is another sweep's, or in use.
     """
-    if processes.count() > 1:
+    if process_count() > 1:
         raise UserError("each trial of a sweep takes one process; leave torchrun out")
     for override in map(OverridesParser.create().parse_override, config.hydra.overrides.task):
         if override.is_sweep_override():
@@ -88,7 +90,7 @@ def begin(config: DictConfig, held: contextlib.ExitStack) -> list[int]:
     left = unfinished(study)
     if left:
         print(f"{path}: {len(study.trials)} trials, {len(left)} of them to do", flush=True)
-        prepare(plain(config))  # once, before the workers
+        prepare(plain(config).data, config.accept)  # once, before the workers
         tracker = tracker_of(config)
         if tracker:
             tracker.log_hyperparams({"space": dict(settings_of(config.sweep.space))})

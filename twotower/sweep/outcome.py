@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from twotower import run
-from twotower.files import write_bytes
-from twotower.page.html import card, document, figure, grid, heading, table
-from twotower.sweep.plots import history, importances, settings, trade_off
+from twotower.core.files import write_bytes
+from twotower.report.html import card, document, figure, grid, heading, table
+from twotower.report.sweep_plots import history, importances, settings, trade_off
+from twotower.runs import run
 from twotower.sweep.trial import FAILED, SECONDS, shown
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from twotower.run import Run
+from twotower.runs.run import Run
 
 SERVING = "serving/"
 HISTORIES, LISTED = 50, 20

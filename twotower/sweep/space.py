@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

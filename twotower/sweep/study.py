@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from twotower.files import make_once
+from twotower.core.files import make_once
 
 if TYPE_CHECKING:
     import optuna

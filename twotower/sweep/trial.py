@@ -11,11 +11,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from twotower import complete, resume, run
-from twotower.errors import UserError
+from twotower.core.errors import UserError
+from twotower.runs import layout, resume, run
 from twotower.sweep.serving_cost import SERVING, serving_cost
 from twotower.sweep.space import distributions
 from twotower.sweep.study import open_study, take
+from twotower.training import complete
 
 if TYPE_CHECKING:
     import optuna
@@ -40,7 +41,7 @@ def attempt(config: DictConfig) -> None:
             values = validate(config, trial)
             if PRUNED in trial.user_attrs:
                 state, values = optuna.trial.TrialState.PRUNED, None
-                shutil.rmtree(path / run.FOLDER, ignore_errors=True)
+                shutil.rmtree(path / layout.FOLDER, ignore_errors=True)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on with the sweep")
             raise

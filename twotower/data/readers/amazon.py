@@ -13,11 +13,11 @@ from pathlib import Path
 
 import polars as pl
 
+from twotower.core.errors import UserError
+from twotower.core.schema import ITEM_ID, SPLIT, TIMESTAMP, USER_ID, Prepared
 from twotower.data.readers.chunks import RawFile, delimited_file, in_chunks, json_frames
 from twotower.data.readers.files import CSV, count_about, file_format, published_file, published_files, readable
-from twotower.data.source import Prepare, Source
-from twotower.errors import UserError
-from twotower.schema import ITEM_ID, SPLIT, TIMESTAMP, USER_ID, Prepared
+from twotower.data.readers.source import Prepare, Source
 
 PAGE = "amazon-reviews-2023.github.io"
 PARTS = {"train": "train", "valid": "validation", "test": "test"}

@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 
+from twotower.core.errors import UserError
 from twotower.data.readers.files import EXPECTED, JSON_LINES, open_bytes, readable
-from twotower.data.source import CHUNK_ROWS, PLACE
-from twotower.errors import UserError
+from twotower.data.readers.source import CHUNK_ROWS, PLACE
 
 PIECE_BYTES = 2**24  # of JSON Lines, parsed at one time
 SAMPLE_LINES = 10_000  # of JSON Lines, in which a key must occur to be known

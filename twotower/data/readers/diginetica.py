@@ -12,11 +12,11 @@ from pathlib import Path
 
 import polars as pl
 
+from twotower.core.errors import UserError
+from twotower.core.schema import EVENT_TYPE, ITEM_ID, SESSION_ID, TIMESTAMP, USER_ID, Prepared
 from twotower.data.readers.chunks import csv_columns, delimited_file, in_chunks, small_table, utc_time
 from twotower.data.readers.files import count_about, published_file, readable
-from twotower.data.source import Prepare, Source
-from twotower.errors import UserError
-from twotower.schema import EVENT_TYPE, ITEM_ID, SESSION_ID, TIMESTAMP, USER_ID, Prepared
+from twotower.data.readers.source import Prepare, Source
 
 PAGE = "competitions.codalab.org/competitions/11161 (dataset-train-diginetica.zip)"
 NAMES = {SESSION_ID: ("sessionId", "session_id"), USER_ID: ("userId", "user_id"), ITEM_ID: ("itemId", "item_id")}

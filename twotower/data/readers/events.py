@@ -11,6 +11,8 @@ from urllib.parse import unquote
 import polars as pl
 import pyarrow.parquet as pq
 
+from twotower.core.errors import UserError, nearest
+from twotower.core.schema import CONSENT, EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, USER_ID, Prepared
 from twotower.data.readers.chunks import (
     RawFile,
     csv_columns,
@@ -23,9 +25,7 @@ from twotower.data.readers.chunks import (
 )
 from twotower.data.readers.feature_table import feature_table
 from twotower.data.readers.files import CSV, JSON_LINES, PARQUET, count_about, file_format, find_files, readable
-from twotower.data.source import PLACE, Prepare, Source
-from twotower.errors import UserError, nearest
-from twotower.schema import CONSENT, EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, USER_ID, Prepared
+from twotower.data.readers.source import PLACE, Prepare, Source
 
 COLUMNS = (SESSION_ID, USER_ID, ITEM_ID, TIMESTAMP, EVENT_TYPE, SPLIT, CONSENT)
 IDS = (SESSION_ID, USER_ID, ITEM_ID)

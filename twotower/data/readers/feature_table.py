@@ -7,11 +7,11 @@ from pathlib import Path
 
 import polars as pl
 
-from twotower.data.clean import ORDINAL, choose_unit, count_looks, whole_timestamps
+from twotower.core.errors import UserError, nearest
+from twotower.core.schema import TIMESTAMP
+from twotower.data.preparation.clean import ORDINAL, choose_unit, count_looks, whole_timestamps
 from twotower.data.readers.chunks import csv_separator
 from twotower.data.readers.files import CSV, PARQUET, file_format, find_files, readable
-from twotower.errors import UserError, nearest
-from twotower.schema import TIMESTAMP
 
 SETTINGS = {"item_id": "data.items", "user_id": "data.users"}
 

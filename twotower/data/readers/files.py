@@ -11,7 +11,7 @@ from typing import IO
 import polars as pl
 import pyarrow as pa
 
-from twotower.errors import UserError, nearest
+from twotower.core.errors import UserError, nearest
 
 PARQUET, CSV, JSON_LINES = "Parquet", "CSV", "JSON Lines"
 FORMATS = {

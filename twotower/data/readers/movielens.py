@@ -10,10 +10,10 @@ from pathlib import Path
 
 import polars as pl
 
+from twotower.core.schema import ITEM_ID, TIMESTAMP, USER_ID, Prepared
 from twotower.data.readers.chunks import RawFile, delimited_file, in_chunks, small_table
 from twotower.data.readers.files import count_about, open_bytes, published_file, readable
-from twotower.data.source import Prepare, Source
-from twotower.schema import ITEM_ID, TIMESTAMP, USER_ID, Prepared
+from twotower.data.readers.source import Prepare, Source
 
 PAGE = "grouplens.org/datasets/movielens"
 BESIDE = {  # the ratings -> the movies, the users

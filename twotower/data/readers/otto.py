@@ -10,11 +10,11 @@ from pathlib import Path
 
 import polars as pl
 
+from twotower.core.errors import UserError
+from twotower.core.schema import EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, Prepared
 from twotower.data.readers.chunks import RawFile, in_chunks, json_frames
 from twotower.data.readers.files import count_about, published_files
-from twotower.data.source import Prepare, Source
-from twotower.errors import UserError
-from twotower.schema import EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, Prepared
+from twotower.data.readers.source import Prepare, Source
 
 PAGE = "kaggle.com/datasets/otto/recsys-dataset"
 TYPES = ("clicks", "carts", "orders")

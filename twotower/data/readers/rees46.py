@@ -11,10 +11,10 @@ from pathlib import Path
 
 import polars as pl
 
+from twotower.core.schema import EVENT_TYPE, ITEM_ID, SESSION_ID, TIMESTAMP, USER_ID, Prepared
 from twotower.data.readers.chunks import delimited_file, delimited_frames, in_chunks, utc_time
 from twotower.data.readers.files import count_about, published_files, readable
-from twotower.data.source import Prepare, Source
-from twotower.schema import EVENT_TYPE, ITEM_ID, SESSION_ID, TIMESTAMP, USER_ID, Prepared
+from twotower.data.readers.source import Prepare, Source
 
 PAGE = "Kaggle: mkechinov/ecommerce-behavior-data-from-multi-category-store (or rees46.com/en/open-datasets)"
 TIME = utc_time("event_time", "%Y-%m-%d %H:%M:%S UTC")

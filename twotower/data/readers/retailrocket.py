@@ -11,11 +11,11 @@ from pathlib import Path
 
 import polars as pl
 
+from twotower.core.errors import UserError
+from twotower.core.schema import EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID, Prepared
 from twotower.data.readers.chunks import delimited_file, delimited_frames, in_chunks, small_table
 from twotower.data.readers.files import count_about, published_file, readable
-from twotower.data.source import Prepare, Source
-from twotower.errors import UserError
-from twotower.schema import EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID, Prepared
+from twotower.data.readers.source import Prepare, Source
 
 PAGE = "Kaggle: retailrocket/ecommerce-dataset"
 TABLES = ("category_tree.csv", "item_properties_part1.csv", "item_properties_part2.csv")

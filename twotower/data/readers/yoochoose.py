@@ -7,10 +7,10 @@ Commas, no line with names, times such as 2014-04-07T10:51:09.277Z; a category i
 
 import polars as pl
 
+from twotower.core.schema import EVENT_TYPE, ITEM_ID, SESSION_ID, TIMESTAMP, Prepared
 from twotower.data.readers.chunks import delimited_file, in_chunks, utc_time
 from twotower.data.readers.files import count_about, published_file
-from twotower.data.source import Prepare, Source
-from twotower.schema import EVENT_TYPE, ITEM_ID, SESSION_ID, TIMESTAMP, Prepared
+from twotower.data.readers.source import Prepare, Source
 
 PAGE = "recsys.acm.org/recsys15/challenge (also Kaggle: chadgostopp/recsys-challenge-2015)"
 CLICKS = ("session", "time", "item", "category")

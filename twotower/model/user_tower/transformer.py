@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from twotower.errors import UserError
+from twotower.core.errors import UserError
 from twotower.model.dropout import Dropout
 from twotower.model.user_tower.branch import GELU, Branch, SwiGLU
 

@@ -1,0 +1,83 @@
+"""Errors of the command line: one message, the nearest valid name, status 2, no traceback."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import train
+from twotower.commands import hydra_command as cli
+
+
+def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
+    """Run train.py's command line in this process, as if typed in `folder`; the exit status."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.run(train.train, "train")
+    return int(left.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["data=marketplac"], "did you mean 'marketplace'?"),
+        (["model/user_tower=transformr"], "did you mean 'transformer'?"),
+        (["data=events", "data.pth=x"], "did you mean 'data.path'?"),
+        (["model.dimm=3"], "did you mean 'model.dim'?"),
+        (["optimizer.lerning_rate=1"], "did you mean 'optimizer.learning_rate'?"),
+        (["preparation.features.items={brand: {kind: categorical}}"], "'+preparation.features.items=...'"),
+        (["data=events"], "data.path"),
+        (["data=events", "data.path=nowhere.parquet"], "no such file"),
+        (["data.sessions=300", "data.items=50", "model.dim=banana"], "model.item_tower can't be built"),
+        (["resume=nowhere"], "nowhere"),
+        (["evaluation.ks=[5]"], "lacks 20"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_gets_one_message_that_helps(
+    arguments: list[str],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(monkeypatch, tmp_path, "logger=none", *arguments) == 2
+    message = capsys.readouterr().err
+    assert "error: " in message and "Error executing" not in message
+    assert expected in message
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_help_shows_examples_and_choices(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, tmp_path, "--help") == 0
+    text = capsys.readouterr().out
+    assert "data.columns.item_id=sku" in text
+    assert "model/user_tower: gru, linear_recurrence, mean_pool, transformer" in text
+
+
+def test_an_experiment_file_that_can_not_be_composed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One whose first line is not `# @package _global_`, so that its groups are not those of the run."""
+    conf = shutil.copytree(cli.CONF, tmp_path / "conf")
+    (conf / "experiment" / "shop.yaml").write_text(
+        "# a shop\n# @package _global_\ndefaults: [{override /data: events}]\n"
+    )
+    monkeypatch.setattr(cli, "CONF", conf)
+    assert call(monkeypatch, tmp_path, "experiment=shop") == 2
+    assert capsys.readouterr().err.startswith("error: In 'experiment/shop': Could not override")
+
+
+def test_a_key_that_the_program_itself_lacks_is_explained_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit) as left:
+        cli.run(lambda config: config.model.dimm, "train")
+    assert left.value.code == 2
+    assert "model.dimm: there is no such setting; did you mean 'model.dim'?" in capsys.readouterr().err

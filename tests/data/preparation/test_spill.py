@@ -1,0 +1,90 @@
+"""Rows on disk by session, codes for values, arrays written piece by piece."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from twotower.data.preparation.spill import KEY, ArrayWriter, Columns, Dictionary, Partitions, ranks
+
+
+@pytest.mark.parametrize("dtype", [pl.String, pl.Int64])
+def test_a_dictionary_gives_each_value_one_code(dtype: type[pl.DataType]) -> None:
+    random = np.random.default_rng(0)
+    dictionary, code_of = Dictionary(), {}
+    for _ in range(5):
+        values = [None if v == 0 else v for v in random.integers(0, 100, 150).tolist()]
+        column = pl.Series("item", values, dtype=pl.Int64).cast(dtype)
+        codes = dictionary.encode(column)
+        assert (codes.dtype, codes.name) == (pl.UInt32, "item")
+        for value, code in zip(column.to_list(), codes.to_list(), strict=True):
+            assert code_of.setdefault(value, code) == code
+    assert code_of[None] == 0
+    by_code = {code: value for value, code in code_of.items() if code}
+    assert sorted(by_code) == list(range(1, len(by_code) + 1))
+    assert dictionary.values.to_list() == [by_code[code] for code in sorted(by_code)]
+
+
+def test_a_dictionary_that_saw_nothing() -> None:
+    assert Dictionary().values.to_list() == []
+    dictionary = Dictionary()
+    assert dictionary.encode(pl.Series("a", [None, None], dtype=pl.String)).to_list() == [0, 0]
+    assert dictionary.values.to_list() == []
+    values, lut = ranks(dictionary.values)
+    assert (values.to_list(), lut.tolist()) == ([], [0])
+
+
+def test_ranks_do_not_depend_on_the_order_of_appearance() -> None:
+    values, lut = ranks(pl.Series(["pear", "fig", "zebra", "apple", "fig"]))
+    assert values.to_list() == ["apple", "fig", "pear", "zebra"]
+    assert lut.tolist() == [0, 3, 2, 4, 1, 2]
+
+
+@pytest.mark.parametrize("count", [1, 2, 16])
+def test_partitions_keep_every_row_and_each_key_together(tmp_path: Path, count: int) -> None:
+    random = np.random.default_rng(0)
+    ids = pl.Series([f"session {i}" for i in random.integers(0, 60, 500)])
+    partitions = Partitions(tmp_path, count)
+    rows = pl.DataFrame([partitions.hashed(ids).alias(KEY), pl.Series("row", np.arange(500)), ids.alias("id")])
+    for start in range(0, 500, 90):
+        partitions.append(rows[start : start + 90])
+    partitions.close()
+    found = list(partitions.take_all())
+    assert sorted(pl.concat(found)["row"].to_list()) == list(range(500))
+    homes = [set(frame["id"]) for frame in found]
+    assert sum(map(len, homes)) == 60
+    assert len(found) > count / 2
+    for frame in found:
+        assert frame["row"].is_sorted()  # as they came
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hashes_are_secret_and_keep_nulls(tmp_path: Path) -> None:
+    ids = pl.Series(["a", None, "b", "a"])
+    one, other = Partitions(tmp_path, 1).hashed(ids), Partitions(tmp_path, 1).hashed(ids)
+    assert one[0] == one[3] != one[2]
+    assert one[1] is None
+    assert one[0] != other[0]
+
+
+def test_columns_are_read_by_range(tmp_path: Path) -> None:
+    columns = Columns(tmp_path, {"small": "|u1", "large": "<i8"})
+    for start in (0, 10, 10, 30):
+        values = np.arange(start, start + 10)
+        columns.append({"small": values, "large": values * 10**12})
+    assert columns.read("small", 5, 15).tolist() == [5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+    assert columns.read("large", 38, 40).tolist() == [38 * 10**12, 39 * 10**12]
+    assert columns.read("large", 7, 7).tolist() == []
+
+
+@pytest.mark.parametrize("pieces", [[], [0], [3], [3, 0, 100_000, 1]])
+def test_an_array_written_piece_by_piece(tmp_path: Path, pieces: list[int]) -> None:
+    parts = [np.arange(size) for size in pieces]
+    writer = ArrayWriter(tmp_path / "a.npy", "int32")
+    for part in parts:
+        writer.append(part)
+    writer.close()
+    found = np.load(tmp_path / "a.npy", allow_pickle=False)
+    assert found.dtype == np.int32
+    assert found.tolist() == [int(v) for part in parts for v in part]

@@ -1,0 +1,128 @@
+"""Where a target stands, against sorting in plain Python."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from twotower.core.batch import SessionBatch
+from twotower.metrics import ranks
+from twotower.metrics.ranks import (
+    by_column,
+    histories_of,
+    queries_of,
+    rank,
+    rank_and_list,
+    rank_by_dot_product,
+)
+
+
+def naive(scores: Sequence[float], item: int) -> tuple[int, int]:
+    """(items above, items level with it, itself included), found by sorting."""
+    own = scores[item - 1]
+    places = [place for place, score in enumerate(sorted(scores, reverse=True)) if score == own]
+    return places[0], len(places)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("levels", [1, 3, 50, 10_000])
+def test_ranks_equal_sorting_with_ties(seed: int, levels: int) -> None:
+    torch.manual_seed(seed)
+    scores = torch.randint(-levels, levels + 1, (40, 23)).float()
+    target = torch.randint(1, 24, (40,))
+    better, tied = rank(scores, target)
+    expected = [naive(row, item) for row, item in zip(scores.tolist(), target.tolist(), strict=True)]
+    assert list(zip(better.tolist(), tied.tolist(), strict=True)) == expected
+    assert better.dtype == tied.dtype == torch.int64
+
+
+def test_equal_scores_are_all_tied() -> None:
+    better, tied = rank(torch.zeros(2, 300), torch.tensor([1, 300]))
+    assert better.tolist() == [0, 0]
+    assert tied.tolist() == [300, 300], "more than a byte can count"
+
+
+def test_more_items_than_single_precision_counts_are_counted() -> None:
+    better, tied = rank(torch.zeros(1, (1 << 24) + 3), torch.tensor([2]))
+    assert (better.item(), tied.item()) == (0, 16_777_219)
+
+
+def test_scores_that_stretch_one_row_over_all_queries_are_ranked_too() -> None:
+    scores = torch.tensor([3.0, 1.0, 2.0]).expand(3, -1)
+    better, tied = rank(scores, torch.tensor([1, 2, 3]))
+    assert better.tolist() == [0, 2, 1]
+    assert tied.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("compared", [1, 60, 1 << 18])
+@pytest.mark.parametrize("at_once", [1, 23, 24, 60, 23 * 40, 1 << 22])
+@pytest.mark.parametrize("fewest", [1, 16])
+def test_chunks_change_nothing(monkeypatch, fewest: int, at_once: int, compared: int) -> None:
+    torch.manual_seed(0)
+    user, items = torch.randint(-2, 3, (40, 3)).float(), torch.randint(-2, 3, (23, 3)).float()
+    target = torch.randint(1, 24, (40,))
+    expected = [naive(row, item) for row, item in zip((user @ items.T).tolist(), target.tolist(), strict=True)]
+    monkeypatch.setattr(ranks, "FEWEST_QUERIES", fewest)
+    monkeypatch.setattr(ranks, "SCORES_AT_ONCE", at_once)
+    monkeypatch.setattr(ranks, "COMPARED_AT_ONCE", compared)
+    better, tied = rank_by_dot_product(user, items, target)
+    assert list(zip(better.tolist(), tied.tolist(), strict=True)) == expected
+
+
+def test_no_query_gives_no_rank() -> None:
+    better, tied = rank_by_dot_product(torch.empty(0, 3), torch.randn(5, 3), torch.empty(0, dtype=torch.long))
+    assert better.shape == tied.shape == (0,)
+
+
+def test_vectors_of_half_precision_are_not_ranked_in_it() -> None:
+    user, items = torch.ones(2, 2), torch.tensor([[1.0, 0.001], [1.0, 0.002]])  # sums that bfloat16 can't tell apart
+    for dtype in (torch.bfloat16, torch.float32):
+        better, tied = rank_by_dot_product(user.to(dtype), items.to(dtype), torch.tensor([1, 2]))
+        assert (better.tolist(), tied.tolist()) == ([1, 0], [1, 1])
+
+
+def test_items_with_one_vector_are_tied_wherever_they_stand() -> None:
+    """Rounding in a matrix product must not separate equal columns."""
+    torch.manual_seed(0)
+    for num_items, dim in ((37, 24), (1001, 64), (3, 128)):
+        items = torch.randn(1, dim).expand(num_items, -1).contiguous()
+        target = torch.tensor([1, num_items, num_items // 2 + 1])
+        better, tied = rank_by_dot_product(torch.randn(3, dim), items, target)
+        assert better.tolist() == [0, 0, 0]
+        assert tied.tolist() == [num_items] * 3
+
+
+def test_queries_are_the_positions_with_a_target_to_be_found_and_their_history_is_all_up_to_there() -> None:
+    batch = SessionBatch(
+        item_index=torch.tensor([[5, 6, 7], [8, 9, 0]]),
+        inputs=torch.zeros(2, 3, 0, dtype=torch.long),
+        target=torch.tensor([[0, 7, 3], [9, 4, 0]]),
+        target_type=torch.tensor([[0, 1, 2], [1, 0, 0]]),
+        target_weight=torch.tensor([[0.0, 1.0, 0.5], [2.0, -1.0, 0.0]]),
+        event=torch.tensor([[1, 2, 3], [5, 6, 0]]),
+    )
+    queries = queries_of(batch)
+    assert [column.tolist() for column in queries] == [[0, 0, 1], [1, 2, 0], [7, 3, 9], [1, 2, 1], [2, 3, 5]]
+    assert histories_of(batch, queries).tolist() == [[5, 6, 0], [5, 6, 7], [8, 0, 0]]
+
+
+def test_by_column_changes_the_layout_alone() -> None:
+    items = torch.randn(7, 3)
+    laid = by_column(items)
+    assert torch.equal(laid, items)
+    assert laid.T.is_contiguous() and not items.T.is_contiguous()
+    user, target = torch.randn(5, 3), torch.tensor([1, 7, 3, 3, 2])
+    for one, other in zip(
+        rank_by_dot_product(user, laid, target), rank_by_dot_product(user, items, target), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("listed", [1, 3, 7, 9])
+def test_the_list_has_the_best_items_best_first(listed: int) -> None:
+    user, items, target = torch.randn(40, 3), torch.randn(7, 3), torch.randint(1, 8, (40,))
+    ranks, top = rank_and_list(user, items, target, listed)
+    expected = (user @ items.T).argsort(1, descending=True)[:, :listed] + 1
+    assert torch.equal(top, expected)
+    for one, other in zip(ranks, rank_by_dot_product(user, items, target), strict=True):
+        assert torch.equal(one, other)

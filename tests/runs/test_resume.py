@@ -1,0 +1,154 @@
+"""Which run goes on and how; and runs that are killed or told to leave, as their user sees it."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from twotower.core.errors import UserError
+from twotower.runs import resume
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["data.items=200", "data.users=200", "data.sessions=3000", "data.days=20", "model.dim=16", "logger=none"]
+SMALL += ["trainer.max_epochs=12", "callbacks.early_stopping.patience=99", "refit=false", "evaluation.baselines=false"]
+
+
+def begin(folder: Path, **changes: Any) -> DictConfig:
+    """The configuration of a run in `folder`, written there as a run that has begun leaves it."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        plain = compose("train", overrides=["run_dir=somewhere", "name=test"])
+    config = OmegaConf.merge(plain, {"run_dir": str(folder), "resume": None, **changes})
+    assert isinstance(config, DictConfig)
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    (folder / ".lock").touch()
+    return config
+
+
+def test_auto_finds_the_newest_unfinished_run_of_the_same_command(tmp_path: Path) -> None:
+    day = tmp_path / "runs" / "2026-01-31"
+    wanted = begin(day.parent / "2026-01-30" / "12-00-00-a", seed=1)
+    asked = OmegaConf.merge(wanted, {"run_dir": str(day / "now"), "resume": "auto"})
+    assert isinstance(asked, DictConfig)
+    assert resume.to_resume(asked) == Path(wanted.run_dir)
+    begin(day / "other-seed", seed=2)
+    assert resume.to_resume(asked) == Path(wanted.run_dir)
+    newer = Path(begin(day / "newer", seed=1).run_dir)
+    os.utime(newer / "config.yaml", (2e9, 2e9))
+    assert resume.to_resume(asked) == newer
+    with resume.held(newer):
+        assert resume.to_resume(asked) == Path(wanted.run_dir), "another process is at work there"
+        with pytest.raises(UserError, match="another process is at work"), resume.held(newer):
+            pass
+    resume.clean(newer)
+    (newer / "metrics.json").touch()
+    assert resume.to_resume(asked) == newer and resume.is_finished(newer), "done once is done"
+    nowhere = OmegaConf.merge(asked, {"seed": 3})
+    assert isinstance(nowhere, DictConfig)
+    assert resume.to_resume(nowhere) is None
+    assert resume.to_resume(OmegaConf.merge(asked, {"resume": None})) is None
+
+
+def test_a_run_that_was_moved_goes_on_where_it_is(tmp_path: Path) -> None:
+    config = begin(tmp_path / "runs" / "began", name=f"{tmp_path}/runs/began-not-this")
+    moved = tmp_path / "moved"
+    (tmp_path / "runs" / "began").rename(moved)
+    found = resume.config_at(moved)
+    assert found.run_dir == str(moved)
+    assert found.callbacks.best_checkpoint.dirpath == f"{moved}/checkpoints"
+    assert found.name == config.name and found.model == config.model
+
+
+def test_a_finished_run_does_not_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = OmegaConf.merge(begin(folder), {"resume": str(folder)})
+    assert isinstance(config, DictConfig)
+    (folder / "metrics.json").touch()
+    assert resume.to_resume(config) == folder, "the report may be missing yet"
+    resume.clean(folder)
+    with pytest.raises(UserError, match=r"is finished; next: python export\.py run="):
+        resume.to_resume(config)
+
+
+def test_the_end_leaves_no_scraps(tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    names = ["best", "refit", "last", "previous_last", "refit_last", "previous_refit_last"]
+    for file in [*(checkpoints / f"{name}.safetensors" for name in names), checkpoints / ".last.safetensors.4711"]:
+        file.touch()
+    for name in (".lock", ".metrics.json.12", "metrics.json"):
+        (tmp_path / name).touch()
+    resume.clean(tmp_path)
+    assert {file.name for file in tmp_path.rglob("*")} == {
+        *("checkpoints", "best.safetensors", "refit.safetensors", "metrics.json")
+    }
+
+
+def test_the_log_goes_on_in_the_run_that_goes_on(tmp_path: Path) -> None:
+    fresh, old = tmp_path / "fresh", tmp_path / "old"
+    (fresh / ".hydra").mkdir(parents=True)
+    old.mkdir()
+    (old / "train.log").write_text("before\n")
+    handler = logging.FileHandler(fresh / "train.log")
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        root.error("to the new folder")
+        resume.take_over(fresh, old)
+        root.error("after")
+        resume.take_over(old, old)
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+    assert not fresh.exists()
+    assert (old / "train.log").read_text() == "before\nafter\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notice", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_machine_that_is_taken_back_costs_nothing(tmp_path: Path, notice: signal.Signals) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), *SMALL, "resume=auto"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
+    deadline = time.monotonic() + 120
+    while "epoch 1" not in (tmp_path / "log").read_text():
+        assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+        time.sleep(0.05)
+    process.send_signal(notice)
+    assert process.wait(60) == 130
+    said = (tmp_path / "log").read_text()
+    assert "interrupted; next: python train.py resume=" in said and "Traceback" not in said
+    (run,) = tmp_path.glob("runs/*/*")
+    before = len((run / "train.log").read_text().splitlines())
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert again.stdout.splitlines()[-1] == f"run: {run}"
+    assert [*tmp_path.glob("runs/*/*")] == [run]
+    epochs = [line.split()[3] for line in (run / "train.log").read_text().splitlines() if " INFO epoch " in line]
+    assert epochs == [str(epoch) for epoch in range(12)], "each once"
+    assert before < len((run / "train.log").read_text().splitlines())
+    assert json.loads((run / "fitted.json").read_text())["validated"].keys() == set(epochs)
+    assert {file.name for file in (run / "checkpoints").iterdir()} == {"best.safetensors"}
+    once_more = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert once_more.stdout.splitlines()[-3:] == ["finished already", *again.stdout.splitlines()[-2:]]
+    assert [*tmp_path.glob("runs/*/*")] == [run]
+
+
+@pytest.mark.slow
+def test_a_short_fault_drill(tmp_path: Path) -> None:
+    script = ROOT / "experiments" / "benchmarks" / "fault_drill.py"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, str(script), "--kills", "1"], env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert sum(figures["kills"].values()) >= 1 and set(figures["faults"].values()) == {0}

@@ -1,0 +1,228 @@
+"""The run directory: what it holds before training, and what is refused."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from twotower.core.errors import UserError
+from twotower.core.files import read_json
+from twotower.core.schema import Prepared
+from twotower.model.item_tower import FeatureItemTower
+from twotower.runs import build, histories, layout, run
+from twotower.runs.checkpoint import read_checkpoint, write_checkpoint
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+ITEM_FEATURES = {
+    "category.codes": np.array([1, 2, 2, 0, 1], np.int32),
+    "category.offsets": np.array([0, 1, 2, 4, 5]),
+    "price.values": np.array([[0.5, 0], [1, 0], [-1, 0], [0, 1]], np.float32),
+}
+
+
+def configure(*overrides: str) -> DictConfig:
+    """A small model with features of items and of events."""
+    small = ["run_dir=somewhere", "name=test", "model.dim=8", "model.max_length=3"]
+    features = ["model/item_tower=features", "model.inputs=[device,gap]"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=[*small, *features, *overrides])
+
+
+def test_a_run_does_not_go_on_with_other_data(begun: Path, make_prepared: Callable[..., Prepared]) -> None:
+    with pytest.raises(UserError, match="began with data of fingerprint"):
+        run.require_same_data(begun, make_prepared([[1, 2, 3], [3, 2, 1]], train=[3, 1], validation=[0, 1]))
+
+
+@pytest.fixture
+def begun(tmp_path: Path, make_prepared: Callable[..., Prepared]) -> Path:
+    """A run directory of a small transformer, with a checkpoint of its fresh weights."""
+    prepared = make_prepared(
+        [[1, 2, 3, 4], [4, 3, 2], [2, 1, 4, 3, 2]],
+        train=[4, 1, 2],
+        validation=[0, 2, 1],
+        inputs={"gap": [[0, 1, 1, 1], [0, 5, 6], [0, 7, 8, 9, 9]], "device": [[1] * 4, [2, 0, 2], [3] * 5]},
+        item_features=ITEM_FEATURES,
+    )
+    (prepared.path / "audit.json").write_text('{"findings": []}')
+    (prepared.path / "work.tmp").write_text("nothing that a run needs")
+    config = configure()
+    run.begin_run(tmp_path, config, prepared)
+    model = build.build_model(config, prepared.manifest, ITEM_FEATURES)
+    state = {"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}
+    write_checkpoint(tmp_path / "checkpoints" / "best.safetensors", state)
+    return tmp_path
+
+
+def test_a_loaded_run_computes_what_its_checkpoint_held(begun: Path) -> None:
+    loaded, again = run.load_run(begun), run.load_run(begun)
+    history = torch.tensor([[1, 4, 2]]), torch.tensor([[[2, 0], [0, 5], [1, 9]]])
+    assert torch.equal(loaded.model(*history), again.model(*history))  # no dropout
+    assert list(loaded.model.event_inputs.names) == ["device", "gap"]
+    saved = read_checkpoint(begun / "checkpoints" / "best.safetensors")["state_dict"]
+    assert torch.equal(loaded.model.item_tower.embedding.weight, saved["model.item_tower.embedding.weight"])
+
+
+def test_a_loaded_run_has_its_own_item_features(begun: Path) -> None:
+    assert isinstance(run.load_run(begun).model.item_tower, FeatureItemTower)
+    before = run.load_run(begun).model.encode_items()
+    changed = ITEM_FEATURES | {"price.values": ITEM_FEATURES["price.values"] + 1}
+    np.savez(begun / "item_features.npz", **changed)
+    assert not torch.allclose(run.load_run(begun).model.encode_items(), before)
+
+
+def test_a_run_directory_holds_what_the_data_was(begun: Path) -> None:
+    files = {file.name for file in begun.iterdir()}
+    assert files == {
+        *("config.yaml", "data.json", "catalogue.parquet", "features.json", "item_features.npz", "audit.json"),
+        *("histories.json", "environment.json", "checkpoints"),
+    }
+    prepared = Path(read_json(begun / "data.json", "a run directory")["path"])
+    for name in ("catalogue.parquet", "features.json", "item_features.npz", "audit.json"):
+        assert (begun / name).read_bytes() == (prepared / name).read_bytes()
+
+
+def test_sample_histories_are_the_newest_events_before_the_validation_ends(begun: Path) -> None:
+    assert read_json(begun / "histories.json", "a run directory") == {
+        "item_index": [[4, 3, 2], [2, 1, 4]],
+        "codes": {"device": [[2, 0, 2], [3, 3, 3]], "gap": [[0, 5, 6], [0, 7, 8]]},
+    }
+    first, second = histories.read_histories(begun, ["device", "gap"])
+    assert first.item_index.tolist() == [4, 3, 2]
+    assert second.codes.tolist() == [[3, 0], [3, 7], [3, 8]]
+    (alone, _) = histories.read_histories(begun, [])
+    assert alone.codes.shape == (3, 0)
+
+
+def test_the_sample_is_even_over_the_sessions_that_validate(make_prepared: Callable[..., Prepared]) -> None:
+    sessions = [[1 + s % 7, 1 + s // 7] for s in range(2600)]
+    prepared = make_prepared(sessions, train=[1] * 2600, validation=[0] * 40 + [1] * 2560)
+    sample = histories.sample_histories(prepared, 5, [])["item_index"]
+    numbers = [(second - 1) * 7 + first - 1 for first, second in sample]
+    assert len(numbers) == 1024 and numbers[0] == 40 and numbers[-1] == 2599
+    assert set(np.diff(numbers)) == {2, 3}
+    assert histories.sample_histories(make_prepared([[1, 2]]), 5, []) == {"item_index": [], "codes": {}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{}",
+        '{"item_index": [[1]]}',
+        '{"item_index": [[1, 2]], "codes": {"device": [[1]], "gap": [[1, 1]]}}',
+        '{"item_index": [[1]], "codes": {"device": [[1]]}}',
+        '{"item_index": [[1]], "codes": {"device": [[1]], "gap": []}}',
+    ],
+)
+def test_damaged_histories_are_refused(begun: Path, content: str) -> None:
+    (begun / "histories.json").write_text(content)
+    with pytest.raises(UserError, match=r"histories.json is damaged"):
+        histories.read_histories(begun, ["device", "gap"])
+
+
+def test_an_input_that_the_data_lacks_is_refused_by_the_nearest_name(make_prepared: Callable[..., Prepared]) -> None:
+    prepared = make_prepared([[1, 2]], inputs={"gap": [[0, 1]], "device": [[1, 1]]})
+    with pytest.raises(UserError, match=r"model.inputs has devise; .*gap, device; did you mean 'device'"):
+        build.input_sizes(configure("model.inputs=[gap,devise]"), prepared.manifest)
+    with pytest.raises(UserError, match=r"have none"):
+        build.input_sizes(configure("model.inputs=[gap]"), make_prepared([[1, 2]]).manifest)
+
+
+def test_a_tower_that_learns_from_times_is_given_them(make_prepared: Callable[..., Prepared]) -> None:
+    timed = configure("model.user_tower.time_bias=true", "model.inputs=[gap]")
+    times = [[5_000, 5_999, 68_000, 69_000], [7_000_000, 7_000_001]]
+    prepared = make_prepared(
+        [[1, 2, 3, 4], [2, 1]], [1, 1], [3, 0], timestamps=times, inputs={"gap": [[0, 1, 2, 3], [0, 1]]}
+    )
+    sizes = build.input_sizes(timed, prepared.manifest)
+    assert sizes == {"gap": 4, "time": 10**11}
+    assert build.build_model(timed, prepared.manifest, ITEM_FEATURES).event_inputs.names == ["gap", "time"]
+    sample = histories.sample_histories(prepared, 3, list(sizes))
+    assert sample == {"item_index": [[2, 3, 4]], "codes": {"gap": [[1, 2, 3]], "time": [[1, 64, 65]]}}
+    with pytest.raises(UserError, match=r"time_bias=true needs times.*set it to false"):
+        build.input_sizes(
+            configure("model.user_tower.time_bias=true", "model.inputs=[]"), make_prepared([[1]]).manifest
+        )
+    with pytest.raises(UserError, match=r"model.inputs has time"):  # by its own switch alone
+        build.input_sizes(configure("model.inputs=[time]"), prepared.manifest)
+
+
+def test_untied_vectors_of_histories_are_of_a_tower_of_their_own(make_prepared: Callable[..., Prepared]) -> None:
+    prepared = make_prepared([[1, 2], [2, 4]], inputs={"gap": [[0, 1]] * 2, "device": [[1, 2]] * 2})
+    config = configure("model.tied=false", "model/residual=none")
+    model = build.build_model(config, prepared.manifest, ITEM_FEATURES).eval()
+    assert not torch.equal(model.encode_items(), model.encode_history_items())
+    tied = build.build_model(configure(), prepared.manifest, ITEM_FEATURES).eval()
+    assert torch.equal(tied.encode_items(), tied.encode_history_items())
+    with pytest.raises(UserError, match="model/residual=none"):
+        build.build_model(configure("model.tied=false"), prepared.manifest, ITEM_FEATURES)
+
+
+@pytest.mark.parametrize("sizes", ["[8]", "[0,4]", "[4,2,4]"])
+def test_sizes_that_cannot_serve_alone_are_refused(make_prepared: Callable[..., Prepared], sizes: str) -> None:
+    prepared = make_prepared([[1, 2], [2, 4]], inputs={"gap": [[0, 1]] * 2, "device": [[1, 2]] * 2})
+    with pytest.raises(UserError, match="expected different sizes"):
+        build.build_model(configure(f"model.matryoshka={sizes}"), prepared.manifest, ITEM_FEATURES)
+
+
+def test_the_refit_model_goes_before_the_best_and_the_best_before_the_last(begun: Path) -> None:
+    folder = begun / "checkpoints"
+    (folder / "last.safetensors").write_bytes(b"")
+    assert layout.checkpoint_of(begun).name == "best.safetensors"
+    (folder / "refit.safetensors").write_bytes(b"")
+    assert layout.checkpoint_of(begun).name == "refit.safetensors"
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (exec, ("raise SystemExit('code ran')",))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("checkpoints/best.safetensors", b"not a checkpoint", "best.safetensors is missing, damaged"),
+        ("checkpoints/best.safetensors", pickle.dumps(Malicious(), protocol=2), "best.safetensors is missing, damaged"),
+        ("checkpoints/best.safetensors", None, "has no checkpoint yet"),
+        ("config.yaml", None, "is not a run directory"),
+        ("data.json", b"{", "data.json is damaged"),
+        ("data.json", None, "data.json is missing"),
+        ("item_features.npz", None, "item_features.npz is missing"),
+        ("item_features.npz", b"PK", "item_features.npz is missing or damaged"),
+    ],
+)
+def test_a_damaged_run_is_refused_by_name(begun: Path, file: str, content: bytes | None, expected: str) -> None:
+    (begun / file).unlink()
+    if content is not None:
+        (begun / file).write_bytes(content)
+    with pytest.raises(UserError, match=expected):
+        run.load_run(begun)
+
+
+def test_weights_of_another_size_are_refused(begun: Path) -> None:
+    text = (begun / "config.yaml").read_text().replace("dim: 8", "dim: 16")
+    (begun / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match="does not fit the run's configuration"):
+        run.load_run(begun)
+
+
+def test_an_input_is_named_once() -> None:
+    config = OmegaConf.create({"model": {"inputs": ["gap", "gap"]}})
+    with pytest.raises(UserError, match="names one input twice"):
+        build.input_sizes(config, {"inputs": {"gap": 64}})
+
+
+def test_a_run_of_another_version_is_refused(begun: Path) -> None:
+    config = OmegaConf.load(begun / "config.yaml")
+    del config.model["tied"]
+    OmegaConf.save(config, begun / "config.yaml")
+    with pytest.raises(UserError, match="another version of this program"):
+        run.load_run(begun)

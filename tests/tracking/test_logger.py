@@ -1,0 +1,115 @@
+"""The MLflow run of a run that was killed and went on, and of one whose server was away."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from twotower.tracking import logger as tracker
+from twotower.tracking.logger import Tracker
+
+
+def history(client: Any, run_id: str, name: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in client.get_metric_history(run_id, name)]
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_says_nothing_twice(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    mine, others = tmp_path / "a's run", tmp_path / "a"
+    mine.mkdir(), others.mkdir()
+    settings: dict[str, Any] = {"tracking_uri": uri, "experiment_name": "test", "run_name": "one"}
+    first = Tracker(str(mine), {"dataset": "shop"}, **settings)
+    first.log_hyperparams({"model": {"dim": 8, "none": {}}, "seed": 1})
+    for step in (0, 20, 40):
+        first.log_metrics({"train/loss": 1.0 + step, "lr": 0.5}, step)
+    first.finalize("failed")
+    client = mlflow.MlflowClient(uri)
+    assert client.get_run(first.run_id).info.status == "FAILED"
+    other = Tracker(str(others), **settings)
+    other.log_metrics({"train/loss": 9.0}, 0)
+    assert other.run_id != first.run_id
+    again = Tracker(str(mine), **settings)
+    for step in (20, 40, 60):
+        again.log_metrics({"train/loss": 1.0 + step, "new": 2.0}, step)
+    again.log_metrics({"test/recall": 0.25})
+    assert again.run_id == first.run_id
+    assert client.get_run(first.run_id).info.status == "RUNNING"
+    for name in ("metrics.json", ".lock"):
+        (mine / name).write_text("{}")
+    (mine / "checkpoints").mkdir()
+    (mine / "checkpoints" / "best.safetensors").write_text("weights")
+    (mine / "unsent.jsonl").write_text('\n{"metrics": {"half": 1.\n{"metrics": {"late": 3.0}, "step": 7, "time": 1}')
+    assert again.keep(mine / "checkpoints" / "best.safetensors")
+    assert history(client, first.run_id, "late") == [(7, 3.0)]
+    assert [item.path for item in client.list_artifacts(first.run_id)] == ["checkpoints", "metrics.json"]
+    assert history(client, first.run_id, "train/loss") == [(0, 1.0), (20, 21.0), (40, 41.0), (60, 61.0)]
+    assert history(client, first.run_id, "new") == [(20, 2.0), (40, 2.0), (60, 2.0)]
+    found = client.get_run(first.run_id)
+    assert found.data.metrics["test/recall"] == 0.25 and found.info.status == "FINISHED"
+    assert found.data.params == {"model/dim": "8", "model/none": "{}", "seed": "1"}
+    assert found.data.tags["dataset"] == "shop" and found.data.tags["run_dir"] == str(mine)
+    assert len(client.search_runs([again.experiment_id])) == 2
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_and_comes_back_learns_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
+
+    def start() -> "subprocess.Popen[bytes]":
+        with (tmp_path / "server.log").open("ab") as output:
+            server = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while True:
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", port)) == 0:
+                    return server
+            assert server.poll() is None and time.monotonic() < deadline, (tmp_path / "server.log").read_text()
+            time.sleep(0.2)
+
+    def stop(server: "subprocess.Popen[bytes]") -> None:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+    monkeypatch.setattr(tracker, "PAUSE", 0.5)
+    run = tmp_path / "run"
+    run.mkdir()
+    told = Tracker(str(run), tracking_uri=uri, experiment_name="test", run_name="one")
+    told.log_hyperparams({"seed": 1})  # before there is a server
+    told.log_metrics({"loss": 0.0}, 0)
+    assert len((run / "unsent.jsonl").read_text().split()) > 2
+    (run / "best").touch()
+    server = start()
+    try:
+        time.sleep(1)
+        told.log_metrics({"loss": 1.0}, 1)
+        assert not (run / "unsent.jsonl").exists()
+    finally:
+        stop(server)
+    for step in (2, 3):
+        told.log_metrics({"loss": float(step)}, step)
+    assert not told.keep(run / "best"), "nobody is there"
+    server = start()
+    try:
+        time.sleep(1)
+        assert told.keep(run / "best")
+        client = mlflow.MlflowClient(uri)
+        assert history(client, str(told.run_id), "loss") == [(step, float(step)) for step in range(4)]
+        assert client.get_run(str(told.run_id)).data.params == {"seed": "1"}
+        assert client.get_run(str(told.run_id)).info.status == "FINISHED"
+        assert len(client.search_runs([told.experiment_id])) == 1
+    finally:
+        stop(server)
+    assert not (run / "unsent.jsonl").exists()

@@ -1,0 +1,115 @@
+"""What MLflow knows of a bundle: tag, curve, model, version and alias; and the model answers over HTTP."""
+
+import json
+from contextlib import ExitStack, closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from test_pyfunc_model import benchmark, write_bundle
+
+from twotower.core.errors import UserError
+from twotower.serving.retriever import Retriever
+from twotower.tracking.lookup import TAG
+from twotower.tracking.registry import keep_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = write_bundle(tmp_path_factory.mktemp("bundle") / "shop", str)
+    (path / "index.html").write_text("<p>curve</p>")
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A run that MLflow knows, in a store of files: a database would take many seconds to make."""
+    uri = (tmp_path / "mlruns").as_uri()
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # else some of MLflow's code would make its default database
+    client = MlflowClient(uri)
+    known = client.create_run(client.create_experiment("shop"), tags={TAG: str((tmp_path / "run").resolve())})
+    logger = SimpleNamespace(tracking_uri=uri, experiment_name="shop")
+    config = SimpleNamespace(logger=logger, run_dir=str(tmp_path / "run"))
+    return SimpleNamespace(config=config, path=tmp_path / "run", client=client, id=known.info.run_id, uri=uri)
+
+
+def test_a_registered_bundle_is_a_model_of_its_run(run: Any, bundle: Path) -> None:
+    assert keep_bundle(run, bundle, "shop", "candidate") == "models:/shop@candidate"
+    client = run.client
+    version = client.get_model_version_by_alias("shop", "candidate")
+    assert (version.version, version.run_id) == (1, run.id)
+    known = client.get_run(run.id)
+    assert known.data.tags["bundle"] == str(bundle.resolve()) and known.info.status == "RUNNING"  # as it was
+    (made,) = client.search_logged_models([known.info.experiment_id])
+    assert (made.source_run_id, made.status) == (run.id, "READY")
+    assert [output.model_id for output in known.outputs.model_outputs] == [made.model_id]
+    kept = {Path(file.path).name for file in client.list_artifacts(run.id, "bundle")}
+    assert kept == {file.name for file in bundle.iterdir()}
+
+    model = mlflow.pyfunc.load_model(version.source)
+    (answer,) = model.predict([["103", "105"]], params={"k": 4})
+    assert [answer.ids] == Retriever.load(bundle).recommend([["103", "105"]], 4).ids
+
+    assert keep_bundle(run, bundle, "shop", "candidate") == "models:/shop@candidate"
+    assert client.get_model_version_by_alias("shop", "candidate").version == 2
+    assert client.get_model_version("shop", "1").aliases == []
+
+
+def test_without_a_name_the_run_gets_tag_and_curve(run: Any, bundle: Path) -> None:
+    assert keep_bundle(run, bundle, None, "candidate") is None
+    assert run.client.get_run(run.id).data.tags["bundle"] == str(bundle.resolve())
+    assert [file.path for file in run.client.list_artifacts(run.id, "bundle")] == ["bundle/index.html"]
+    assert run.client.search_registered_models() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"logger": None}, "was trained without MLflow"),
+        ({"run_dir": "elsewhere"}, "has no run of elsewhere"),
+    ],
+)
+def test_a_run_that_mlflow_does_not_know(run: Any, bundle: Path, change: dict[str, Any], reason: str) -> None:
+    vars(run.config).update(change)
+    assert keep_bundle(run, bundle, None, "candidate") is None
+    with pytest.raises(UserError, match=f"the bundle is whole, but it can't be registered as shop: .*{reason}"):
+        keep_bundle(run, bundle, "shop", "candidate")
+
+
+def test_a_model_that_can_not_be_kept_is_no_version(run: Any, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(MlflowClient, "log_model_artifacts", full)
+    with pytest.raises(UserError, match=r"can't be registered as shop: MLflow at .* says: no space left"):
+        keep_bundle(run, bundle, "shop", "candidate")
+    assert run.client.search_registered_models() == []
+    (made,) = run.client.search_logged_models([run.client.get_run(run.id).info.experiment_id])
+    assert made.status == "FAILED"
+
+
+@pytest.mark.slow
+def test_mlflow_serves_it_over_http(run: Any, bundle: Path, tmp_path: Path) -> None:
+    keep_bundle(run, bundle, "shop", "candidate")
+    served, hostile = benchmark("served"), benchmark("hostile")
+    with ExitStack() as stack:
+        server = stack.enter_context(served.serve("models:/shop@candidate", tmp_path / "log"))
+        client = stack.enter_context(closing(served.Client(server.port)))
+        reply = client.ask({"inputs": [["103", "105"]], "params": {"k": 4}})
+        assert reply.status == 200
+        assert [json.loads(reply.body)["predictions"][0]["ids"]] == Retriever.load(bundle).recommend(
+            [["103", "105"]], 4
+        ).ids
+        for body, headers in (
+            (b"[" * 100_000, hostile.JSON_TYPE),
+            (b"{}", {}),
+            (b'{"inputs": [["103"]], "params": {"kk": 1}}', hostile.JSON_TYPE),
+            (b'{"inputs": [["103"]], "params": {"filters": "{"}}', hostile.JSON_TYPE),
+        ):
+            refused = client.post(body, headers)
+            assert hostile.wrong_with(*refused) is None, refused
+        assert client.ask({"inputs": [["103", "105"]], "params": {"k": 4}}) == reply

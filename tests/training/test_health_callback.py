@@ -1,0 +1,49 @@
+"""The watch over training: quiet with a healthy model, and a planted patient is called by name."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from twotower.data.loader import query_loader, training_loader
+from twotower.training.callbacks import Health
+
+
+@pytest.fixture(scope="module")
+def prepared(make_prepared):
+    random = np.random.default_rng(0)
+    sessions = [(random.integers(1, 61) + random.integers(0, 9, size=8)).tolist() for _ in range(200)]
+    return make_prepared(sessions, train=[6] * 200, num_items=80)
+
+
+def fit(prepared, make_module, make_trainer, patient: str, stop: bool, caplog) -> tuple[int, list[str]]:
+    """How many epochs were trained, and what was said."""
+    torch.manual_seed(0)
+    training = training_loader(prepared, 8, 200, seed=1)
+    module = make_module(training, "gru", 3)
+    if patient == "one user":
+        module.model.encode_history = lambda history, inputs: torch.ones_like(history).requires_grad_()
+    if patient == "no numbers":
+        torch.nn.init.constant_(module.model.item_tower.embedding.weight, float("nan"))
+    trainer = make_trainer(3, Health(stop))
+    with caplog.at_level(logging.WARNING, "twotower.training.callbacks"):
+        trainer.fit(module, training, query_loader(prepared, "validation", 8, 100))
+    return trainer.current_epoch, [r.message for r in caplog.records if r.name == "twotower.training.callbacks"]
+
+
+def test_nothing_is_said_of_a_healthy_model(prepared, make_module, make_trainer, caplog) -> None:
+    assert fit(prepared, make_module, make_trainer, "well", True, caplog) == (3, [])
+
+
+@pytest.mark.parametrize(
+    ("patient", "says"),
+    [("one user", "collapse: users can't be told apart"), ("no numbers", "are no numbers any more")],
+)
+@pytest.mark.parametrize(("stop", "epochs"), [(False, 3), (True, 1)])
+def test_a_patient_is_called_by_name_and_ends_the_run_if_asked_for(
+    prepared, make_module, make_trainer, caplog, patient: str, says: str, stop: bool, epochs: int
+) -> None:
+    trained, said = fit(prepared, make_module, make_trainer, patient, stop, caplog)
+    assert trained == epochs
+    assert sum(says in message for message in said) == epochs

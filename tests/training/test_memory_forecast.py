@@ -1,0 +1,159 @@
+"""The forecast of memory, worked out by hand; what it is of a small module; and what is refused."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from twotower.core.errors import UserError
+from twotower.data.loader import training_loader
+from twotower.metrics import ranks
+from twotower.model.optimizers.adamw import lazy_adamw
+from twotower.training import memory_forecast as preflight
+from twotower.training.memory_forecast import (
+    Forecast,
+    Size,
+    activations,
+    describe,
+    forecast,
+    free_memory,
+    require_room,
+    size_of,
+)
+
+CONF = Path(__file__).parents[2] / "conf"
+MB = 1_000_000
+SOFTMAX = {"_target_": "twotower.model.losses.softmax.softmax"}
+DENSE = Size(
+    items=1000, dim=10, parameters=12_000, lazy=0, moments=0, positions=50, negatives=200,
+    logits=50 * 200, activations=3500, evaluated=100, averaged=False,
+)  # fmt: skip
+
+
+def test_dense_training_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """12,000 weights of 4 bytes; a step uses 300 items, all distinct, each three times 10 numbers and as many again."""
+    monkeypatch.setattr(ranks, "SCORES_AT_ONCE", 18_000)
+    monkeypatch.setattr(preflight, "COMPARED_AT_ONCE", 2000)
+    found = forecast(DENSE)
+    assert found.weights == 48_000
+    assert found.gradients == 48_000
+    assert found.state == 96_000
+    assert found.step == 72_000 + 40_000 + 7000
+    assert found.evaluation == 160_000 + 64_000 + 72_000 + 8000
+    assert found.bundle == 40_000
+    assert found.peak() == 192_000 + 304_000
+
+
+def test_lazy_training_by_hand() -> None:
+    """10,000 of 12,000 weights lie in the table; row-wise there is one second moment for each of 1,001 rows."""
+    found = forecast(DENSE._replace(lazy=10_000, moments=10_000 + 1001))
+    assert found.gradients == 8000 + 12_000
+    assert found.state == 16_000 + 44_004
+    averaged = forecast(DENSE._replace(averaged=True))
+    assert averaged.state - forecast(DENSE).state == 48_000
+    small = forecast(DENSE._replace(items=99, lazy=10_000))
+    assert small.gradients == 8000 + 4000  # no more distinct items than there are, PAD with them
+
+
+def test_a_wide_catalogue_has_sixteen_rows_of_scores_and_one_of_comparisons_at_least() -> None:
+    wide = DENSE._replace(items=10 * MB, evaluated=0)
+    assert forecast(wide).evaluation == 4 * 400 * MB + 17 * 40 * MB
+
+
+def test_what_is_measured_of_a_module(make_prepared, make_module) -> None:
+    prepared = make_prepared([[1, 2, 3, 4]] * 5, num_items=30)
+    loader = training_loader(prepared, 8, 100, seed=0)
+    module = make_module(loader, "gru", 1, dim=4)
+    size = size_of(module, SOFTMAX, 12, 3, 64, False)
+    dropping = make_module(loader, "transformer", 1, dim=4, dropout=0.5)
+    state = torch.random.get_rng_state()
+    assert size_of(dropping, SOFTMAX, 12, 3, 64, False).activations > size.activations
+    assert torch.equal(torch.random.get_rng_state(), state), "the same seed trains the same model"
+    gru = 2 * (3 * 4 * 4 + 3 * 4)
+    assert (size.items, size.dim) == (30, 4)
+    assert size.parameters == sum(p.numel() for p in module.parameters()) >= 31 * 4 + gru
+    assert (size.lazy, size.moments, size.evaluated) == (0, 0, 64)
+    assert (size.negatives, size.logits) == (30, 12 * 30)
+    assert size_of(module, SOFTMAX | {"chunk_items": None}, 12, 3, 64, False).logits == 12 * 30
+    assert size_of(module, SOFTMAX | {"chunk_items": 7}, 12, 3, 64, False).logits == 12 * 7
+    assert size_of(module, {"_target_": "a.gbce"}, 12, 3, 64, False).logits == 4 * 12 * 30
+    scalable = {"_target_": "a.scalable", "buckets": 2, "bucket_positions": 3, "bucket_items": 5}
+    assert size_of(module, scalable, 12, 3, 64, False).logits == 4 * 30
+    assert size_of(make_module(loader, "gru", 1, dim=4, uniform=6), SOFTMAX, 12, 3, 64, False).negatives == 18
+    assert size_of(make_module(loader, "gru", 1, dim=4, uniform=6), SOFTMAX, 500, 3, 64, False).negatives == 30
+    for row_wise, moments in ((False, 2 * 31 * 4), (True, 31 * 4 + 31)):
+        lazily = partial(lazy_adamw, learning_rate=1, weight_decay=0, warmup_fraction=1, row_wise=row_wise)
+        module.optimizer = lazily
+        size = size_of(module, SOFTMAX, 12, 3, 64, True)
+        assert (size.lazy, size.moments, size.averaged) == (31 * 4, moments, True)
+
+
+def test_activations_are_counted_without_the_weights() -> None:
+    """Of x -> (x W) ** 2 a position keeps x, for the gradient of W, and x W: 2 * 4 numbers."""
+
+    class Inner(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(4, 4, bias=False)
+            self.event_inputs = torch.nn.Module()
+            self.event_inputs.names = []
+
+        def encode_history(self, vectors: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+            return self.linear(vectors) ** 2
+
+    module = torch.nn.Module()
+    module.model = Inner()
+    assert activations(module, 5, 4) == 2 * 4 * 4
+
+
+ROOM = Forecast(weights=10 * MB, gradients=20 * MB, state=30 * MB, step=5 * MB, evaluation=7 * MB, bundle=9 * MB)
+
+
+@pytest.mark.parametrize(("there", "needed"), [(False, 67), (True, 57)])
+def test_what_just_fits_trains_and_what_does_not_is_refused(there: bool, needed: int) -> None:
+    require_room(ROOM, needed * MB, there)
+    require_room(ROOM, None, there)
+    with pytest.raises(UserError):
+        require_room(ROOM, needed * MB - 1, there)
+
+
+@pytest.mark.parametrize(
+    ("largest", "knob"),
+    [
+        ("weights", "hash_buckets"),
+        ("gradients", "optimizer=lazy_adamw"),
+        ("state", "optimizer=lazy_adamw"),
+        ("step", "positions_per_batch"),
+        ("step", "model/loss=chunked_softmax"),
+        ("evaluation", "model.dim"),
+    ],
+)
+def test_the_refusal_names_the_figures_and_what_helps(largest: str, knob: str) -> None:
+    with pytest.raises(UserError) as error:
+        require_room(ROOM._replace(**{largest: 5 << 30}), 1 << 30, False)
+    assert knob in str(error.value)
+    assert f"{largest} 5.00 GiB" in str(error.value)
+    assert "1.00 GiB are free" in str(error.value)
+
+
+def test_the_knobs_that_are_named_exist() -> None:
+    named = ["optimizer=lazy_adamw", "optimizer.row_wise=true", "model/loss=chunked_softmax", "model/negatives=mixture"]
+    named += [f"{key}=9" for key in ("positions_per_batch", "evaluation.positions_per_batch", "model.dim")]
+    named += ["model.item_tower.hash_buckets=9"]
+    text = " ".join(preflight.ADVICE.values())
+    assert all(knob.removesuffix("=9") in text for knob in named)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        compose("train", named)
+
+
+def test_there_is_some_memory_here_and_less_than_a_machine_has() -> None:
+    free = free_memory(torch.device("cpu"))
+    assert free is None or MB < free < 1 << 46
+
+
+def test_the_table_says_it_all() -> None:
+    text = describe(DENSE, ROOM, batches=12, epochs=10, free=None)
+    for part in ("12,000", "1,000 items", "10 dimensions", "12 an epoch, 120 in 10 epochs", "unknown", "64 MiB"):
+        assert part in text, part

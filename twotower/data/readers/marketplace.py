@@ -1,0 +1,80 @@
+"""data=marketplace: generate event files once, then prepare them as any shop's."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from twotower.core.files import fill_once, sha256, write_json
+from twotower.core.schema import CATALOGUE_FILE, CEILING_FILE, ITEM_ID, SESSION_ID, TIMESTAMP, Prepared
+from twotower.data import synthetic
+from twotower.data.readers import events
+from twotower.data.readers.source import Prepare
+from twotower.data.synthetic import Marketplace, generate
+
+log = logging.getLogger(__name__)
+
+
+def prepare_marketplace(
+    items: int,
+    users: int,
+    sessions: int,
+    days: int,
+    seed: int,
+    oracle: bool,
+    root: str,
+    prepare: Prepare,
+) -> Prepared:
+    """Generate a marketplace below `root` (or find it generated), prepare its events and state the ceiling.
+
+    Returns:
+        The opened prepared directory, with the oracle's metrics on the test's queries in CEILING_FILE.
+    """
+    market = Marketplace(items=items, users=users, sessions=sessions, days=days, seed=seed)
+    # A changed generator gives other files, so its code is part of the folder's name.
+    settings = json.dumps([dataclasses.asdict(market), oracle, sha256(Path(synthetic.__file__))], sort_keys=True)
+    raw = Path(root) / f"marketplace-{hashlib.sha256(settings.encode()).hexdigest()[:12]}-raw"
+    if not raw.exists():
+        log.info("generating a marketplace of %d items and %d sessions: %s", items, sessions, raw)
+        fill_once(raw, lambda folder: generate(folder, market, oracle=oracle))
+    prepared = events.read(
+        str(raw / "events"),
+        columns={},
+        timestamp_unit="ms",
+        items=str(raw / "items.parquet"),
+        users=None,
+        prepare=prepare,
+    )
+    if oracle and not (prepared.path / CEILING_FILE).exists():
+        write_json(prepared.path / CEILING_FILE, _ceiling(prepared, raw))
+    return prepared
+
+
+def _ceiling(prepared: Prepared, raw: Path) -> dict[str, float]:
+    """The oracle's recall@20 on the test's queries; ties count as the mean over the places they share.
+
+    Empty where the oracle has not ranked all of them: for splits other than the temporal one, or a test part
+    of more than about the last third of the days.
+    """
+    split = prepared.manifest["split"]
+    if split["kind"] != "temporal":
+        return {}
+    time, start = pl.col(TIMESTAMP), split["test_start"]
+    queries = (
+        pl.scan_parquet(raw / "events" / "*.parquet")
+        .filter(time.max().over(SESSION_ID) >= start)
+        .join(pl.scan_parquet(prepared.path / CATALOGUE_FILE), on=ITEM_ID, how="semi")
+        .filter(time > time.min().over(SESSION_ID))  # each but a session's first event, of those prepared
+        .join(pl.scan_parquet(raw / "oracle.parquet"), on=[SESSION_ID, TIMESTAMP], how="left")
+        .select("better", "tied")
+        .collect()
+    )
+    if queries["tied"].has_nulls():
+        log.info("no ceiling: the oracle's ranks do not cover the whole test part")
+        return {}
+    better, tied = (queries[name].to_numpy() for name in ("better", "tied"))
+    return {"recall_at_20": float(np.clip((20 - better) / tied, 0, 1).mean())}

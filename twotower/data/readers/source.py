@@ -1,0 +1,44 @@
+"""What a reader hands over to the preparation: rows in chunks, whatever the files are."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from twotower.core.schema import Prepared
+
+CHUNK_ROWS = 500_000  # rows that a reader delivers at one time
+PLACE = "place"  # the row's number within its own file: settles the order of equal timestamps
+
+
+@dataclass(frozen=True)
+class Source:
+    """Events of one data set, read when they are asked for.
+
+    Attributes:
+        name: names the prepared directory.
+        files: all that is read; their sizes and times tell whether the same was prepared before.
+        settings: whatever else decides on the rows, as plain JSON.
+        columns: what `chunks` can deliver: schema's names, and further columns under their own.
+        rows: about how many rows there are; rather too many than too few.
+        unit: what numeric timestamps count: s, ms, us, ns or ordinal; auto: found out from the values.
+        chunks: names of columns -> frames of those and PLACE (Int64), of about CHUNK_ROWS rows at most. Ids are Int64
+            in all of them or String in all; event types and splits String; timestamps UTC datetimes, numbers or String.
+        items: a table of ITEM_ID and features; with a TIMESTAMP (Int64 milliseconds) a row holds from then on.
+        users: a table of USER_ID and features, likewise.
+    """
+
+    name: str
+    files: list[Path]
+    settings: dict[str, Any]
+    columns: list[str]
+    rows: int
+    unit: str
+    chunks: Callable[[Sequence[str]], Iterator[pl.DataFrame]]
+    items: Callable[[], pl.LazyFrame] | None = None
+    users: Callable[[], pl.LazyFrame] | None = None
+
+
+Prepare = Callable[[Source], Prepared]

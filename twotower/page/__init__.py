@@ -1,1 +1,0 @@
-"""Pages for people: HTML in one piece, and plots as inline SVG."""

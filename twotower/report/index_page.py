@@ -1,0 +1,84 @@
+"""Which indexes were tried, for people: one HTML page with the curves and the tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twotower.report.html import card, document, figure, grid, heading, table
+from twotower.report.svg import COLORS, svg, units
+
+Row = Mapping[str, Any]
+
+
+def index_page(facts: Mapping[str, Any], filters: Sequence[Row], title: str) -> str:
+    """The page.
+
+    Args:
+        facts: what choose_index says.
+        filters: what filter_recall says.
+        title: of the page.
+    """
+    chosen = next(row for row in facts["tried"] if _is_chosen(row, facts))
+    tiles = {
+        facts["factory"]: facts["kind"],
+        "recall@20 against exact search": f"{chosen['recall']:.4f}",
+        "recall@20 of what came next": f"{chosen['label_recall']:.4f}",
+        "ms a query (median, one thread)": f"{chosen['p50_ms']:.3f}",
+        "bytes an item": f"{chosen['bytes_per_item']:,.0f}",
+    }
+    note = f"Chosen: {facts['reason']}. Measured with validation's queries, one at a time."
+    kinds = list(dict.fromkeys(row["kind"] for row in facts["tried"]))
+    target = facts["target_recall"]
+    parts = [heading(title, note, tiles)]
+    if len(facts["tried"]) > 1:
+        time = curve(facts["tried"], chosen, target, "p50_ms", "ms a query (median, one thread)")
+        memory = curve(facts["tried"], chosen, target, "bytes_per_item", "bytes an item")
+        ring = "Ring: chosen. Dashes: the target."
+        parts.append(
+            grid([figure("Recall and time", time, ring, kinds), figure("Recall and bytes", memory, ring, kinds)])
+        )
+    parts.append(grid([card("All that were tried", _tried(facts), "Bytes: the index, and the vectors that it reads.")]))
+    if filters:
+        head = ["filter", "items it allows", "recall@20", "ms a query"]
+        rows = [
+            [row["filter"], f"{row['allowed']:.1%}", f"{row['recall']:.4f}", f"{row['p50_ms']:.3f}"] for row in filters
+        ]
+        parts.append(grid([card("What the chosen one finds under filters", table(head, rows))]))
+    return document(title, parts)
+
+
+def _is_chosen(row: Row, facts: Mapping[str, Any]) -> bool:
+    return all(row[name] == facts[name] for name in ("factory", "search", "rerank"))
+
+
+def _tried(facts: Mapping[str, Any]) -> str:
+    head = ["index", "search", "candidates", "recall@20", "of what came next", "ms a query", "99 %", "bytes", "build s"]
+    rows = [
+        [
+            f"{row['factory']}{' (chosen)' if _is_chosen(row, facts) else ''}",
+            ", ".join(f"{name} {value}" for name, value in row["search"].items()) or "-",
+            f"{row['rerank']} k",
+            f"{row['recall']:.4f}",
+            f"{row['label_recall']:.4f}",
+            f"{row['p50_ms']:.3f}",
+            f"{row['p99_ms']:.3f}",
+            f"{row['bytes_per_item']:,.0f}",
+            f"{row['build_s']:.1f}",
+        ]
+        for row in facts["tried"]
+    ]
+    return table(head, rows)
+
+
+@svg
+def curve(axes: Any, tried: Sequence[Row], chosen: Row, target: float, cost: str, label: str) -> None:
+    """Recall against a cost: a colour a family, a line through the settings of an index."""
+    color = dict(zip(dict.fromkeys(row["kind"] for row in tried), COLORS, strict=False))
+    for factory, rerank in dict.fromkeys((row["factory"], row["rerank"]) for row in tried):
+        line = [row for row in tried if (row["factory"], row["rerank"]) == (factory, rerank)]
+        places = [row[cost] for row in line], [row["recall"] for row in line]
+        axes.plot(*places, color=color[line[0]["kind"]], linewidth=1.0, marker="o", markersize=3, alpha=0.8)
+    axes.plot(chosen[cost], chosen["recall"], "o", markersize=11, markerfacecolor="none", color=color[chosen["kind"]])
+    axes.axhline(target, linewidth=0.8, linestyle="--", color=COLORS[-1])
+    units(axes, "x", log=True)
+    axes.set_xlabel(label)
+    axes.set_title("recall@20 against exact search", loc="left", fontsize=9)

@@ -1,0 +1,140 @@
+"""Histories of many users or sessions in a bundle's numbers, and their vectors as the bundle gives them.
+
+They come from the run's own prepared sessions, which know no ids, or from a file of events (export.events_file), with
+the ids of those whose they are.
+
+Shapes: S histories, E events of all of them, one history after the other and oldest first; e events and s histories of
+a part; K event inputs, D embedding dim.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from twotower.core.errors import UserError
+from twotower.core.files import read_json
+from twotower.core.inputs import TIME, time_codes
+from twotower.core.schema import CATALOGUE_FILE, ITEM_ID, PAD, USER_ID, open_prepared
+from twotower.runs.layout import DATA_FILE
+from twotower.runs.run import require_same_data
+from twotower.serving.bundle import Bundle
+from twotower.serving.histories import Known
+from twotower.serving.item_rows import rows_of
+from twotower.serving.user_tower import encode_histories
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+POSITION = "position"  # among the prepared sessions; stands for the id that they do not have
+HISTORIES, EVENTS = 2**13, 2**16  # of a part, at most; a longer history is a part of its own
+
+
+@dataclass(frozen=True)
+class Histories:
+    """S histories; about 5 bytes an event and 16 a history in memory, and what `codes` needs."""
+
+    id_name: str  # USER_ID, SESSION_ID or POSITION
+    ids: pa.Array  # [S] int64 or string
+    item_index: Array  # [E] PAD where the bundle does not have the item
+    offsets: Ints  # [S + 1]
+    event_type: Array  # [E] position in event_types
+    event_types: list[str]  # empty where events are not told apart
+    codes: Callable[[int, int], Ints]  # histories start:stop -> [e, K] codes of their event inputs
+    left_out: int = 0  # rows of a file that could not be used
+
+    @property
+    def whose(self) -> str:
+        """What the histories are of, for people."""
+        return "users" if self.id_name == USER_ID else "sessions"
+
+
+Source = Callable[[Bundle], Histories]
+
+
+def require_count(name: str, value: Any) -> None:
+    """Raise UserError unless a setting is a positive integer."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{name}={value!r}; expected a positive integer")
+
+
+def parts(histories: Histories, task: str) -> Iterator[tuple[int, int]]:
+    """Histories start:stop, one part after the other, with a progress bar."""
+    total = len(histories.ids)
+    with tqdm(total=total, desc=task, unit=f" {histories.whose}", leave=False, disable=None) as bar:
+        start = 0
+        while start < total:
+            full = int(np.searchsorted(histories.offsets, histories.offsets[start] + EVENTS, side="right")) - 1
+            stop = min(max(full, start + 1), start + HISTORIES, total)
+            yield start, stop
+            bar.update(stop - start)
+            start = stop
+
+
+def known_part(histories: Histories, start: int, stop: int, coded: bool = False) -> tuple[Known, Array]:
+    """What the bundle knows of histories start:stop, and [e] the types of those events; codes only where asked for."""
+    begin, end = histories.offsets[start], histories.offsets[stop]
+    item_index = histories.item_index[begin:end]
+    known = item_index != PAD
+    session = np.repeat(np.arange(stop - start), np.diff(histories.offsets[start : stop + 1]))
+    codes = histories.codes(start, stop) if coded else np.zeros((end - begin, 0), dtype=np.int64)
+    length = np.bincount(session[known], minlength=stop - start)
+    return Known(item_index[known].astype(np.int64), codes[known], length), histories.event_type[begin:end][known]
+
+
+def encode(bundle: Bundle, histories: Histories, start: int, stop: int) -> Floats:
+    """[s, D] the user vectors of histories start:stop, as Retriever.encode gives them; NaN where nothing is known."""
+    known, _ = known_part(histories, start, stop, coded=True)
+    max_length = int(bundle.manifest["max_length"])
+    return encode_histories(bundle.tower, bundle.history_vectors, known, max_length)
+
+
+def run_sessions(bundle: Bundle, run_path: Path, newest: int | None = None) -> Histories:
+    """The sessions that a run was trained, validated and tested with.
+
+    Args:
+        bundle: of that run.
+        run_path: the run directory.
+        newest: only so many of them, those that begin last; None: all.
+
+    Raises:
+        UserError: the prepared directory is gone, or another one now.
+    """
+    place = Path(read_json(run_path / DATA_FILE, "a run directory")["path"])
+    try:
+        prepared = open_prepared(place)
+        require_same_data(run_path, prepared)
+    except UserError as error:
+        raise UserError(f"{error}; or take the histories from a file: events=events.parquet") from None
+    total = len(prepared.offsets) - 1
+    first = 0 if newest is None else max(0, total - newest)
+    begin = int(prepared.offsets[first])
+    offsets = np.asarray(prepared.offsets[first:]) - begin
+    ids = pq.read_table(run_path / CATALOGUE_FILE, columns=[ITEM_ID])[ITEM_ID].combine_chunks()
+    item_index = np.concatenate([[PAD], rows_of(ids.cast(bundle.item_ids.type), bundle.item_ids) + 1]).astype(np.int32)
+    inputs = {name: prepared.timestamp if name == TIME else prepared.inputs[name] for name in bundle.inputs}
+
+    def codes(start: int, stop: int) -> Ints:
+        events = slice(begin + int(offsets[start]), begin + int(offsets[stop]))
+        table = np.empty((events.stop - events.start, len(inputs)), dtype=np.int64)
+        for k, (name, column) in enumerate(inputs.items()):
+            table[:, k] = time_codes(column[events]) if name == TIME else column[events]
+        return table
+
+    types = prepared.event_types
+    return Histories(
+        POSITION,
+        pa.array(np.arange(first, total)),
+        item_index[prepared.item_index[begin:]],
+        offsets,
+        prepared.event_type[begin:],
+        types if len(types) > 1 else [],
+        codes,
+    )

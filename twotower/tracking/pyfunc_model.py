@@ -1,0 +1,110 @@
+"""The bundle as an MLflow model, in MLflow's "models from code": this file goes along and is run where the model is.
+
+    mlflow.pyfunc.load_model("models:/NAME@candidate").predict([["sku-1", "sku-2"]], params={"k": 10})
+    mlflow models serve --model-uri models:/NAME@candidate --env-manager local
+
+A request over HTTP is described in serving.http_request. In a process of one's own serving.retriever does the same
+with less around it.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PythonModel, PythonModelContext
+from pydantic import BaseModel
+
+from twotower.core.errors import UserError
+from twotower.serving.http_request import PARAMS, is_item_id, is_single, read_json_text, refusal
+from twotower.serving.retriever import Retriever
+
+BUNDLE = "bundle"  # the artifact
+SERVER, APP = "mlflow.pyfunc.scoring_server", "mlflow.pyfunc.scoring_server.app"
+
+
+class Answer(BaseModel):
+    """The answer to one history, best first."""
+
+    ids: list[int | str]
+    scores: list[float | None]  # None: no item of the history is known, so these are the most popular ones
+
+
+class RefusedRequest(MlflowException):  # type: ignore[misc]  # MLflow publishes no types
+    """Status 400, and the message as it is: MLflow would put all of the request before it."""
+
+    message = property(lambda self: self.args[0], lambda self, _: None)
+
+
+class RetrieverModel(PythonModel):  # type: ignore[misc]  # as above
+    """Answers histories from a bundle."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Open the bundle; and where this process is MLflow's server, refuse what it would not."""
+        self._retriever = Retriever.load(context.artifacts[BUNDLE])
+        if APP in sys.modules:
+            guard(sys.modules[SERVER])
+
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: list[list[int | str | dict[str, Any]]],
+        params: dict[str, Any] | None = None,
+    ) -> list[Answer]:
+        """An answer to each history of item ids or events, oldest first; see `Retriever.recommend`.
+
+        Args:
+            context: MLflow's; not used.
+            model_input: the histories.
+            params: see serving.http_request.
+
+        Raises:
+            RefusedRequest: the request can't be answered; the message says why.
+        """
+        try:
+            answers = self._retriever.recommend(model_input, **arguments({**PARAMS, **(params or {})}))
+        except UserError as error:
+            raise RefusedRequest.invalid_parameter_value(str(error)) from None
+        rows = zip(answers.ids, answers.scores.tolist(), strict=True)
+        return [
+            Answer.model_construct(ids=ids, scores=[None if s != s else s for s in scores[: len(ids)]])
+            for ids, scores in rows
+        ]
+
+
+def arguments(params: dict[str, Any]) -> dict[str, Any]:
+    """What `Retriever.recommend` takes, from a request's parameters; raises UserError for what is none."""
+    texts = {name: params[name] for name in ("filters", "include", "exclude", "max_per", "context")}
+    read = {name: None if text is None else read_json_text(text, name) for name, text in texts.items()}
+    for name in ("include", "exclude"):
+        ids = read[name]
+        if ids is not None and not (isinstance(ids, list) and all(map(is_item_id, ids))):
+            raise UserError(f"{name} is {texts[name][:100]}; expected a JSON list of item ids, as in [1, 2]")
+    context = read["context"]
+    if context is not None and not (isinstance(context, dict) and all(map(is_single, context.values()))):
+        raise UserError(f'context is {texts["context"][:100]}; expected a JSON object, as in {{"device": "phone"}}')
+    seed = None if params["seed"] == PARAMS["seed"] else params["seed"]
+    return {name: params[name] for name in ("k", "exclude_seen", "exploration")} | read | {"seed": seed}
+
+
+def guard(server: ModuleType) -> None:
+    """Let MLflow's scoring server answer only what `refusal` has nothing against.
+
+    The server has no hook for that, and calls `invocations` by its name in the module.
+    """
+    answer: Callable[..., Any] = server.invocations
+
+    def checked(data: bytes, content_type: str | None, *rest: Any) -> Any:
+        wrong = refusal(data, content_type)
+        if wrong is None:
+            return answer(data, content_type, *rest)
+        body = json.dumps({"error_code": "BAD_REQUEST", "message": wrong.message})
+        return server.InvocationsResponse(body, wrong.status, "application/json")
+
+    server.invocations = checked  # type: ignore[attr-defined]
+
+
+mlflow.models.set_model(RetrieverModel())

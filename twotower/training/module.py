@@ -1,0 +1,204 @@
+"""TwoTowerModule: how towers, negatives, loss and metrics meet in a training step. Wiring only."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from twotower.core.batch import SessionBatch
+from twotower.metrics.ranking import RankingMetrics
+from twotower.metrics.ranks import Queries, Ranks, by_column, queries_of, rank_and_list, rank_by_dot_product
+from twotower.metrics.results import LISTED, Answers, in_order
+from twotower.model.distributed import gather_rows, sum_over_processes, world_size
+from twotower.model.optimizers.clipping import clip_gradient_norm
+from twotower.model.optimizers.lazy_adamw import LazyAdamW
+from twotower.model.scoring import Scores, first_dimensions, hits, truncate
+from twotower.model.sharded_embedding import ShardedEmbedding, sharded_in
+from twotower.model.two_tower import TwoTower
+
+
+class TwoTowerModule(LightningModule):
+    """Trains a TwoTower.
+
+    Args:
+        model: the towers.
+        negatives: [P] targets -> Negatives.
+        loss: Scores -> [P].
+        temperature: divides similarities.
+        optimizer: (model, total_steps) -> (optimizer, scheduler).
+        total_steps: the schedule's length; training may end before.
+        ks: cut-offs of the metrics.
+        event_types: names by code.
+        phase: what metrics of training are called by: `train/loss`.
+        matryoshka: sizes d whose first d dimensions shall serve alone. The loss is the mean over these and the whole
+            vectors (Kusupati et al. 2022), and evaluation ranks by each.
+    """
+
+    def __init__(
+        self,
+        model: TwoTower,
+        negatives: nn.Module,
+        loss: Callable[[Scores], Tensor],
+        temperature: float,
+        optimizer: Callable[..., tuple[Any, Any]],
+        total_steps: int,
+        ks: Sequence[int],
+        event_types: Sequence[str],
+        phase: str = "train",
+        matryoshka: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.negatives = negatives
+        self.loss = loss
+        self.temperature = temperature
+        self.optimizer = optimizer
+        self.total_steps = total_steps
+        self.phase = phase
+        self.matryoshka = list(matryoshka)
+        self.metrics = RankingMetrics(ks, event_types)
+        self.metrics_of_size: Any = nn.ModuleDict({str(d): RankingMetrics(ks, event_types) for d in self.matryoshka})
+        # Of the evaluation under way: candidates [V, d] of each size d, all D dimensions first, and the items' vectors
+        # in histories [V + 1, D], by item_index.
+        self.candidates: list[Tensor] = []
+        self.history_item_vectors = torch.empty(0)
+        self.answered: list[Answers] = []  # of the test under way, or of the last one
+
+    def training_step(self, batch: SessionBatch, batch_index: int) -> Tensor:
+        """Mean loss over all targets of the batch on all processes, each with the size of its weight."""
+        is_target = batch.target_weight != 0
+        target, weight = batch.target[is_target], batch.target_weight[is_target]
+        negatives = self.negatives(target)
+        history, target_vector, negative_vector = self._vectors(batch.item_index, target, negatives.ids)
+        user = self.model.encode_history(history, batch.inputs)[is_target]
+        hit = hits(target, negatives.ids)
+        scores = Scores(user, target_vector, negative_vector, negatives.log_q, hit, weight.sign(), self.temperature)
+        sizes = [scores, *(first_dimensions(scores, dim, self.model.normalize) for dim in self.matryoshka)]
+        cost = (weight.abs() * torch.stack([self.loss(s) for s in sizes]).mean(0)).sum()
+        total_cost, total_weight = sum_over_processes(torch.stack([cost, weight.abs().sum()])).unbind()
+        total_weight = total_weight.clamp(min=torch.finfo(total_weight.dtype).tiny)
+        self.log(f"{self.phase}/loss", total_cost / total_weight, prog_bar=True, batch_size=len(target))
+        loss: Tensor = cost / total_weight * world_size()  # gradients are averaged over the processes
+        return loss
+
+    def _vectors(self, history: Tensor, target: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Item vectors of histories [B, L], targets [P] and negatives [N]; each item is encoded once."""
+        tied = self.model.history_tower is None
+        row = torch.cat([history.flatten(), target]) if tied else target
+        if len(negative) == self.model.item_tower.num_items:  # all there are: nothing to look for, nothing to copy
+            table = self.model.item_tower(torch.arange(len(negative) + 1, device=negative.device))
+            negative_vector = table[1:]
+        else:
+            distinct, rows = torch.unique(torch.cat([row, negative]), return_inverse=True)
+            table = self.model.item_tower(distinct)
+            row, negative_row = torch.split(rows, [len(row), len(negative)])
+            negative_vector = F.embedding(negative_row, table)
+        vectors = F.embedding(row, table)
+        if self.model.history_tower is not None:
+            return self.model.history_tower(history), vectors, negative_vector
+        history_vector, target_vector = torch.split(vectors, [history.numel(), len(target)])
+        return history_vector.view(*history.shape, -1), target_vector, negative_vector
+
+    def on_validation_epoch_start(self) -> None:
+        """Encode the catalogue once for all batches."""
+        items = self.model.encode_items()
+        in_history = items if self.model.history_tower is None else self.model.encode_history_items()
+        self.history_item_vectors = F.pad(in_history, (0, 0, 1, 0))  # PAD is the zero vector
+        sizes = [items, *(truncate(items, dim, self.model.normalize) for dim in self.matryoshka)]
+        self.candidates = [by_column(vectors) for vectors in sizes]
+
+    def validation_step(self, batch: SessionBatch, batch_index: int) -> None:
+        """Rank every query's target among the whole catalogue."""
+        self._answer(batch)
+
+    def encode_queries(self, batch: SessionBatch) -> tuple[Queries, Tensor]:
+        """A batch's queries and their user vectors [Q, D], in an evaluation."""
+        queries = queries_of(batch)
+        history = F.embedding(batch.item_index, self.history_item_vectors)
+        return queries, self.model.encode_history(history, batch.inputs)[queries.row, queries.position]
+
+    def _answer(self, batch: SessionBatch, listed: int = 0) -> tuple[Tensor, Ranks, Tensor]:
+        """Count a batch's queries in the metrics; who they are, their targets' ranks, and the first items of each."""
+        queries, user = self.encode_queries(batch)
+        ranks, top = rank_and_list(user, self.candidates[0], queries.target, listed)
+        self.metrics.update(ranks, queries.target_type)
+        for metrics, items in zip(self.metrics_of_size.values(), self.candidates[1:], strict=True):
+            metrics.update(rank_by_dot_product(user[:, : items.shape[1]], items, queries.target), queries.target_type)
+        return queries.event, ranks, top
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics over all ranks."""
+        self._log_metrics("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Encode the catalogue once for all batches."""
+        self.answered = []
+        self.on_validation_epoch_start()
+
+    def test_step(self, batch: SessionBatch, batch_index: int) -> None:
+        """As in validation; the answers are kept, with the first LISTED items."""
+        self.answered.append(Answers.of(*self._answer(batch, LISTED)))
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics over all ranks."""
+        self._log_metrics("test")
+
+    def answers(self) -> Answers:
+        """To the queries of the test, those of all processes."""
+        own = in_order(self.answered)
+        return in_order([Answers(*(gather_rows(torch.from_numpy(c).to(self.device)).cpu().numpy() for c in own))])
+
+    def setup(self, stage: str) -> None:
+        """Make the optimiser before DDP wraps the model: it decides whose gradients are sparse, and DDP has to know."""
+        if stage == "fit":
+            self.optimization = self.optimizer(self.model, total_steps=self.total_steps)
+            self._ddp_params_and_buffers_to_ignore = [f"model.{name}" for name in sharded_in(self.model)]  # DDP's word
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, and its schedule by step."""
+        optimizer, scheduler = self.optimization
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put what all processes have of the optimiser's state into the first one's checkpoint."""
+        self._each_moment(checkpoint, lambda table, moment: table.whole(moment))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take this process's part of it."""
+        self._each_moment(checkpoint, lambda table, moment: table.part(moment))
+
+    def _each_moment(self, checkpoint: dict[str, Any], change: Callable[[ShardedEmbedding, Tensor], Tensor]) -> None:
+        tables = {id(table.weight): table for table in sharded_in(self.model).values()}
+        if not tables or not checkpoint.get("optimizer_states"):
+            return
+        parameters = [p for group in self.optimization[0].param_groups for p in group["params"]]
+        state = checkpoint["optimizer_states"][0]["state"]
+        for number, parameter in enumerate(parameters):
+            if id(parameter) in tables and number in state:
+                moments = {
+                    name: change(tables[id(parameter)], value) if value.ndim else value
+                    for name, value in state[number].items()
+                }
+                state[number] = moments
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Lightning's clipping by norm takes neither sparse gradients nor tables of which others have rows."""
+        sharded = {id(table.weight) for table in sharded_in(self.model).values()}
+        by_norm = gradient_clip_val and gradient_clip_algorithm in (None, "norm")
+        if by_norm and (sharded or isinstance(optimizer, LazyAdamW)):
+            clip_gradient_norm(self.model.parameters(), float(gradient_clip_val or 0), sharded)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def _log_metrics(self, part: str) -> None:
+        self.log_dict({f"{part}/{name}": value for name, value in self.metrics.compute().items()})
+        self.metrics.reset()
+        for dim, metrics in self.metrics_of_size.items():
+            self.log_dict({f"{part}/{name}_dim_{dim}": value for name, value in metrics.compute().items()})
+            metrics.reset()
+        self.candidates, self.history_item_vectors = [], torch.empty(0)

@@ -1,0 +1,30 @@
+"""The data of a run: prepared, drawn on a data card, and found sound by the audit."""
+
+import logging
+from collections.abc import Iterable
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from twotower.audit.audit import require_sound
+from twotower.core.schema import Prepared
+
+log = logging.getLogger(__name__)
+
+
+def prepare(data: DictConfig, accept: Iterable[str] | None) -> Prepared:
+    """Prepare the events, or find them prepared already; raises UserError where the audit found errors.
+
+    Args:
+        data: the configuration's group `data`.
+        accept: checks of the audit whose errors count as warnings.
+    """
+    prepared: Prepared = instantiate(data)
+    try:
+        from twotower.report.data_card import write_data_card
+    except ImportError as error:  # a machine that only trains may lack what draws
+        log.warning("no data card is drawn: %s", error)
+    else:
+        write_data_card(prepared)
+    require_sound(prepared, accept)
+    return prepared
