@@ -9,7 +9,7 @@ from twotower.commands.compare import compare, main
 from twotower.core.errors import UserError
 from twotower.evaluation.record import Record, write_record
 from twotower.evaluation.slices import Grouping
-from twotower.metrics.results import Answers
+from twotower.metrics.results import RankingResults
 
 QUERIES = 900
 
@@ -17,13 +17,13 @@ QUERIES = 900
 def record(
     chance: float, seed: int, first: int = 0, fingerprint: str = "abc", chance_of_new: float | None = None
 ) -> Record:
-    """Answers that are right with a chance, of new users with another one; half of the sessions are of new users."""
+    """Results that are right with probability `chance`; for new users, half of all sessions, with `chance_of_new`."""
     session = np.arange(first, first + QUERIES) // 3
     new = session % 2
     right = np.random.default_rng(seed).random(QUERIES) < np.where(new, chance_of_new or chance, chance)
     better = np.where(right, 0, 99).astype(np.int32)
     event = np.arange(first, first + QUERIES)
-    answers = Answers(event, better, np.ones(QUERIES, dtype=np.int32), np.empty((QUERIES, 0), dtype=np.int32))
+    answers = RankingResults(event, better, np.ones(QUERIES, dtype=np.int32), np.empty((QUERIES, 0), dtype=np.int32))
     return Record(fingerprint, [1, 20], answers, session, [Grouping("user", ["known", "new"], new)])
 
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from twotower.evaluation.assessment import assess
-from twotower.evaluation.slices import Facts, Grouping
-from twotower.metrics.results import Answers, in_order
+from twotower.evaluation.slices import Grouping, QueryFacts
+from twotower.metrics.results import RankingResults, in_order
 
 
-def planted(chance: float, seed: int, queries: int = 600) -> Answers:
+def planted(chance: float, seed: int, queries: int = 600) -> RankingResults:
     """Finds the target on the first place with this chance, else nowhere."""
     found = np.random.default_rng(seed).random(queries) < chance
-    return Answers(
+    return RankingResults(
         np.arange(queries), np.where(found, 0, 500).astype(np.int32), np.ones(queries, np.int32), np.empty((queries, 0))
     )
 
@@ -19,7 +19,7 @@ def planted(chance: float, seed: int, queries: int = 600) -> Answers:
 def judged(**chances: float):
     answers = {name: planted(chance, seed) for seed, (name, chance) in enumerate(chances.items())}
     session = np.repeat(np.arange(200), 3)
-    facts = Facts(session, np.ones(600), np.ones(600, dtype=np.int64), np.arange(600))
+    facts = QueryFacts(session, np.ones(600), np.ones(600, dtype=np.int64), np.arange(600))
     groups = [
         Grouping("half", ["first", "second"], (session >= 100).astype(int)),
         Grouping("rare", ["all but some", "nobody", "few"], np.where(session < 20, 2, 0)),
@@ -42,7 +42,10 @@ def test_means_differences_and_the_best_baseline() -> None:
 
 
 def test_queries_may_be_worth_more_than_others() -> None:
-    answers, facts = planted(0.5, 0), Facts(np.repeat(np.arange(200), 3), np.ones(600), np.ones(600), np.arange(600))
+    answers, facts = (
+        planted(0.5, 0),
+        QueryFacts(np.repeat(np.arange(200), 3), np.ones(600), np.ones(600), np.arange(600)),
+    )
     weight = np.where(np.arange(600) % 4 == 0, 5.0, 0.5)
     found = assess({"model": answers}, facts, [], (1, 20), {"x": np.ones(600)}, 200, 0, {"revenue": weight})
     expected = ((answers.better == 0) * weight).sum() / weight.sum()
@@ -72,9 +75,9 @@ def test_the_gap_between_the_best_and_the_worst_served() -> None:
     kind = random.integers(0, 3, 900)  # queries of one session are of several kinds
     hit = random.random(900) < np.array([0.2, 0.6, 0.4])[kind]
     better = np.where(hit, 0, 50).astype(np.int32)
-    answers = Answers(np.arange(900), better, np.ones_like(better), np.ones((900, 0), np.int32))
+    answers = RankingResults(np.arange(900), better, np.ones_like(better), np.ones((900, 0), np.int32))
     groups = [Grouping("kind", ["a", "b", "c"], kind), Grouping("tiny", ["x", "y"], np.where(session < 9, 0, 1))]
-    facts = Facts(session, np.ones(900), np.ones(900), np.arange(900))
+    facts = QueryFacts(session, np.ones(900), np.ones(900), np.arange(900))
     (row,) = assess({"model": answers}, facts, groups, (20,), {"x": np.ones(900)}, 400, 0, {})["disparity"]
     assert (row["by"], row["best"], row["worst"]) == ("kind", "b", "a")
     gap, low, high = row["difference"]
@@ -91,8 +94,8 @@ def test_without_baselines_there_is_nothing_to_subtract() -> None:
 
 
 def test_answers_come_in_the_order_of_their_events() -> None:
-    one = Answers(np.array([5, 1]), np.array([50, 10]), np.array([1, 2]), np.array([[5], [1]]))
-    two = Answers(np.array([3]), np.array([30]), np.array([3]), np.array([[3]]))
+    one = RankingResults(np.array([5, 1]), np.array([50, 10]), np.array([1, 2]), np.array([[5], [1]]))
+    two = RankingResults(np.array([3]), np.array([30]), np.array([3]), np.array([[3]]))
     whole = in_order([one, two])
     assert whole.event.tolist() == [1, 3, 5] and whole.better.tolist() == [10, 30, 50]
     assert whole.tied.tolist() == [2, 3, 1] and whole.top.tolist() == [[1], [3], [5]]

@@ -9,18 +9,18 @@ from omegaconf import OmegaConf
 from twotower.core.errors import UserError
 from twotower.core.files import read_json, write_json
 from twotower.core.schema import FEATURES_FILE, Prepared
-from twotower.evaluation.other_data import Known, in_numbers_of, known_to_run
+from twotower.evaluation.other_data import ModelVocabulary, reindex_to_model, vocabulary_of_run
 from twotower.runs.run import Run
 
 SESSIONS = [[1, 2, 3], [4, 4], [3, 1, 5, 2]]  # items of the other data: item-1 .. item-5
 
 
-def trained(prepared: Prepared, *inputs: str) -> Known:
+def trained(prepared: Prepared, *inputs: str) -> ModelVocabulary:
     """What a run on `prepared` knows; its folder is the prepared one, which has the same files."""
     config = OmegaConf.create({"model": {"inputs": list(inputs), "user_tower": {}}})
     # No model: what is tested never asks for one.
     run = Run(prepared.path, config, dict(prepared.manifest), {}, None)  # type: ignore[arg-type] # see above
-    return known_to_run(run)
+    return vocabulary_of_run(run)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def with_ids(prepared: Prepared, ids: list[object]) -> Prepared:
 
 def test_items_are_matched_by_their_ids_and_unknown_ones_are_left_out(make_prepared, other: Prepared) -> None:
     run = trained(with_ids(make_prepared([[1, 2, 3]]), ["item-3", "item-9", "item-1"]))
-    found, position = in_numbers_of(run, other)
+    found, position = reindex_to_model(run, other)
     assert found.item_index.tolist() == [3, 1, 1, 3]  # of [1 2 3] [4 4] [3 1 5 2]: 1, 3, 3, 1
     assert position.tolist() == [0, 2, 5, 6]
     assert found.offsets.tolist() == [0, 2, 2, 4]
@@ -50,7 +50,7 @@ def test_items_are_matched_by_their_ids_and_unknown_ones_are_left_out(make_prepa
 
 
 def test_the_same_catalogue_changes_nothing(make_prepared, other: Prepared) -> None:
-    found, position = in_numbers_of(trained(make_prepared(SESSIONS)), other)
+    found, position = reindex_to_model(trained(make_prepared(SESSIONS)), other)
     np.testing.assert_array_equal(found.item_index, other.item_index)
     np.testing.assert_array_equal(found.offsets, other.offsets)
     assert position.tolist() == list(range(9))
@@ -58,26 +58,26 @@ def test_the_same_catalogue_changes_nothing(make_prepared, other: Prepared) -> N
 
 def test_numbers_and_texts_are_one_kind_of_id(make_prepared) -> None:
     run = trained(with_ids(make_prepared([[1, 2]]), [7, 8]))
-    found, _ = in_numbers_of(run, with_ids(make_prepared([[1, 2]]), ["8", "7"]))
+    found, _ = reindex_to_model(run, with_ids(make_prepared([[1, 2]]), ["8", "7"]))
     assert found.item_index.tolist() == [2, 1]
 
 
 def test_no_common_item_is_refused(make_prepared, other: Prepared) -> None:
     with pytest.raises(UserError, match="no item in common"):
-        in_numbers_of(trained(with_ids(make_prepared([[1, 2]]), ["x", "y"])), other)
+        reindex_to_model(trained(with_ids(make_prepared([[1, 2]]), ["x", "y"])), other)
 
 
 def test_inputs_must_mean_the_same(make_prepared, other: Prepared) -> None:
     typed = {"inputs": {"event_type": [[1, 1, 1]], "device": [[1, 2, 1]]}}
     run = trained(make_prepared([[1, 2, 3]], **typed), "event_type")
     with pytest.raises(UserError, match="this data has view, buy"):
-        in_numbers_of(run, other)
+        reindex_to_model(run, other)
     run = trained(make_prepared([[1, 2, 3]], **typed), "device")
     run = run._replace(encoders={"device": {"vocabulary": ["a", "b"]}})
     with pytest.raises(UserError, match="input device has other codes"):
-        in_numbers_of(run, other)
+        reindex_to_model(run, other)
     _set_events(other.path, {"device": {"vocabulary": ["a", "b"]}})
-    in_numbers_of(run, other)
+    reindex_to_model(run, other)
 
 
 def _set_events(path: Path, encoders: dict[str, object]) -> None:

@@ -8,12 +8,12 @@ import pytest
 from twotower.core.errors import UserError
 from twotower.evaluation.record import Record, read_record, write_record
 from twotower.evaluation.slices import Grouping
-from twotower.metrics.results import Answers
+from twotower.metrics.results import RankingResults
 
 
 def record() -> Record:
     random = np.random.default_rng(0)
-    answers = Answers(
+    answers = RankingResults(
         np.arange(9) * 3, *(random.integers(1, 50, 9).astype(np.int32) for _ in range(2)), np.ones((9, 4))
     )
     groupings = [Grouping("colour", ["rød", "grün"], np.array([0, 1, -1] * 3)), Grouping("size", [], np.full(9, -1))]

@@ -10,10 +10,10 @@ from twotower.evaluation.slices import (
     by_age,
     by_length,
     by_popularity,
-    facts_of,
     feature_groupings,
     groupings_of,
     largest,
+    query_facts,
 )
 
 
@@ -73,7 +73,7 @@ def test_queries_are_looked_up_by_their_event(make_prepared) -> None:
         inputs={"hour": [[1, 24, 5], [7, 0]], "weekday": [[1, 7, 1], [2, 2]], "device": [[3, 0, 1], [2, 1]]},
     )
     prepared = replace(prepared, returning=np.array([2, 0], dtype=np.uint8))
-    facts = facts_of(prepared, np.array([1, 2, 4]))
+    facts = query_facts(prepared, np.array([1, 2, 4]))
     assert facts.session.tolist() == [0, 0, 1]
     assert facts.length.tolist() == [1, 2, 1]
     assert facts.target.tolist() == [2, 3, 5]

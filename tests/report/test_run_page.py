@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from twotower.evaluation.assessment import assess
-from twotower.evaluation.slices import Facts, Grouping, groupings_of
-from twotower.metrics.results import Answers, gains
+from twotower.evaluation.slices import Grouping, QueryFacts, groupings_of
+from twotower.metrics.results import RankingResults, per_query_metrics
 from twotower.report.projection import neighbourhoods, principal_components
 from twotower.report.run_page import Result, report
 
@@ -36,19 +36,22 @@ def planted(make_prepared: Any, lead: float = 0.3, items: int = ITEMS, **changes
     prepared = make_prepared([random.integers(1, items + 1, 4).tolist() for _ in range(QUERIES // 2)], num_items=items)
     event = np.sort(np.concatenate([np.arange(2, 2 * QUERIES, 4), np.arange(3, 2 * QUERIES, 4)]))
     session = event // 4
-    facts = Facts(session, event % 4, np.asarray(prepared.item_index[event]), event)
+    facts = QueryFacts(session, event % 4, np.asarray(prepared.item_index[event]), event)
 
-    def answers(chance: float) -> Answers:
+    def answers(chance: float) -> RankingResults:
         better = np.where(random.random(QUERIES) < chance, random.integers(0, 20, QUERIES), 50).astype(np.int32)
         size = min(20, items)
         top = np.stack([random.permutation(items)[:size] + 1 for _ in range(QUERIES)]).astype(np.int32)
-        return Answers(event, better, np.ones(QUERIES, np.int32), top)
+        return RankingResults(event, better, np.ones(QUERIES, np.int32), top)
 
     model, other = answers(0.6), answers(0.6 - lead)
     counts = np.append(0, random.integers(0, 90, items))
     colour = Grouping("colour", ["<red>", "blue"], np.append(-1, np.arange(items) % 2))
     groups = groupings_of(prepared, counts, 0, [colour], {}, facts)
-    lists = {"popularity_at_20": counts[model.top].mean(1), "history_popularity": gains(model, [20])["mrr_at_20"]}
+    lists = {
+        "popularity_at_20": counts[model.top].mean(1),
+        "history_popularity": per_query_metrics(model, [20])["mrr_at_20"],
+    }
     found = assess(
         {"model": model, "item_knn": other}, facts, groups, [10, 20], lists, 200, 0, {"revenue": np.arange(QUERIES)}
     )

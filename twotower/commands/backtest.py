@@ -20,7 +20,7 @@ from rich.table import Column, Table
 
 from twotower.core.errors import UserError
 from twotower.core.files import read_json, write_bytes
-from twotower.evaluation.assessment import DECIDING, MODEL
+from twotower.evaluation.assessment import MODEL, PRIMARY_METRIC
 from twotower.evaluation.intervals import Mean
 from twotower.evaluation.slices import AGE
 from twotower.evaluation.verdicts import with_interval
@@ -38,7 +38,7 @@ class Origin(NamedTuple):
     path: Path
     begin: datetime  # of the test
     queries: int
-    rankers: dict[str, Mean]  # DECIDING of the model and of each baseline
+    rankers: dict[str, Mean]  # PRIMARY_METRIC of the model and of each baseline
     lead: Mean  # the model's over the best baseline
     best: str | None
     by_day: dict[int, Mean]  # the model's, by the day since training
@@ -56,10 +56,10 @@ def read_origin(path: Path) -> Origin:
         path,
         datetime.fromtimestamp(split["test_start"] / 1000, UTC),
         found["queries"],
-        {name: means[DECIDING] for name, means in found["rankers"].items()},
-        found["model_minus"][best][DECIDING] if best else [None, None, None],
+        {name: means[PRIMARY_METRIC] for name, means in found["rankers"].items()},
+        found["model_minus"][best][PRIMARY_METRIC] if best else [None, None, None],
         best,
-        {int(row["group"].removeprefix("day ")): row["model"][DECIDING] for row in rows},
+        {int(row["group"].removeprefix("day ")): row["model"][PRIMARY_METRIC] for row in rows},
     )
 
 

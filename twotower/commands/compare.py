@@ -18,11 +18,11 @@ from rich.table import Table
 
 from twotower.core.errors import UserError
 from twotower.core.schema import TOWER_FILE
-from twotower.evaluation.assessment import DECIDING
+from twotower.evaluation.assessment import PRIMARY_METRIC
 from twotower.evaluation.intervals import Mean, means
 from twotower.evaluation.record import RECORD_FILE, Record, read_record
 from twotower.evaluation.verdicts import verdict, with_interval
-from twotower.metrics.results import Answers, gains
+from twotower.metrics.results import RankingResults, per_query_metrics
 from twotower.tracking.lookup import located
 
 
@@ -52,7 +52,7 @@ def compare(first: Record, second: Record, metric: str, replicates: int = 1000) 
     if len(one) == 0:
         raise UserError("the two have no query in common; evaluate both with the same evaluation.min_history")
     ks = [k for k in first.ks if k in second.ks]
-    own, its = gains(_some(first.answers, one), ks), gains(_some(second.answers, other), ks)
+    own, its = per_query_metrics(_some(first.answers, one), ks), per_query_metrics(_some(second.answers, other), ks)
     if metric not in own:
         raise UserError(f"there is no metric {metric}; there are {', '.join(own)}")
     stacked = np.stack([column for m in own for column in (own[m], its[m], own[m] - its[m])], axis=1)
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m twotower.commands.compare", description=__doc__)
     parser.add_argument("runs", nargs=2, metavar="RUN", help="a run's folder, or the id of an MLflow run")
-    parser.add_argument("--metric", default=DECIDING, help="that slices are compared by (default: %(default)s)")
+    parser.add_argument("--metric", default=PRIMARY_METRIC, help="that slices are compared by (default: %(default)s)")
     parser.add_argument("--tracking-uri", default="sqlite:///mlflow.db", help="MLflow's (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
@@ -111,8 +111,8 @@ def _table(rows: Sequence[Row], heading: str) -> Table:
     return table
 
 
-def _some(answers: Answers, rows: npt.NDArray[np.intp]) -> Answers:
-    return Answers(*(column[rows] for column in answers))
+def _some(answers: RankingResults, rows: npt.NDArray[np.intp]) -> RankingResults:
+    return RankingResults(*(column[rows] for column in answers))
 
 
 def _record(run: str, tracking_uri: str) -> Record:

@@ -10,17 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower.evaluation.intervals import Mean, Means, means
-from twotower.evaluation.slices import Facts, Grouping
-from twotower.metrics.results import Answers, gains
+from twotower.evaluation.slices import Grouping, QueryFacts
+from twotower.metrics.results import RankingResults, per_query_metrics
 
 Array = npt.NDArray[Any]
 MODEL = "model"
-DECIDING = "recall_at_20"  # what the best baseline, and the verdict, are told by
+PRIMARY_METRIC = "recall_at_20"  # what the best baseline, and the verdict, are told by
 
 
 def assess(
-    answers: Mapping[str, Answers],
-    facts: Facts,
+    answers: Mapping[str, RankingResults],
+    facts: QueryFacts,
     groupings: Sequence[Grouping],
     ks: Sequence[int],
     lists: Mapping[str, Array],
@@ -44,15 +44,15 @@ def assess(
         {"queries", "sessions",
          "rankers": {name: {metric: mean}}, "lists": {name: mean},
          "model_minus": {baseline: {metric: mean of the difference}},
-         "weighted": {kind of worth: {name: mean of DECIDING where each query counts what it is worth}},
+         "weighted": {kind of worth: {name: mean of PRIMARY_METRIC where each query counts what it is worth}},
          "best_baseline": its name or None,
-         "disparity": [{"by", "best", "worst": groups, "difference": mean}] of the model in DECIDING,
+         "disparity": [{"by", "best", "worst": groups, "difference": mean}] of the model in PRIMARY_METRIC,
          "slices": [{"by", "group", "queries", "sessions", "model": {metric: mean}, "lists": {name: mean},
                      "difference": {metric: mean of model - best baseline}}]}
     """
-    gain = {name: gains(own, ks) for name, own in answers.items()}
+    gain = {name: per_query_metrics(own, ks) for name, own in answers.items()}
     others = [name for name in gain if name != MODEL]
-    best = max(others, key=lambda name: float(gain[name][DECIDING].mean()), default=None)
+    best = max(others, key=lambda name: float(gain[name][PRIMARY_METRIC].mean()), default=None)
     columns: dict[tuple[str, str], Array] = {("lists", name): value for name, value in lists.items()}
     for name, own in gain.items():
         columns |= {(name, metric): value for metric, value in own.items()}
@@ -76,7 +76,7 @@ def assess(
         for row, (by, group) in enumerate(rows, start=1)
         if sliced.queries[row]
     ]
-    deciding = np.stack([own[DECIDING] for own in gain.values()], axis=1)
+    deciding = np.stack([own[PRIMARY_METRIC] for own in gain.values()], axis=1)
     weighted = {}
     for kind, weight in weights.items():
         worth = means(deciding, facts.session, (), replicates, seed, weight)
@@ -90,7 +90,7 @@ def assess(
         "model_minus": {name: _of(total, 0, names, f"- {name}") for name in others},
         "weighted": weighted,
         "best_baseline": best,
-        "disparity": _disparity(sliced, groupings, kept.index((MODEL, DECIDING))),
+        "disparity": _disparity(sliced, groupings, kept.index((MODEL, PRIMARY_METRIC))),
         "slices": slices,
     }
 

@@ -16,10 +16,10 @@ from twotower.core.batch import SessionBatch
 from twotower.core.files import read_json
 from twotower.core.schema import FEATURES_FILE
 from twotower.data.loader import SessionLoader
-from twotower.evaluation.evaluate_run import Tested
-from twotower.evaluation.other_data import Known
+from twotower.evaluation.evaluate_run import ModelResults
+from twotower.evaluation.other_data import ModelVocabulary
 from twotower.metrics.ranks import by_column, histories_of, queries_of, rank_and_list
-from twotower.metrics.results import LISTED, Answers, in_order, means_by_type
+from twotower.metrics.results import LISTED, RankingResults, in_order, means_by_type
 from twotower.serving.bundle import Bundle
 from twotower.serving.user_tower import TOWER_OUTPUT, padded_feed
 
@@ -27,14 +27,16 @@ Array = npt.NDArray[Any]
 POSITIONS = 2**14  # history positions that the user tower sees at once
 
 
-def known_to_bundle(bundle: Bundle) -> Known:
+def vocabulary_of_bundle(bundle: Bundle) -> ModelVocabulary:
     """What the numbers of a bundle mean."""
     features = read_json(bundle.file(FEATURES_FILE), "a bundle")
     data = bundle.manifest["dataset_fingerprint"]
-    return Known(bundle.path, data, bundle.item_ids, list(bundle.inputs), features["event_types"], features["events"])
+    return ModelVocabulary(
+        bundle.path, data, bundle.item_ids, list(bundle.inputs), features["event_types"], features["events"]
+    )
 
 
-def test_bundle(bundle: Bundle, test: SessionLoader, ks: Sequence[int]) -> Tested:
+def test_bundle(bundle: Bundle, test: SessionLoader, ks: Sequence[int]) -> ModelResults:
     """Of a bundle, to queries in its own numbers."""
     begin = time.perf_counter()
     items = np.array(bundle.vectors)
@@ -42,10 +44,10 @@ def test_bundle(bundle: Bundle, test: SessionLoader, ks: Sequence[int]) -> Teste
     seconds = time.perf_counter() - begin
     event_type, names = test.prepared.event_type[answers.event], test.prepared.event_types
     metrics = {f"test/{name}": value for name, value in means_by_type(answers, event_type, ks, names).items()}
-    return Tested(metrics, answers, items, seconds)
+    return ModelResults(metrics, answers, items, seconds)
 
 
-def answer_queries(bundle: Bundle, items: Array, batches: Iterable[SessionBatch]) -> Answers:
+def answer_queries(bundle: Bundle, items: Array, batches: Iterable[SessionBatch]) -> RankingResults:
     """The answers to all queries, over the whole catalogue.
 
     A query is one row, as in serving: the towers of a run encode all of a session's positions at once.
@@ -69,5 +71,5 @@ def answer_queries(bundle: Bundle, items: Array, batches: Iterable[SessionBatch]
             vectors.append(bundle.tower.run([TOWER_OUTPUT], feed)[0])
         if vectors:
             user = torch.from_numpy(np.concatenate(vectors))
-            parts.append(Answers.of(queries.event, *rank_and_list(user, candidates, queries.target, LISTED)))
+            parts.append(RankingResults.of(queries.event, *rank_and_list(user, candidates, queries.target, LISTED)))
     return in_order(parts)

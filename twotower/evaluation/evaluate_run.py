@@ -15,42 +15,42 @@ from twotower.core.batch import build_history
 from twotower.core.files import read_json
 from twotower.core.schema import CEILING_FILE, FEATURES_FILE, Prepared, read_item_features
 from twotower.data.loader import SessionLoader, type_weights
-from twotower.evaluation.assessment import DECIDING, MODEL, assess
+from twotower.evaluation.assessment import MODEL, PRIMARY_METRIC, assess
 from twotower.evaluation.baselines.baselines import answer_queries, fit_baselines
 from twotower.evaluation.record import Record
-from twotower.evaluation.slices import Facts, Grouping, facts_of, feature_groupings, groupings_of
+from twotower.evaluation.slices import Grouping, QueryFacts, feature_groupings, groupings_of, query_facts
 from twotower.metrics import beyond_accuracy
 from twotower.metrics.collapse import signs_of, warnings_of
-from twotower.metrics.results import LISTED, Answers, gains, means_by_type
+from twotower.metrics.results import LISTED, RankingResults, means_by_type, per_query_metrics
 
 Array = npt.NDArray[Any]
 log = logging.getLogger(__name__)
 
 
-class Assessed(NamedTuple):
+class Evaluation(NamedTuple):
     """What a run keeps of its test."""
 
     found: dict[str, Any]  # see evaluation.assessment.assess; also "catalogue": {"coverage", "gini"}, "health": [text]
     metrics: dict[str, float]  # flat: `baseline/item_knn/recall_at_20`, `test/novelty_bits_at_20` and so on
     record: Record  # to compare it with others
-    facts: Facts
+    facts: QueryFacts
     history: Array  # [Q, L] item_index, PAD on the right
     counts: Array  # [V + 1] training events by item_index
     features: list[Grouping]  # of the items
 
 
-class Tested(NamedTuple):
+class ModelResults(NamedTuple):
     """What a model did in its test."""
 
     metrics: dict[str, float]  # flat: `test/recall_at_20`
-    answers: Answers
+    answers: RankingResults
     items: Array  # [V, D] its vectors of the catalogue
     seconds: float  # that the answers took
 
 
-def assess_answers(
-    config: DictConfig, prepared: Prepared, test: SessionLoader, model: Answers, items: Array
-) -> Assessed:
+def evaluate_results(
+    config: DictConfig, prepared: Prepared, test: SessionLoader, model: RankingResults, items: Array
+) -> Evaluation:
     """Compare, slice and count.
 
     Args:
@@ -75,7 +75,7 @@ def assess_answers(
     if (prepared.path / CEILING_FILE).exists() and not config.target_weights:  # it is that of all queries
         ceiling = read_json(prepared.path / CEILING_FILE, "a prepared directory")
         metrics |= {f"ceiling/{key}": value for key, value in ceiling.items()}
-    facts = facts_of(prepared, model.event)
+    facts = query_facts(prepared, model.event)
     learnt = prepared.learnt(config.refit)
     counts = np.bincount(prepared.item_index[learnt], minlength=prepared.num_items + 1)
     learnt_until = int(prepared.timestamp[learnt].max(initial=0))
@@ -100,20 +100,20 @@ def assess_answers(
     metrics |= {f"test/{name}_at_{LISTED}": value for name, value in found["catalogue"].items()}
     for kind, rankers in found["weighted"].items():
         for name, (mean, _, _) in rankers.items():
-            metrics[f"{'test' if name == MODEL else f'baseline/{name}'}/{kind}_{DECIDING}"] = mean
-    low, high = found["rankers"][MODEL][DECIDING][1:]
+            metrics[f"{'test' if name == MODEL else f'baseline/{name}'}/{kind}_{PRIMARY_METRIC}"] = mean
+    low, high = found["rankers"][MODEL][PRIMARY_METRIC][1:]
     if low is not None:
-        metrics |= {f"test/{DECIDING}_low": low, f"test/{DECIDING}_high": high}
+        metrics |= {f"test/{PRIMARY_METRIC}_low": low, f"test/{PRIMARY_METRIC}_high": high}
     tensors = (torch.from_numpy(x) for x in (items, items[:0], model.top.astype(np.int64), counts))
     found["health"] = warnings_of(signs_of(*tensors), items.shape[1])
     record = Record(prepared.manifest["fingerprint"], ks, model, facts.session, groupings)
-    return Assessed(found, metrics, record, facts, history, counts, features)
+    return Evaluation(found, metrics, record, facts, history, counts, features)
 
 
 def _about_lists(
-    facts: Facts,
+    facts: QueryFacts,
     history: Array,
-    model: Answers,
+    model: RankingResults,
     counts: Array,
     items: Array,
     features: list[Grouping],
@@ -121,7 +121,7 @@ def _about_lists(
 ) -> dict[str, Array]:
     """[Q] what each list is like."""
     popular = 1 + np.argsort(-counts[1:], kind="stable")[:LISTED]
-    found = gains(model, ks)[f"recall_at_{LISTED}"]
+    found = per_query_metrics(model, ks)[f"recall_at_{LISTED}"]
     return {
         f"novelty_bits_at_{LISTED}": beyond_accuracy.novelty(model.top, counts),
         f"vector_diversity_at_{LISTED}": beyond_accuracy.vector_diversity(model.top, items),

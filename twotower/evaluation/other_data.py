@@ -24,7 +24,7 @@ from twotower.runs.run import Run
 Array = npt.NDArray[Any]
 
 
-class Known(NamedTuple):
+class ModelVocabulary(NamedTuple):
     """What the numbers mean that a model was trained with."""
 
     path: Path  # of the run or the bundle
@@ -35,14 +35,14 @@ class Known(NamedTuple):
     encoders: Mapping[str, Any]  # of event features
 
 
-def known_to_run(run: Run) -> Known:
+def vocabulary_of_run(run: Run) -> ModelVocabulary:
     """What the numbers of a run mean."""
     inputs = list(input_sizes(run.config, run.data))
     events = read_json(run.path / FEATURES_FILE, "a run directory")["events"]
-    return Known(run.path, run.data["fingerprint"], _ids(run.path), inputs, run.data["event_types"], events)
+    return ModelVocabulary(run.path, run.data["fingerprint"], _ids(run.path), inputs, run.data["event_types"], events)
 
 
-def in_numbers_of(known: Known, prepared: Prepared) -> tuple[Prepared, Array]:
+def reindex_to_model(known: ModelVocabulary, prepared: Prepared) -> tuple[Prepared, Array]:
     """The events whose items the model knows, with its item indices and its codes; all others are left out.
 
     Returns:
@@ -83,7 +83,7 @@ def _rows(ours: pa.Array, theirs: pa.Array) -> Array:
     return np.concatenate([[0], place + 1])
 
 
-def _require_same_meaning(known: Known, prepared: Prepared) -> None:
+def _require_same_meaning(known: ModelVocabulary, prepared: Prepared) -> None:
     """Codes of event inputs are those of one vocabulary."""
     if EVENT_TYPE in known.inputs and known.event_types != prepared.event_types:
         raise UserError(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from twotower.core.errors import UserError
 from twotower.core.files import write_bytes
 from twotower.evaluation.slices import Grouping
-from twotower.metrics.results import Answers
+from twotower.metrics.results import RankingResults
 
 Array = npt.NDArray[Any]
 RECORD_FILE = "answers.npz"
@@ -23,11 +23,11 @@ FORMAT_VERSION = 1
 
 
 class Record(NamedTuple):
-    """Answers, and what is known of their queries."""
+    """Ranking results and the session and groups of each query."""
 
     fingerprint: str  # of the data
     ks: list[int]
-    answers: Answers
+    answers: RankingResults
     session: Array  # [Q]
     groupings: list[Grouping]
 
@@ -58,7 +58,7 @@ def read_record(path: Path) -> Record:
                 f"{path} has format version {about['format_version']}, expected {FORMAT_VERSION}; evaluate again"
             )
         groupings = [Grouping(g["name"], g["groups"], arrays[f"code_{k}"]) for k, g in enumerate(about["groupings"])]
-        answers = Answers(*(arrays[name] for name in Answers._fields))
+        answers = RankingResults(*(arrays[name] for name in RankingResults._fields))
         return Record(about["fingerprint"], about["ks"], answers, arrays["session"], groupings)
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is missing or damaged ({error}); a run has it once its test is done") from None

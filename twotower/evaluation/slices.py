@@ -19,7 +19,7 @@ LARGEST = 12  # groups of a feature that are told apart; the rest is one more
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
-class Facts(NamedTuple):
+class QueryFacts(NamedTuple):
     """What is known of each query, whoever answers it."""
 
     session: Array  # [Q]
@@ -40,10 +40,10 @@ class Grouping(NamedTuple):
         return self.groups[: int(self.code.max(initial=-1)) + 1]
 
 
-def facts_of(prepared: Prepared, event: Array) -> Facts:
+def query_facts(prepared: Prepared, event: Array) -> QueryFacts:
     """Look queries up by their targets' positions [Q]."""
     session = np.searchsorted(prepared.offsets, event, side="right") - 1
-    return Facts(session, event - prepared.offsets[session], np.asarray(prepared.item_index[event]), event)
+    return QueryFacts(session, event - prepared.offsets[session], np.asarray(prepared.item_index[event]), event)
 
 
 def groupings_of(
@@ -52,7 +52,7 @@ def groupings_of(
     learnt_until: int,
     features: Sequence[Grouping],
     event_encoders: Mapping[str, Mapping[str, Any]],
-    facts: Facts,
+    facts: QueryFacts,
 ) -> list[Grouping]:
     """By the target's popularity, the history's length, days since training, user, event type, hour, weekday, features.
 

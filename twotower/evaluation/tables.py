@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from twotower.evaluation.assessment import DECIDING, MODEL
+from twotower.evaluation.assessment import MODEL, PRIMARY_METRIC
 from twotower.evaluation.slices import LENGTH, POPULARITY
 from twotower.evaluation.verdicts import judgements, with_interval
 
@@ -43,7 +43,7 @@ def lead_table(metrics: Mapping[str, float], assessment: Mapping[str, Any]) -> T
     table.add_row(MODEL, "", *map(_short, own), style="bold")
     for name, difference in assessment["model_minus"].items():
         cost = (metrics[f"baseline/{name}/{key}"] for key in ("fit_seconds", "queries_per_second"))
-        table.add_row(name, with_interval(difference[DECIDING], "+.4f"), *map(_short, cost))
+        table.add_row(name, with_interval(difference[PRIMARY_METRIC], "+.4f"), *map(_short, cost))
     return table
 
 
@@ -57,8 +57,8 @@ def slices_table(assessment: Mapping[str, Any]) -> Table | None:
     before = ""
     for row in rows:
         by, before = ("" if row["by"] == before else row["by"]), row["by"]
-        cells = [with_interval(row["model"][DECIDING], ".4f")]
-        cells += [with_interval(row["difference"][DECIDING], "+.4f")] if best else []
+        cells = [with_interval(row["model"][PRIMARY_METRIC], ".4f")]
+        cells += [with_interval(row["difference"][PRIMARY_METRIC], "+.4f")] if best else []
         table.add_row(by, row["group"], f"{row['queries']:,}", *cells)
     return table
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from twotower.evaluation.assessment import DECIDING
+from twotower.evaluation.assessment import PRIMARY_METRIC
 from twotower.evaluation.intervals import Mean
 
 FEW = 5  # slices that are told of
@@ -20,7 +20,7 @@ def judgements(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """
     errors, warnings = [f"not well: {text}" for text in found.get("health", [])], []
     for name, difference in found["model_minus"].items():
-        mean, says = difference[DECIDING][0], verdict(difference[DECIDING])
+        mean, says = difference[PRIMARY_METRIC][0], verdict(difference[PRIMARY_METRIC])
         if mean <= 0:
             errors.append(f"the model does not beat {name} in recall@20: it has no business being deployed")
             continue
@@ -35,7 +35,7 @@ def judgements(found: Mapping[str, Any]) -> list[tuple[str, str]]:
                 warnings.append(f"{name} is ahead of the model in {metric.replace('_at_', '@')}: {behind}")
     told = [*(("error", text) for text in errors), *(("warning", text) for text in warnings)]
     told += [("warning", text) for text in _lost_slices(found)]
-    if found["model_minus"] and all(verdict(d[DECIDING]) == "better" for d in found["model_minus"].values()):
+    if found["model_minus"] and all(verdict(d[PRIMARY_METRIC]) == "better" for d in found["model_minus"].values()):
         told.append(("good", f"the model beats all {len(found['model_minus'])} baselines in recall@20, not by chance"))
     return told
 
@@ -43,13 +43,13 @@ def judgements(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _lost_slices(found: Mapping[str, Any]) -> list[str]:
     """Kinds of queries in which the best baseline is ahead of a model that beats it on the whole."""
     best = found["best_baseline"]
-    if best is None or verdict(found["model_minus"][best][DECIDING]) != "better":
+    if best is None or verdict(found["model_minus"][best][PRIMARY_METRIC]) != "better":
         return []
-    lost = [row for row in found["slices"] if verdict(row["difference"][DECIDING]) == "worse"]
+    lost = [row for row in found["slices"] if verdict(row["difference"][PRIMARY_METRIC]) == "worse"]
     lost.sort(key=lambda row: -row["queries"])
     return [
         f"{best} is ahead where {row['by']} is {row['group']} ({row['queries']:,} queries): "
-        f"{with_interval(row['difference'][DECIDING], '+.4f')}"
+        f"{with_interval(row['difference'][PRIMARY_METRIC], '+.4f')}"
         for row in lost[:FEW]
     ]
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from twotower.evaluation.assessment import DECIDING, MODEL
-from twotower.evaluation.slices import Facts, Grouping, largest
+from twotower.evaluation.assessment import MODEL, PRIMARY_METRIC
+from twotower.evaluation.slices import Grouping, QueryFacts, largest
 from twotower.evaluation.verdicts import judgements, with_interval
 from twotower.metrics.beyond_accuracy import exposures
-from twotower.metrics.results import Answers
+from twotower.metrics.results import RankingResults
 from twotower.report import plots
 from twotower.report.html import card, document, figure, finding, grid, heading, table
 from twotower.report.projection import neighbourhoods, principal_components
@@ -35,8 +35,8 @@ class Result(NamedTuple):
     metrics: Numbers  # flat, of the whole run
     found: Mapping[str, Any]  # evaluation.assessment.assess
     validated: Mapping[int, Numbers]  # by epoch
-    answers: Answers
-    facts: Facts
+    answers: RankingResults
+    facts: QueryFacts
     history: Array  # [Q, L] item_index, PAD on the right
     counts: Array  # [V + 1] training events
     items: Array  # [V, D]
@@ -52,7 +52,7 @@ def report(result: Result, seed: int) -> str:
     found, metrics = result.found, result.metrics
     own = found["rankers"][MODEL]
     tiles = {
-        "recall@20": f"{own[DECIDING][0]:.4f}",
+        "recall@20": f"{own[PRIMARY_METRIC][0]:.4f}",
         "mrr@20": f"{own['mrr_at_20'][0]:.4f}" if "mrr_at_20" in own else "",
         "queries": f"{found['queries']:,}",
         "sessions": f"{found['sessions']:,}",
@@ -89,11 +89,11 @@ def _rankers(found: Mapping[str, Any], metrics: Numbers) -> str:
     names = [m for m in METRICS if m in found["rankers"][MODEL]]
     lines = []
     for name, means in found["rankers"].items():
-        lead = found["model_minus"].get(name, {}).get(DECIDING)
+        lead = found["model_minus"].get(name, {}).get(PRIMARY_METRIC)
         lines.append(
             (name, *(with_interval(means[m], ".4f") for m in names), with_interval(lead, "+.4f") if lead else "")
         )
-    if f"ceiling/{DECIDING}" in metrics:
+    if f"ceiling/{PRIMARY_METRIC}" in metrics:
         ceiling = [metrics.get(f"ceiling/{m}") for m in names]
         lines.append(("ceiling (true distribution)", *("" if c is None else f"{c:.4f}" for c in ceiling), ""))
     head = ["", *(m.replace("_at_", "@") for m in names), "model - it"]
@@ -110,15 +110,15 @@ def _slices(found: Mapping[str, Any]) -> Iterable[str]:
         rows = [row for row in found["slices"] if row["by"] == by]
         if len(rows) < 2:
             continue
-        means = np.array([row["model"][DECIDING] for row in rows], dtype=float)
+        means = np.array([row["model"][PRIMARY_METRIC] for row in rows], dtype=float)
         drawn = plots.groups([row["group"] for row in rows], *means.T)
         head = ("", "queries", "recall@20", *([f"model - {best}"] if best else []))
         lines = [
             (
                 row["group"],
                 f"{row['queries']:,}",
-                with_interval(row["model"][DECIDING], ".4f"),
-                *([with_interval(row["difference"][DECIDING], "+.4f")] if best else []),
+                with_interval(row["model"][PRIMARY_METRIC], ".4f"),
+                *([with_interval(row["difference"][PRIMARY_METRIC], "+.4f")] if best else []),
             )
             for row in rows
         ]

@@ -16,7 +16,7 @@ from twotower.data.loader import SessionLoader
 from twotower.runs import build, environment, layout, resume, run
 from twotower.runs.checkpoint import read_checkpoint
 from twotower.training import processes
-from twotower.training.evaluate_and_report import assess_once
+from twotower.training.evaluate_and_report import evaluate_and_report
 from twotower.training.fit import fit, queries, test_weights
 from twotower.training.prepare import prepare
 
@@ -44,7 +44,7 @@ def complete(config: DictConfig) -> None:
     tested = test_weights(config, prepared, test, run.load_run(path).model)
 
     def end() -> None:
-        assess_once(config, prepared, test, tested, fitted.metrics(), fitted.validated)
+        evaluate_and_report(config, prepared, test, tested, fitted.metrics(), fitted.validated)
         if logger and not keep(logger, path):
             print(f"MLflow could not be told everything; once it is back: python train.py resume={path}")
         else:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from twotower.core.files import write_bytes, write_json
 from twotower.core.schema import CARD_FILE, Prepared
 from twotower.data.loader import SessionLoader
-from twotower.evaluation.evaluate_run import Tested, assess_answers
+from twotower.evaluation.evaluate_run import ModelResults, evaluate_results
 from twotower.evaluation.record import RECORD_FILE, write_record
 from twotower.evaluation.tables import print_report
 from twotower.runs.layout import ASSESSMENT_FILE, METRICS_FILE, REPORT_FILE
@@ -20,11 +20,11 @@ Array = npt.NDArray[Any]
 log = logging.getLogger(__name__)
 
 
-def assess_once(
+def evaluate_and_report(
     config: DictConfig,
     prepared: Prepared,
     test: SessionLoader,
-    tested: Tested,
+    tested: ModelResults,
     metrics: dict[str, Any],
     validated: Mapping[int, Mapping[str, float]] | None = None,
     position: Array | None = None,
@@ -42,7 +42,7 @@ def assess_once(
     """
     path = Path(config.run_dir)
     answers, items = tested.answers, tested.items
-    assessed = assess_answers(config, prepared, test, answers, items)
+    assessed = evaluate_results(config, prepared, test, answers, items)
     speed = test.num_queries / tested.seconds
     metrics = metrics | tested.metrics | {"test/queries": test.num_queries, "test/queries_per_second": speed}
     metrics |= assessed.metrics

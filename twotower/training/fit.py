@@ -17,7 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from twotower.core.errors import UserError
 from twotower.core.schema import Prepared, read_item_features
 from twotower.data.loader import SessionLoader, query_loader, training_loader
-from twotower.evaluation.evaluate_run import Tested
+from twotower.evaluation.evaluate_run import ModelResults
 from twotower.model.two_tower import TwoTower
 from twotower.runs import build
 from twotower.runs.checkpoint import Checkpoints, last_good
@@ -145,17 +145,17 @@ def build_module(
     )
 
 
-def test_model(trainer: pl.Trainer, module: TwoTowerModule, test: SessionLoader) -> Tested:
+def test_model(trainer: pl.Trainer, module: TwoTowerModule, test: SessionLoader) -> ModelResults:
     """Of a model with its weights."""
     begin = time.perf_counter()
     metrics = dict(trainer.test(module, test, verbose=False)[0])
     seconds = time.perf_counter() - begin
     with torch.no_grad():
         items = module.model.encode_items().cpu().numpy()
-    return Tested(metrics, module.answers(), items, seconds)
+    return ModelResults(metrics, module.answers(), items, seconds)
 
 
-def test_weights(config: DictConfig, prepared: Prepared, test: SessionLoader, model: TwoTower) -> Tested:
+def test_weights(config: DictConfig, prepared: Prepared, test: SessionLoader, model: TwoTower) -> ModelResults:
     """Test a model that has been loaded."""
     module = build_module(config, prepared, test, model)
     settings = {"enable_progress_bar": sys.stdout.isatty(), "enable_checkpointing": False, "logger": False}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from twotower.core.batch import SessionBatch
 from twotower.metrics.ranking import RankingMetrics
 from twotower.metrics.ranks import Queries, Ranks, by_column, queries_of, rank_and_list, rank_by_dot_product
-from twotower.metrics.results import LISTED, Answers, in_order
+from twotower.metrics.results import LISTED, RankingResults, in_order
 from twotower.model.distributed import gather_rows, sum_over_processes, world_size
 from twotower.model.optimizers.clipping import clip_gradient_norm
 from twotower.model.optimizers.lazy_adamw import LazyAdamW
@@ -65,7 +65,7 @@ class TwoTowerModule(LightningModule):
         # in histories [V + 1, D], by item_index.
         self.candidates: list[Tensor] = []
         self.history_item_vectors = torch.empty(0)
-        self.answered: list[Answers] = []  # of the test under way, or of the last one
+        self.answered: list[RankingResults] = []  # of the test under way, or of the last one
 
     def training_step(self, batch: SessionBatch, batch_index: int) -> Tensor:
         """Mean loss over all targets of the batch on all processes, each with the size of its weight."""
@@ -140,16 +140,18 @@ class TwoTowerModule(LightningModule):
 
     def test_step(self, batch: SessionBatch, batch_index: int) -> None:
         """As in validation; the answers are kept, with the first LISTED items."""
-        self.answered.append(Answers.of(*self._answer(batch, LISTED)))
+        self.answered.append(RankingResults.of(*self._answer(batch, LISTED)))
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics over all ranks."""
         self._log_metrics("test")
 
-    def answers(self) -> Answers:
+    def answers(self) -> RankingResults:
         """To the queries of the test, those of all processes."""
         own = in_order(self.answered)
-        return in_order([Answers(*(gather_rows(torch.from_numpy(c).to(self.device)).cpu().numpy() for c in own))])
+        return in_order(
+            [RankingResults(*(gather_rows(torch.from_numpy(c).to(self.device)).cpu().numpy() for c in own))]
+        )
 
     def setup(self, stage: str) -> None:
         """Make the optimiser before DDP wraps the model: it decides whose gradients are sparse, and DDP has to know."""

@@ -20,7 +20,7 @@ from twotower.core.schema import Prepared
 from twotower.evaluation.baselines.item_neighbours import ItemKNN, SequentialRules
 from twotower.evaluation.baselines.session_neighbours import STAN, VSKNN
 from twotower.metrics.ranks import chunks, histories_of, queries_of, rank
-from twotower.metrics.results import Answers, in_order
+from twotower.metrics.results import RankingResults, in_order
 
 Array = npt.NDArray[Any]
 
@@ -98,9 +98,9 @@ def fit_baselines(prepared: Prepared, validation_too: bool, recent_fraction: flo
 
 def answer_queries(
     baselines: Mapping[str, Fitted], batches: Iterable[SessionBatch], num_items: int
-) -> tuple[dict[str, Answers], dict[str, float]]:
+) -> tuple[dict[str, RankingResults], dict[str, float]]:
     """Each baseline's answers to the queries of all batches, and what it cost: `item_knn/queries_per_second`."""
-    answers: dict[str, list[Answers]] = {name: [] for name in baselines}
+    answers: dict[str, list[RankingResults]] = {name: [] for name in baselines}
     seconds = dict.fromkeys(baselines, 0.0)
     for batch in tqdm(batches, "baselines", unit="batch", leave=False, disable=None):
         queries = queries_of(batch)
@@ -111,7 +111,7 @@ def answer_queries(
                 ranks = rank(scorer(history[chunk]), queries.target[chunk])
                 seconds[name] += time.perf_counter() - begin
                 event = queries.event[chunk]
-                answers[name].append(Answers.of(event, ranks, event.new_empty(len(event), 0)))
+                answers[name].append(RankingResults.of(event, ranks, event.new_empty(len(event), 0)))
     whole = {name: in_order(parts) for name, parts in answers.items()}
     cost = {f"{name}/fit_seconds": fitted.seconds for name, fitted in baselines.items()}
     speed = {f"{name}/queries_per_second": len(whole[name].event) / max(s, 1e-9) for name, s in seconds.items()}
