@@ -45,9 +45,9 @@ def test_auto_finds_the_newest_unfinished_run_of_the_same_command(tmp_path: Path
     newer = Path(begin(day / "newer", seed=1).run_dir)
     os.utime(newer / "config.yaml", (2e9, 2e9))
     assert resume.to_resume(asked) == newer
-    with resume.held(newer):
+    with resume.exclusive_lock(newer):
         assert resume.to_resume(asked) == Path(wanted.run_dir), "another process is at work there"
-        with pytest.raises(UserError, match="another process is at work"), resume.held(newer):
+        with pytest.raises(UserError, match="another process is at work"), resume.exclusive_lock(newer):
             pass
     resume.clean(newer)
     (newer / "metrics.json").touch()

@@ -12,8 +12,8 @@ from twotower.core.errors import UserError
 from twotower.core.files import read_json
 from twotower.core.schema import TOWER_FILE
 from twotower.runs import layout, run
-from twotower.tracking.lookup import located
-from twotower.training.evaluate_and_report import assess_once
+from twotower.tracking.lookup import locate
+from twotower.training.evaluate_and_report import evaluate_and_report
 from twotower.training.fit import queries, test_weights
 from twotower.training.prepare import prepare
 
@@ -31,11 +31,11 @@ def track(config: DictConfig, trained: str) -> None:
     logger.keep()
 
 
-def evaluate(config: DictConfig) -> None:
-    """Test a run or a bundle on data that it may never have seen; nothing is trained."""
+def evaluate(config: DictConfig) -> Path:
+    """Test a run or a bundle on any data and train nothing; returns the evaluation's folder."""
     from twotower.evaluation.other_data import (  # which need what a machine that only trains may lack
-        in_numbers_of,
-        known_to_run,
+        reindex_to_model,
+        vocabulary_of_run,
     )
 
     if process_count() > 1:
@@ -44,23 +44,23 @@ def evaluate(config: DictConfig) -> None:
     path = Path(config.run_dir)
     with tempfile.TemporaryDirectory() as scratch:
         tracking_uri = config.logger.tracking_uri if config.logger else "sqlite:///mlflow.db"
-        source = located(str(config.evaluate), tracking_uri, Path(scratch))
+        source = locate(str(config.evaluate), tracking_uri, Path(scratch))
         is_bundle = (source / TOWER_FILE).exists()
         if is_bundle:
-            from twotower.evaluation.bundle_evaluation import known_to_bundle, test_bundle
+            from twotower.evaluation.bundle_evaluation import test_bundle, vocabulary_of_bundle
             from twotower.serving.bundle import open_bundle
 
             bundle = open_bundle(source)
-            known = known_to_bundle(bundle)
+            known = vocabulary_of_bundle(bundle)
             config.model.max_length = bundle.manifest["max_length"]
         else:
             trained = run.load_run(source)
-            known = known_to_run(trained)
+            known = vocabulary_of_run(trained)
             config.model, config.refit = trained.config.model, trained.config.refit
         position = None
         if prepared.manifest["fingerprint"] != known.fingerprint:
             events = len(prepared.item_index)
-            prepared, position = in_numbers_of(known, prepared)
+            prepared, position = reindex_to_model(known, prepared)
             log.info("%s of %s events are of items that the model knows", f"{len(position):,}", f"{events:,}")
         test = queries(config, prepared, "test", known.inputs)
         path.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,8 @@ def evaluate(config: DictConfig) -> None:
             tested = test_bundle(bundle, test, list(config.evaluation.ks))
         else:
             tested = test_weights(config, prepared, test, trained.model)
-        assess_once(config, prepared, test, tested, {}, position=position)
+        evaluate_and_report(config, prepared, test, tested, {}, position=position)
         if config.logger:
             track(config, "" if is_bundle else trained.config.run_dir)
     print(f"next: twotower compare {'RUN' if is_bundle else config.evaluate} {path}\nevaluation: {path}")
+    return path

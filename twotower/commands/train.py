@@ -27,8 +27,12 @@ def silence_libraries() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
-def train(config: DictConfig) -> None:
-    """Prepare, fit on the training part, pick on validation, test once, compare, keep; or go on with all that."""
+def train(config: DictConfig) -> Path:
+    """Train a run, resume one, evaluate a model, or run a sweep's trial, as the configuration asks.
+
+    Returns:
+        The folder that holds the result: the run directory, the evaluation's or the trial's.
+    """
     silence_libraries()
     if 20 not in config.evaluation.ks:
         raise UserError(f"evaluation.ks={config.evaluation.ks} lacks 20: ndcg@20 picks the epoch; add it")
@@ -37,7 +41,8 @@ def train(config: DictConfig) -> None:
     if config.sweep:
         from twotower.sweep.trial import attempt  # which needs what a machine that only trains may lack
 
-        return attempt(config)
+        attempt(config)
+        return Path(config.run_dir)
     with processes.together():
         fresh, resumed = processes.first(lambda: (config.run_dir, resume.to_resume(config)))
         config.run_dir = fresh  # the others have clocks of their own
@@ -46,11 +51,12 @@ def train(config: DictConfig) -> None:
             config = resume.config_at(resumed)
             if resume.is_finished(resumed):
                 processes.say(f"finished already\nnext: python export.py run={resumed}\nrun: {resumed}")
-                return
+                return resumed
             log.info("going on with %s", resumed)
-        with resume.held(Path(config.run_dir)) if is_first_process() else nullcontext():
+        with resume.exclusive_lock(Path(config.run_dir)) if is_first_process() else nullcontext():
             try:
                 complete(config)
             except KeyboardInterrupt:
                 processes.say(f"interrupted; next: python train.py resume={config.run_dir}\nrun: {config.run_dir}")
                 raise
+        return Path(config.run_dir)

@@ -33,7 +33,7 @@ ASSESSMENT_FILE = "assessment.json"
 REPORT_FILE = "report.html"
 ENVIRONMENT_FILE = "environment.json"
 COPIED = (CATALOGUE_FILE, FEATURES_FILE, ITEM_FEATURES_FILE, AUDIT_FILE, CARD_FILE)  # from the prepared directory
-FOLDER = "checkpoints"
+CHECKPOINTS_FOLDER = "checkpoints"
 REFIT, BEST, LAST, REFIT_LAST = (f"{name}.safetensors" for name in ("refit", "best", "last", "refit_last"))
 CHECKPOINTS = (REFIT, BEST, LAST)  # the first that exists is the run's model
 
@@ -41,6 +41,6 @@ CHECKPOINTS = (REFIT, BEST, LAST)  # the first that exists is the run's model
 def checkpoint_of(path: Path) -> Path:
     """The checkpoint that is the run's model; raises UserError when there is none yet."""
     for name in CHECKPOINTS:
-        if (path / FOLDER / name).is_file():
-            return path / FOLDER / name
+        if (path / CHECKPOINTS_FOLDER / name).is_file():
+            return path / CHECKPOINTS_FOLDER / name
     raise UserError(f"{path} has no checkpoint yet; let training reach its first validation")

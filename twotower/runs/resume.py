@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from twotower.core.errors import UserError
 from twotower.runs.checkpoint import previous_of
-from twotower.runs.layout import CONFIG_FILE, FOLDER, LAST, METRICS_FILE, REFIT_LAST
+from twotower.runs.layout import CHECKPOINTS_FOLDER, CONFIG_FILE, LAST, METRICS_FILE, REFIT_LAST
 from twotower.runs.run import load_config
 
 LOCK_FILE = ".lock"  # in a run directory from its beginning to its end
@@ -69,7 +69,7 @@ def take_over(fresh: Path, path: Path) -> None:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Nobody else trains in this folder meanwhile; raises UserError where somebody does."""
     import fcntl
 
@@ -90,7 +90,7 @@ def _is_held(path: Path) -> bool:
     if not (path / LOCK_FILE).exists():
         return False
     try:
-        with held(path):
+        with exclusive_lock(path):
             return False
     except UserError:
         return True
@@ -99,9 +99,9 @@ def _is_held(path: Path) -> bool:
 def clean(path: Path) -> None:
     """Delete what only an unfinished run needs: it is finished then."""
     for name in (LAST, REFIT_LAST):
-        for file in (path / FOLDER / name, previous_of(path / FOLDER / name)):
+        for file in (path / CHECKPOINTS_FOLDER / name, previous_of(path / CHECKPOINTS_FOLDER / name)):
             file.unlink(missing_ok=True)
-    for folder in (path, path / FOLDER):
+    for folder in (path, path / CHECKPOINTS_FOLDER):
         for file in folder.glob(".*.[0-9]*"):  # that a kill left half-written
             if file.is_file():
                 file.unlink()

@@ -16,11 +16,11 @@ from twotower.runs.checkpoint import read_checkpoint
 from twotower.runs.environment import environment
 from twotower.runs.histories import sample_histories
 from twotower.runs.layout import (
+    CHECKPOINTS_FOLDER,
     CONFIG_FILE,
     COPIED,
     DATA_FILE,
     ENVIRONMENT_FILE,
-    FOLDER,
     HISTORIES_FILE,
     METRICS_FILE,
     checkpoint_of,
@@ -40,7 +40,7 @@ class Run:
 
 def write_config(path: Path, config: DictConfig) -> None:
     """Write the resolved configuration: from now on there is a run that can be gone on with."""
-    (path / FOLDER).mkdir(parents=True, exist_ok=True)
+    (path / CHECKPOINTS_FOLDER).mkdir(parents=True, exist_ok=True)
     write_bytes(path / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True).encode())
 
 

@@ -79,7 +79,7 @@ def begin(config: DictConfig, held: contextlib.ExitStack) -> list[int]:
         if override.is_sweep_override():
             raise UserError(f"{override.input_line}: beside sweep=... values to try are part of sweep.space")
     path = folder_of(config)
-    held.enter_context(resume.held(path))
+    held.enter_context(resume.exclusive_lock(path))
     asked = identity_of(config)
     if (path / SWEEP_FILE).exists():
         require_same(path, asked)

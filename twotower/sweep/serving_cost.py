@@ -7,7 +7,7 @@ import torch
 from twotower.runs.run import Run
 
 SERVING = "serving/"
-HISTORIES, LISTED = 50, 20
+HISTORIES, LIST_LENGTH = 50, 20
 
 
 def serving_cost(run: Run) -> dict[str, float]:
@@ -30,7 +30,7 @@ def serving_cost(run: Run) -> dict[str, float]:
                 history = torch.randint(len(items), (1, length), generator=torch.Generator().manual_seed(draw))
                 begin = time.perf_counter()
                 user = model.encode_history(seen[history], inputs)[:, -1]
-                (user @ items.T).topk(min(LISTED, len(items)))
+                (user @ items.T).topk(min(LIST_LENGTH, len(items)))
                 milliseconds.append(1e3 * (time.perf_counter() - begin))
     finally:
         torch.set_num_threads(threads)

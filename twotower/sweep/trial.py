@@ -33,7 +33,7 @@ def attempt(config: DictConfig) -> None:
         raise UserError("a sweep is many runs, so it wants -m: python train.py -m sweep=...")
     number, path = int(config.sweep.trial), Path(config.run_dir)
     study = open_study(config.sweep, config.seed + number)
-    with resume.held(path):
+    with resume.exclusive_lock(path):
         trial = take(study, number, distributions(config.sweep.space))
         begin = time.monotonic()
         state, values = optuna.trial.TrialState.COMPLETE, None
@@ -41,7 +41,7 @@ def attempt(config: DictConfig) -> None:
             values = validate(config, trial)
             if PRUNED in trial.user_attrs:
                 state, values = optuna.trial.TrialState.PRUNED, None
-                shutil.rmtree(path / layout.FOLDER, ignore_errors=True)
+                shutil.rmtree(path / layout.CHECKPOINTS_FOLDER, ignore_errors=True)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on with the sweep")
             raise

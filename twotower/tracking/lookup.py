@@ -29,7 +29,7 @@ def find_run(client: Any, experiment_name: str, run_dir: str) -> Any:
     return runs[0] if runs else None
 
 
-def located(run: str, tracking_uri: str, scratch: Path, file: str = "") -> Path:
+def locate(run: str, tracking_uri: str, scratch: Path, file: str = "") -> Path:
     """Where a run's files are.
 
     Args:

@@ -97,10 +97,12 @@ def pick_epoch(
     path = Path(config.run_dir)
     file = path / layout.FITTED_FILE
     if not processes.first(file.exists):
-        progress = fit(config, prepared, logger, path / layout.FOLDER / layout.LAST, validation, callbacks=callbacks)
+        progress = fit(
+            config, prepared, logger, path / layout.CHECKPOINTS_FOLDER / layout.LAST, validation, callbacks=callbacks
+        )
 
         def keep_epoch() -> None:
-            best = read_checkpoint(path / layout.FOLDER / layout.BEST)["epoch"]
+            best = read_checkpoint(path / layout.CHECKPOINTS_FOLDER / layout.BEST)["epoch"]
             write_json(file, {"best_epoch": best, "summary": progress.summary(), "validated": progress.validated})
 
         processes.first(keep_epoch)
@@ -111,7 +113,7 @@ def pick_epoch(
 
 def refit(config: DictConfig, prepared: Prepared, logger: Any, epochs: int) -> None:
     """Train on training + validation data for as many epochs, once."""
-    folder = Path(config.run_dir) / layout.FOLDER
+    folder = Path(config.run_dir) / layout.CHECKPOINTS_FOLDER
     if not processes.first((folder / layout.REFIT).exists):
         log.info("refit on training + validation data, epochs: %d", epochs)
         fit(config, prepared, logger, folder / layout.REFIT_LAST, refit_epochs=epochs)
