@@ -76,7 +76,7 @@ def input_file(name: str) -> str:
 class Prepared:
     """An opened prepared directory; its arrays are memory-mapped and read-only.
 
-    `inputs` holds for each event input (see twotower.core.inputs) its codes [E].
+    `inputs` holds for each event input (see twotower.core.event_codes) its codes [E].
     """
 
     path: Path
@@ -104,7 +104,7 @@ class Prepared:
         """[S] where the events that a model may learn from end."""
         return self.validation_end if validation_too else self.train_end
 
-    def learnt(self, validation_too: bool) -> Array:
+    def training_mask(self, validation_too: bool) -> Array:
         """[E] True for the events that a model may learn from."""
         end = np.repeat(self.fit_end(validation_too), np.diff(self.offsets))
         return np.arange(len(self.item_index)) < end
