@@ -1,4 +1,4 @@
-"""Turn a training run into a bundle: python export.py --help; the same as `twotower export`."""
+"""Turn a training run into a bundle: the same as `twotower export`, for a checkout."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Train two towers on a shop's events: python train.py --help; the same as `twotower train`."""
+"""Train two towers on a shop's events: the same as `twotower train`, for a checkout and for torchrun."""
 
 import sys
 

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-import train
 from twotower.commands import hydra_command as cli
 
 
 def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
-    """Run train.py's command line in this process, as if typed in `folder`; the exit status."""
+    """Run `twotower train` in this process, as if typed in `folder`; the exit status."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    monkeypatch.setattr(sys, "argv", ["twotower"])
     with pytest.raises(SystemExit) as left:
-        cli.run(train.train, "train")
+        cli.run("twotower.commands.train:train", "train", arguments)
     return int(left.value.code or 0)
 
 
@@ -76,8 +75,8 @@ def test_a_key_that_the_program_itself_lacks_is_explained_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setattr(sys, "argv", ["twotower"])
     with pytest.raises(SystemExit) as left:
-        cli.run(lambda config: config.model.dimm, "train")
+        cli.run(lambda config: config.model.dimm, "train", [])
     assert left.value.code == 2
     assert "model.dimm: there is no such setting; did you mean 'model.dim'?" in capsys.readouterr().err

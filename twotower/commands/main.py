@@ -1,33 +1,123 @@
-"""The installed command: twotower NAME ..., where each NAME is a file of this folder or a room's own `main`."""
+"""The installed command: `twotower NAME ...`. Each NAME is a file of this folder or a room's own `main`."""
 
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
 
-HYDRA = {  # name -> (configuration, task)
-    "train": ("train", "twotower.commands.train:train"),
-    "export": ("export", "twotower.commands.export:export"),
+from twotower.core.errors import nearest
+from twotower.core.extras import install_hint
+
+
+class Command(NamedTuple):
+    """One command: `target` is MODULE:FUNCTION with FUNCTION(arguments) -> exit status, imported when it is called."""
+
+    group: str
+    target: str
+    help: str
+
+
+COMMANDS = {
+    "init": Command("Start", "twotower.commands.init:main", "write a settings file from a look at your own events"),
+    "completion": Command("Start", "twotower.commands.completion:main", "set up completion for bash, zsh or fish"),
+    "train": Command("Train", "twotower.commands.main:train", "prepare events, train and test a model"),
+    "on-ray": Command("Train", "twotower.commands.on_ray:main", "train one run on the machines of a Ray cluster"),
+    "evaluate": Command("Compare", "twotower.commands.main:evaluate", "test a run or a bundle on any data"),
+    "compare": Command("Compare", "twotower.commands.compare:main", "which of two models is better, and for whom"),
+    "backtest": Command("Compare", "twotower.commands.backtest:main", "runs of different dates: how a model ages"),
+    "sweep-report": Command("Compare", "twotower.commands.sweep_report:main", "table and page of a sweep's trials"),
+    "export": Command("Serve", "twotower.commands.main:export", "turn a run into a bundle that serves without torch"),
+    "retrieve": Command("Serve", "twotower.serving.retriever:main", "items for one history, from a bundle"),
+    "verify": Command("Serve", "twotower.serving.verify:main", "check that a bundle answers as the trained model did"),
+    "measure": Command("Serve", "twotower.serving.measure:main", "latency, memory and start-up time of a bundle"),
+    "delta": Command("Serve", "twotower.serving.updates.delta:main", "add, change or remove a bundle's items"),
 }
-PLAIN = {  # name -> module whose main(arguments) returns a status
-    "compare": "twotower.commands.compare",
-    "backtest": "twotower.commands.backtest",
-    "on-ray": "twotower.commands.on_ray",
-    "retrieve": "twotower.serving.retriever",
-    "verify": "twotower.serving.verify",
-    "measure": "twotower.serving.measure",
-    "delta": "twotower.serving.updates.delta",
-}
+EVALUATE_USAGE = """\
+usage: twotower evaluate RUN [KEY=VALUE ...]
+
+Test a run on data that it may never have seen; nothing is trained. Items are matched by their ids.
+
+  RUN        a run's folder, an MLflow run id, or a bundle
+  KEY=VALUE  settings of `twotower train`: the data, the split, evaluation.*; see `twotower train --help`
+
+  twotower evaluate runs/2026-01-31/12-00-00-shop data=events data.path=february.parquet
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its status."""
-    name, *rest = sys.argv[1:] if arguments is None else arguments
-    if name in HYDRA:
-        from twotower.commands import hydra_command
-
-        config_name, task = HYDRA[name]
-        sys.argv[1:] = rest
-        hydra_command.run(task, config_name)
+    """Run one command and return its exit status: 0 done, 2 a mistake that the user can fix, 130 interrupted."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(usage())
         return 0
-    status: int = importlib.import_module(PLAIN[name]).main(rest)
+    if name == "--version":
+        print(f"twotower {version('twotower')}")
+        return 0
+    if name not in COMMANDS:
+        return _refuse(
+            f"twotower has no command {name!r}{nearest(name, COMMANDS) or '.'} All commands: twotower --help"
+        )
+    module, _, function = COMMANDS[name].target.partition(":")
+    try:
+        status: int = getattr(importlib.import_module(module), function)(rest)
+    except KeyboardInterrupt:
+        return 130
+    except ModuleNotFoundError as error:
+        hint = install_hint(error)
+        if hint is None:
+            raise
+        return _refuse(hint)
     return status
+
+
+def usage() -> str:
+    """All commands by group, one line each."""
+    lines = [
+        "usage: twotower COMMAND ...",
+        "",
+        "Train a user tower and an item tower on a shop's events, and serve them.",
+    ]
+    for group in dict.fromkeys(command.group for command in COMMANDS.values()):
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:<14}{command.help}" for name, command in COMMANDS.items() if command.group == group]
+    return "\n".join([*lines, "", "Each command has --help. Version: twotower --version"])
+
+
+def train(arguments: Sequence[str]) -> int:
+    """`twotower train`: Hydra's overrides and flags."""
+    from twotower.commands import hydra_command
+
+    hydra_command.run("twotower.commands.train:train", "train", arguments)
+    return 0
+
+
+def export(arguments: Sequence[str]) -> int:
+    """`twotower export`: Hydra's overrides and flags."""
+    from twotower.commands import hydra_command
+
+    hydra_command.run("twotower.commands.export:export", "export", arguments)
+    return 0
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """`twotower evaluate RUN`: training's configuration with evaluate=RUN."""
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(EVALUATE_USAGE, file=sys.stdout if arguments else sys.stderr)
+        return 0 if arguments else 2
+    run, *overrides = arguments
+    if run.startswith("-") or ("=" in run and not Path(run).exists()):
+        return _refuse(f"expected the run first, got {run}: twotower evaluate RUN {run} ...")
+    from twotower.core.command_line import override
+
+    return train([override("evaluate", run), *overrides])
+
+
+def _refuse(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

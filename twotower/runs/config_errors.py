@@ -82,7 +82,7 @@ def _explain_key(error: Exception, config_name: str, overrides: list[str]) -> st
         return f"{key}: new keys need a + in front: '+{key}=...'"
     same_parent = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
     hint = nearest(key, same_parent) or nearest(key, known)
-    return f"{key}: there is no such setting{hint} All settings: python {Path(sys.argv[0]).name} --cfg job"
+    return f"{key}: there is no such setting{hint} All settings: twotower {config_name} --cfg job"
 
 
 def _is_choice(override: str) -> bool:
