@@ -6,7 +6,14 @@ from itertools import combinations, permutations
 import pytest
 import torch
 
-from twotower.metrics.collapse import effective_rank, mean_cosine, mean_overlap, share, signs_of, warnings_of
+from twotower.metrics.collapse import (
+    collapse_metrics,
+    collapse_warnings,
+    effective_rank,
+    mean_cosine,
+    mean_overlap,
+    share,
+)
 
 
 def test_effective_rank_of_what_is_known() -> None:
@@ -48,7 +55,7 @@ def patient(kind: str) -> list[str]:
         top = counts[1:].topk(20).indices.expand(200, -1) + 1
     if kind == "one list":
         top = top[:1].expand(200, -1)
-    return warnings_of(signs_of(items, user, top, counts), 16)
+    return collapse_warnings(collapse_metrics(items, user, top, counts), 16)
 
 
 def test_each_patient_is_called_by_name() -> None:

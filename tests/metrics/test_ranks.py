@@ -8,7 +8,7 @@ import torch
 from twotower.core.batch import SessionBatch
 from twotower.metrics import ranks
 from twotower.metrics.ranks import (
-    by_column,
+    column_major,
     histories_of,
     queries_of,
     rank,
@@ -108,7 +108,7 @@ def test_queries_are_the_positions_with_a_target_to_be_found_and_their_history_i
 
 def test_by_column_changes_the_layout_alone() -> None:
     items = torch.randn(7, 3)
-    laid = by_column(items)
+    laid = column_major(items)
     assert torch.equal(laid, items)
     assert laid.T.is_contiguous() and not items.T.is_contiguous()
     user, target = torch.randn(5, 3), torch.tensor([1, 7, 3, 3, 2])

@@ -1,6 +1,6 @@
-"""What lists of recommendations are like, beside finding the target.
+"""Metrics of recommended lists beside accuracy: coverage, concentration, novelty, popularity, diversity, serendipity.
 
-Shapes: Q queries, L history length, K places of a list, V items, D embedding dim, C categories.
+Shapes: Q queries, L history length, K items of a list, V items, D embedding dim.
 """
 
 from typing import Any
@@ -15,17 +15,17 @@ QUERIES_AT_ONCE = 4096
 
 
 def exposures(top: Array, num_items: int) -> Array:
-    """[V] how many of the lists [Q, K] have each item."""
+    """[V] number of lists [Q, K] that contain each item."""
     return np.bincount(top.ravel(), minlength=num_items + 1)[1:]
 
 
 def coverage(exposed: Array) -> float:
-    """The share of the catalogue that is in a list at all (Ge et al. 2010)."""
+    """Share of the catalogue that is in at least one list (Ge et al. 2010)."""
     return float((exposed > 0).mean())
 
 
 def gini(exposed: Array) -> float:
-    """How unequally items are shown: 0 all the same, (V - 1) / V one item alone (Shani & Gunawardana 2011)."""
+    """Gini coefficient of exposures: 0 if all are equal, (V - 1) / V if one item has all (Shani & Gunawardana 2011)."""
     ordered = np.sort(exposed).astype(np.float64)
     rank = np.arange(1, len(ordered) + 1)
     total = ordered.sum()
@@ -33,11 +33,11 @@ def gini(exposed: Array) -> float:
 
 
 def novelty(top: Array, counts: Array) -> Array:
-    """[Q] mean self-information of a list's items in bits, -log2 of an item's share of events (Zhou et al. 2010).
+    """[Q] mean self-information of a list's items in bits: -log2 of an item's share of events (Zhou et al. 2010).
 
     Args:
         top: [Q, K].
-        counts: [V + 1] training events by item_index; each item is given one more, so that a new one has a number.
+        counts: [V + 1] training events by item_index; each is counted one higher, so that unseen items are finite.
     """
     seen = counts[1:] + 1.0
     bits = np.concatenate([[0.0], -np.log2(seen / seen.sum())])
@@ -52,9 +52,10 @@ def popularity(top: Array, counts: Array) -> Array:
 
 
 def history_popularity(history: Array, counts: Array) -> Array:
-    """[Q] the same of a history [Q, L], PAD left out: what the user's own taste is like.
+    """[Q] mean number of training events of the items of a history [Q, L], without PAD.
 
-    Of both, the relative difference of the means is ΔGAP (Abdollahpouri et al. 2019).
+    The relative difference between the means of `popularity` and this is ΔGAP (Abdollahpouri et al. 2019,
+    arXiv:1907.13286).
     """
     seen = history != PAD
     mean: Array = np.where(seen, counts[history], 0).sum(1) / np.maximum(1, seen.sum(1))
@@ -74,17 +75,17 @@ def vector_diversity(top: Array, items: Array) -> Array:
         return result
     for begin in range(0, len(top), QUERIES_AT_ONCE):
         part = slice(begin, begin + QUERIES_AT_ONCE)
-        listed = items[top[part] - 1]  # never a copy of all items
+        listed = items[top[part] - 1]  # a copy of these vectors, never of all items
         length = np.linalg.norm(listed, axis=2, keepdims=True)
         listed /= np.where(length == 0, 1, length)
-        own = np.square(listed).sum((1, 2))
-        all_pairs = np.square(listed.sum(1, dtype=np.float64)).sum(1)  # the sum of all cosines, own ones too
-        result[part] = 1 - (all_pairs - own) / (size * (size - 1))
+        same_item = np.square(listed).sum((1, 2))
+        all_pairs = np.square(listed.sum(1, dtype=np.float64)).sum(1)  # sum of all cosines, an item with itself too
+        result[part] = 1 - (all_pairs - same_item) / (size * (size - 1))
     return result
 
 
 def category_diversity(top: Array, category: Array) -> Array:
-    """[Q] the same where two items differ by 1 if their categories differ, else by 0.
+    """[Q] share of a list's pairs whose categories differ.
 
     Args:
         top: [Q, K].
@@ -95,7 +96,7 @@ def category_diversity(top: Array, category: Array) -> Array:
     if size < 2:
         return np.zeros(len(top))
     same = np.zeros(len(top))
-    run = np.zeros(len(top))  # how many before this place have its category
+    run = np.zeros(len(top))  # number of earlier places with the category of this place
     for k in range(1, size):
         run = np.where(listed[:, k] == listed[:, k - 1], run + 1, 0)
         same += run
@@ -103,16 +104,14 @@ def category_diversity(top: Array, category: Array) -> Array:
     return mean
 
 
-def serendipity(found: Array, target: Array, history: Array, popular: Array) -> Array:
-    """[Q] a hit that is no surprise counts 0: neither on the most popular items nor on what the history has.
-
-    Relevant and unexpected, as in Ge et al. 2010; expected is what session_repeat or popularity would list.
+def serendipity(recall: Array, target: Array, history: Array, popular: Array) -> Array:
+    """[Q] recall of unexpected targets: neither among the most popular items nor in the history (Ge et al. 2010).
 
     Args:
-        found: [Q] recall of each query.
+        recall: [Q] recall of each query.
         target: [Q] item_index.
         history: [Q, L].
         popular: [K] the most popular items.
     """
     expected = np.isin(target, popular) | (history == target[:, None]).any(1)
-    return np.where(expected, 0.0, found)
+    return np.where(expected, 0.0, recall)

@@ -1,4 +1,4 @@
-"""Where the target stands in a ranking of the whole catalogue. Shapes: Q queries, V items, D embedding dim."""
+"""Rank of the target among the whole catalogue. Shapes: Q queries, V items, D embedding dim, L history length."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,12 +11,16 @@ from twotower.core.schema import PAD
 
 SCORES_AT_ONCE = 1 << 22  # elements of a score matrix held at one time: 16 MiB of float32
 COMPARED_AT_ONCE = 1 << 18  # elements of it compared at one time: 1 MiB, so that both comparisons find them in a cache
-ROUNDING = 4 * torch.finfo(torch.float32).eps  # of a dot product, as a share of the lengths' product
+ROUNDING = 4 * torch.finfo(torch.float32).eps  # error of a dot product, relative to the product of the two lengths
 FEWEST_QUERIES = 16  # multiplied at one time, however many items there are: each product reads all of them
 
 
 class Ranks(NamedTuple):
-    """A target stands behind `better` items and shares its place with `tied` items, itself included."""
+    """Rank of each target: behind `better` items, at the same score as `tied` items, itself included.
+
+    >>> rank(scores=torch.tensor([[0.5, 0.9, 0.5]]), target=torch.tensor([1]))
+    Ranks(better=tensor([1]), tied=tensor([2]))
+    """
 
     better: Tensor  # [Q] int64
     tied: Tensor  # [Q] int64, at least 1
@@ -26,32 +30,31 @@ class Queries(NamedTuple):
     """The queries of a batch, one a row."""
 
     row: Tensor  # [Q] row of the batch
-    position: Tensor  # [Q] position of the newest event of the history
+    position: Tensor  # [Q] position of the history's newest event
     target: Tensor  # [Q] item_index
-    target_type: Tensor  # [Q]
+    target_type: Tensor  # [Q] event type
     event: Tensor  # [Q] the target's position among all events
 
 
 def queries_of(batch: SessionBatch) -> Queries:
-    """Every position of a batch whose target is to be found."""
+    """Return every position of a batch whose target is to be ranked high."""
     row, position = (batch.target_weight > 0).nonzero(as_tuple=True)
     return Queries(row, position, *(x[row, position] for x in (batch.target, batch.target_type, batch.event)))
 
 
 def histories_of(batch: SessionBatch, queries: Queries) -> Tensor:
-    """[Q, L] each query's own history: the row's events up to its position, then PAD."""
+    """[Q, L] history of each query: the row's events up to its position, then PAD."""
     column = torch.arange(batch.item_index.shape[1], device=queries.row.device)
-    seen = column <= queries.position[:, None]
-    return torch.where(seen, batch.item_index[queries.row], PAD)
+    return torch.where(column <= queries.position[:, None], batch.item_index[queries.row], PAD)
 
 
 def chunks(total: int, num_items: int) -> Iterator[slice]:
-    """Slices of the queries, small enough that [chunk, V] scores stay within SCORES_AT_ONCE."""
+    """Slices of `total` queries, small enough that [chunk, V] scores stay within SCORES_AT_ONCE."""
     return _slices(total, queries_at_once(num_items))
 
 
 def queries_at_once(num_items: int) -> int:
-    """How many queries' scores are held at one time."""
+    """Number of queries whose scores are held at one time."""
     return max(FEWEST_QUERIES, SCORES_AT_ONCE // num_items)
 
 
@@ -61,19 +64,19 @@ def rank(scores: Tensor, target: Tensor, tolerance: Tensor | float = 0.0) -> Ran
     Args:
         scores: [Q, V]; column c belongs to item_index c + 1.
         target: [Q] item_index.
-        tolerance: [Q, 1] scores that differ from the target's by no more are level with it.
+        tolerance: [Q, 1] a score that differs from the target's by no more is tied with it.
     """
     ranks = Ranks(torch.empty_like(target), torch.empty_like(target))
-    own = scores.gather(1, target[:, None] - 1)
-    least, most = own - tolerance, own + tolerance
+    target_score = scores.gather(1, target[:, None] - 1)
+    least, most = target_score - tolerance, target_score + tolerance
     rows = max(1, COMPARED_AT_ONCE // scores.shape[1])
     memory = scores.new_empty(min(rows, len(scores)), scores.shape[1])
     for part in _slices(len(scores), rows):
         flags = memory[: part.stop - part.start]
         below = _count(torch.lt(scores[part], least[part], out=flags))
-        no_better = _count(torch.le(scores[part], most[part], out=flags))
-        ranks.better[part] = scores.shape[1] - no_better  # so a score that is no number never makes a rank better
-        ranks.tied[part] = no_better - below
+        not_better = _count(torch.le(scores[part], most[part], out=flags))
+        ranks.better[part] = scores.shape[1] - not_better  # so a NaN counts as better, and never improves a rank
+        ranks.tied[part] = not_better - below
     return ranks
 
 
@@ -82,32 +85,31 @@ def rank_by_dot_product(user: Tensor, items: Tensor, target: Tensor) -> Ranks:
     return rank_and_list(user, items, target, 0)[0]
 
 
-def rank_and_list(user: Tensor, items: Tensor, target: Tensor, listed: int) -> tuple[Ranks, Tensor]:
+def rank_and_list(user: Tensor, items: Tensor, target: Tensor, list_length: int) -> tuple[Ranks, Tensor]:
     """Rank by the dot product of users [Q, D] and items [V, D], a chunk of queries at a time.
 
-    In single precision, whatever that of training: coarser scores would tie. Equal vectors tie wherever they stand,
-    though some processors round their products otherwise. Items that lie as `by_column` puts them are multiplied a
-    quarter faster.
+    Scores are float32 even if training is not: coarser ones would tie. Equal vectors tie at any position, although
+    some processors round their products differently. Items in `column_major` layout are multiplied a quarter faster.
 
     Returns:
-        The targets' ranks, and [Q, listed] item_index of the best items, or all V where there are fewer.
+        The targets' ranks, and [Q, list_length] item_index of the best items; all V where there are fewer.
     """
     user, items = user.float(), items.float()
     ranks = Ranks(torch.empty_like(target), torch.empty_like(target))
-    top = target.new_empty(len(target), min(listed, len(items)))
+    top = target.new_empty(len(target), min(list_length, len(items)))
     # All chunks use the same memory: fresh memory for each would cost page faults, and leave holes that grow the heap.
-    scores = user.new_empty(min(queries_at_once(len(items)), len(user)), len(items))
+    memory = user.new_empty(min(queries_at_once(len(items)), len(user)), len(items))
     for chunk in chunks(len(user), len(items)):
-        held = torch.mm(user[chunk], items.T, out=scores[: chunk.stop - chunk.start])
+        scores = torch.mm(user[chunk], items.T, out=memory[: chunk.stop - chunk.start])
         lengths = user[chunk].norm(dim=1) * items[target[chunk] - 1].norm(dim=1)
-        ranks.better[chunk], ranks.tied[chunk] = rank(held, target[chunk], ROUNDING * lengths[:, None])
-        if listed:
-            top[chunk] = held.topk(top.shape[1]).indices + 1
+        ranks.better[chunk], ranks.tied[chunk] = rank(scores, target[chunk], ROUNDING * lengths[:, None])
+        if list_length:
+            top[chunk] = scores.topk(top.shape[1]).indices + 1
     return ranks, top
 
 
-def by_column(items: Tensor) -> Tensor:
-    """The same vectors [V, D], laid out in memory dimension after dimension: a copy of 4 * V * D bytes."""
+def column_major(items: Tensor) -> Tensor:
+    """Copy vectors [V, D] into column-major layout, one dimension after the other; takes 4 * V * D bytes."""
     return items.T.contiguous().T
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from twotower.core.batch import SessionBatch
 from twotower.core.errors import UserError
 from twotower.core.schema import PAD
-from twotower.metrics.collapse import signs_of, warnings_of
+from twotower.metrics.collapse import collapse_metrics, collapse_warnings
+from twotower.metrics.ranking_results import LIST_LENGTH
 from twotower.metrics.ranks import chunks
-from twotower.metrics.results import LISTED
 from twotower.model.sharded_embedding import sharded_in
 from twotower.runs.checkpoint import previous_of
 
@@ -201,7 +201,7 @@ class WeightAverage(Callback):
 class Health(Callback):
     """Looks at each validation for signs of collapse, logs them as `val/effective_rank` and so on, and warns.
 
-    It sees the first SEEN queries, and lists LISTED items for each.
+    It sees the first SEEN queries, and lists LIST_LENGTH items for each.
 
     Args:
         stop: whether a sick run ends there.
@@ -240,11 +240,11 @@ class Health(Callback):
         self._user = []
         found = ["the weights are no numbers any more: a smaller optimizer.learning_rate may help"]
         if items.isfinite().all() and user.isfinite().all():
-            listed = min(LISTED, len(items))
+            listed = min(LIST_LENGTH, len(items))
             lists = [(user[part] @ items.T).topk(listed).indices + 1 for part in chunks(len(user), len(items))]
-            signs = signs_of(items, user, torch.cat(lists), self._counts.to(items.device))
+            signs = collapse_metrics(items, user, torch.cat(lists), self._counts.to(items.device))
             pl_module.log_dict({f"val/{name}": value for name, value in signs.items()}, sync_dist=True)
-            found = warnings_of(signs, items.shape[1])
+            found = collapse_warnings(signs, items.shape[1])
         for warning in found:
             log.warning("epoch %d  %s", trainer.current_epoch, warning)
         if self.stop and trainer.strategy.reduce_boolean_decision(bool(found), all=False):

@@ -9,9 +9,9 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from twotower.core.batch import SessionBatch
-from twotower.metrics.ranking import RankingMetrics
-from twotower.metrics.ranks import Queries, Ranks, by_column, queries_of, rank_and_list, rank_by_dot_product
-from twotower.metrics.results import LISTED, RankingResults, in_order
+from twotower.metrics.ranking_metrics import RankingMetrics
+from twotower.metrics.ranking_results import LIST_LENGTH, RankingResults, concatenate_results
+from twotower.metrics.ranks import Queries, Ranks, column_major, queries_of, rank_and_list, rank_by_dot_product
 from twotower.model.distributed import gather_rows, sum_over_processes, world_size
 from twotower.model.optimizers.clipping import clip_gradient_norm
 from twotower.model.optimizers.lazy_adamw import LazyAdamW
@@ -108,7 +108,7 @@ class TwoTowerModule(LightningModule):
         in_history = items if self.model.history_tower is None else self.model.encode_history_items()
         self.history_item_vectors = F.pad(in_history, (0, 0, 1, 0))  # PAD is the zero vector
         sizes = [items, *(truncate(items, dim, self.model.normalize) for dim in self.matryoshka)]
-        self.candidates = [by_column(vectors) for vectors in sizes]
+        self.candidates = [column_major(vectors) for vectors in sizes]
 
     def validation_step(self, batch: SessionBatch, batch_index: int) -> None:
         """Rank every query's target among the whole catalogue."""
@@ -139,8 +139,8 @@ class TwoTowerModule(LightningModule):
         self.on_validation_epoch_start()
 
     def test_step(self, batch: SessionBatch, batch_index: int) -> None:
-        """As in validation; the answers are kept, with the first LISTED items."""
-        self.answered.append(RankingResults.of(*self._answer(batch, LISTED)))
+        """As in validation; the answers are kept, with the first LIST_LENGTH items."""
+        self.answered.append(RankingResults.of(*self._answer(batch, LIST_LENGTH)))
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics over all ranks."""
@@ -148,8 +148,8 @@ class TwoTowerModule(LightningModule):
 
     def answers(self) -> RankingResults:
         """To the queries of the test, those of all processes."""
-        own = in_order(self.answered)
-        return in_order(
+        own = concatenate_results(self.answered)
+        return concatenate_results(
             [RankingResults(*(gather_rows(torch.from_numpy(c).to(self.device)).cpu().numpy() for c in own))]
         )
 

@@ -17,7 +17,7 @@ from torchmetrics.functional.retrieval import (
     retrieval_reciprocal_rank,
 )
 
-from twotower.metrics.ranking import RankingMetrics
+from twotower.metrics.ranking_metrics import RankingMetrics
 from twotower.metrics.ranks import Ranks, rank
 
 KS = (1, 3, 5)

@@ -1,0 +1,101 @@
+"""recall@k, ndcg@k and mrr@k over the whole catalogue, of all queries and by event type.
+
+A new metric is one function of the target's rank, added to METRICS: logs, tables, intervals, slices and comparisons
+take names and values from there. Shapes: Q queries, T event types, M metrics times cut-offs, R ranks.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from twotower.metrics.ranks import Ranks
+
+
+def recall(rank: Tensor) -> Tensor:
+    """1 at every rank. With one target a query, recall@k is the hit rate."""
+    return torch.ones_like(rank)
+
+
+def ndcg(rank: Tensor) -> Tensor:
+    """1 / log2(rank + 1) (Järvelin & Kekäläinen 2002). With one target a query, the ideal DCG is 1."""
+    return 1 / torch.log2(rank + 1)
+
+
+def mrr(rank: Tensor) -> Tensor:
+    """1 / rank (Voorhees 1999)."""
+    return 1 / rank
+
+
+# The value of a target at each rank [R], 1 the best, up to the cut-off k; it is 0 beyond.
+METRICS: tuple[Callable[[Tensor], Tensor], ...] = (recall, ndcg, mrr)
+
+
+class RankingMetrics(Metric):
+    """Means of the per-query values of METRICS, accumulated over batches and summed over processes.
+
+    A target that ties with others gets the mean over the ranks that they share, which is its expectation if ties were
+    broken at random. So a constant scorer gets exactly a random ranker's score.
+
+    >>> metrics = RankingMetrics(ks=[2], event_types=["view"])
+    >>> metrics.update(Ranks(better=torch.tensor([0, 1]), tied=torch.tensor([1, 2])), event_type=torch.tensor([0, 0]))
+    >>> metrics.compute()["recall_at_2"]  # the second target shares ranks 2 and 3
+    0.75
+
+    Args:
+        ks: cut-offs.
+        event_types: names by code; with more than one, each has metrics of its own beside the total.
+    """
+
+    full_state_update = False
+
+    def __init__(self, ks: Sequence[int], event_types: Sequence[str]) -> None:
+        super().__init__()
+        self.ks = list(ks)
+        self.event_types = list(event_types)
+        shape = (len(self.event_types), len(metric_names(ks)))
+        self.add_state("total", torch.zeros(shape, dtype=torch.double), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(shape[0], dtype=torch.long), dist_reduce_fx="sum")
+        self.total: Tensor
+        self.count: Tensor
+
+    def update(self, ranks: Ranks, event_type: Tensor) -> None:
+        """Add queries: ranks [Q] and their targets' event types [Q]."""
+        self.total.index_add_(0, event_type, metric_values(ranks, self.ks))
+        self.count += torch.bincount(event_type, minlength=len(self.event_types))
+
+    def compute(self) -> dict[str, float]:
+        """Return `recall_at_20` and so on, and `purchase/recall_at_20` for each type; 0 where there is no query."""
+        names = metric_names(self.ks)
+        mean = (self.total.sum(0) / self.count.sum().clamp(min=1)).tolist()
+        result = dict(zip(names, mean, strict=True))
+        if len(self.event_types) > 1:
+            for event_type, total, count in zip(self.event_types, self.total, self.count, strict=True):
+                if count:
+                    values = (total / count).tolist()
+                    result |= {f"{event_type}/{name}": value for name, value in zip(names, values, strict=True)}
+        return result
+
+
+def metric_names(ks: Sequence[int]) -> list[str]:
+    """Names of all metrics, `recall_at_10` first, in the order of `metric_values`."""
+    return [f"{metric.__name__}_at_{k}" for metric in METRICS for k in ks]
+
+
+def metric_values(ranks: Ranks, ks: Sequence[int]) -> Tensor:
+    """[Q, M] float64 per-query metric values; a target that ties gets the mean over the ranks that it shares."""
+    sums = _summed_over_ranks(tuple(ks)).to(ranks.better.device)
+    last = sums.shape[1] - 1
+    through = sums[:, (ranks.better + ranks.tied).clamp(max=last)]
+    before = sums[:, ranks.better.clamp(max=last)]
+    return ((through - before) / ranks.tied).T
+
+
+@cache
+def _summed_over_ranks(ks: tuple[int, ...]) -> Tensor:
+    """[M, longest k + 1] the sum of each metric's values at ranks 1 to r, in column r."""
+    rank = torch.arange(1, max(ks) + 1, dtype=torch.double)
+    values = torch.stack([torch.where(rank <= k, metric(rank), 0.0) for metric in METRICS for k in ks])
+    return torch.nn.functional.pad(values, (1, 0)).cumsum(1)
