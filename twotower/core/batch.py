@@ -1,7 +1,7 @@
-"""Batches of sessions, and the one way that events become model input, in training and in serving.
+"""Batches of sessions, and the functions that build histories from events, for training and serving alike.
 
 Shapes: B sessions (rows), L history length of the widest row, K event inputs, E events.
-Histories are oldest first and padded on the right, so padding comes after everything a causal tower sees.
+Histories are oldest first and padded on the right, so a causal tower never sees padding before an event.
 """
 
 from typing import Any, NamedTuple
@@ -15,14 +15,19 @@ Array = npt.NDArray[Any]
 
 
 class SessionBatch(NamedTuple):
-    """Rows of history with the event that followed each position; arrays or tensors."""
+    """Histories with the target that follows each position; NumPy arrays or tensors.
 
-    item_index: Any  # [B, L] the history, PAD where the row has ended
-    inputs: Any  # [B, L, K] what is known of the history's events beside their items, as codes; 0 is unknown
-    target: Any  # [B, L] the next item, PAD where the position has no target
-    target_type: Any  # [B, L] the next event's type
-    target_weight: Any  # [B, L] float32; > 0: rank the target high, < 0: rank it low, 0: there is none
-    event: Any  # [B, L] the next event's position among all events: a query's name
+    >>> batch = SessionBatch(*np.zeros((6, 1, 3), dtype=np.int64))._replace(item_index=np.array([[5, 7, PAD]]))
+    >>> batch.item_index != PAD
+    array([[ True,  True, False]])
+    """
+
+    item_index: Any  # [B, L] items of the history, PAD after its end
+    inputs: Any  # [B, L, K] codes of the event inputs of the history's events; 0 is unknown
+    target: Any  # [B, L] item of the next event, PAD where the position has no target
+    target_type: Any  # [B, L] event type of the next event
+    target_weight: Any  # [B, L] float32; > 0: rank the target high, < 0: rank it low, 0: no target
+    event: Any  # [B, L] position of the next event among all events: identifies the query
 
 
 def build_history(events: Array, end: Array, available: Array, max_length: int) -> npt.NDArray[np.int64]:
@@ -30,21 +35,24 @@ def build_history(events: Array, end: Array, available: Array, max_length: int) 
 
     Args:
         events: [E] any integer column of the events, session after session.
-        end: [B] position just after each history's newest event.
-        available: [B] how many events of the session lie before `end`; 0 gives a row of PAD.
-        max_length: the longest history kept.
+        end: [B] position just after the newest event of each history.
+        available: [B] number of events of the session before `end`; 0 gives a row of PAD.
+        max_length: number of events kept of a longer history.
 
     Returns:
-        [B, L] int64, oldest first, PAD on the right; L is the longest row's length, at least 1.
+        [B, L] int64, oldest first, PAD on the right; L is the length of the longest row, at least 1.
+
+    >>> build_history(np.array([3, 1, 4, 9]), end=np.array([3, 4]), available=np.array([3, 1]), max_length=2)
+    array([[1, 4],
+           [9, 0]])
     """
     return gather(events, *history_positions(end, available, max_length))
 
 
 def history_positions(end: Array, available: Array, max_length: int) -> tuple[Array, Array]:
-    """Where the events of each history lie, to gather several columns of them: see build_history.
+    """Return positions [B, L] of the events of each history and their `valid` [B, L]: see build_history.
 
-    Returns:
-        Positions [B, L], 0 where the row has ended, and [B, L] True where it has not.
+    With them `gather` reads several columns of the same histories. Positions are 0 where not valid.
     """
     length = np.minimum(available, max_length)
     column = np.arange(max(1, int(length.max(initial=0))))
@@ -53,7 +61,7 @@ def history_positions(end: Array, available: Array, max_length: int) -> tuple[Ar
 
 
 def gather(events: Array, position: Array, valid: Array) -> npt.NDArray[np.int64]:
-    """[B, L] int64 the events at `position`, PAD where not `valid`."""
+    """Return [B, L] int64: the events at `position`, PAD where not `valid`."""
     if len(events) == 0:
         return np.full(position.shape, PAD, dtype=np.int64)
     return np.where(valid, np.take(events, position), PAD).astype(np.int64, copy=False)

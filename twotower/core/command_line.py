@@ -1,17 +1,18 @@
-"""Lines that a person can paste into a shell, from any folder, whatever their paths hold."""
+"""Command lines to print: quoted so that they work when pasted into a shell, from any folder and with any paths."""
 
+import os
 import re
 import shlex
 import sys
 from pathlib import Path
 from shutil import which
 
-PLAIN = re.compile(r"[\w./:@%+~-]+", re.ASCII)  # a value that Hydra's grammar takes as it is; of paths the most
+PLAIN = re.compile(r"[\w./:@%+~-]+", re.ASCII)  # values that need no quotes in Hydra's grammar
 ESCAPED = re.compile(r"(\\*)(['\"]|$)")  # backslashes that stand before a quote, or at the end
 
 
 def override(key: str, value: object) -> str:
-    """KEY=VALUE as Hydra reads it, whatever characters `value` has; for the shell `command` quotes it once more.
+    """Return KEY=VALUE quoted for Hydra; `command` adds the quotes for the shell.
 
     >>> override("run", "runs/My Shop (1)")
     "run='runs/My Shop (1)'"
@@ -23,12 +24,17 @@ def override(key: str, value: object) -> str:
 
 
 def command(name: str, *words: object) -> str:
-    """`twotower NAME WORDS...`, quoted for a POSIX shell."""
+    """Return `twotower NAME WORDS...`, quoted for a POSIX shell."""
     return shlex.join([*program(), name, *map(str, words)])
 
 
+def in_this_folder(line: str) -> str:
+    """`line` for a shell in any folder: it changes to the present one, as a run's settings may hold relative paths."""
+    return f"cd {shlex.quote(os.getcwd())} && {line}"
+
+
 def program() -> list[str]:
-    """How to call this installation: by its name where the shell finds it, else by its place."""
+    """Return the words that call this installation: `twotower` if the PATH leads to it, else its full path."""
     script = Path(sys.executable).with_name("twotower")
     if (known := which("twotower")) and Path(known).resolve() == script.resolve():
         return ["twotower"]

@@ -1,14 +1,23 @@
-"""Errors that a user can mend: shown as one message, without a traceback."""
+"""Errors that the user can correct: shown as one message, without a traceback."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Wrong input: the message says what arrived, what was expected, and what to do."""
+    """Wrong input; the message says what arrived, what was expected, and what to do.
+
+    >>> raise UserError("k=0; expected a number of at least 1")
+    Traceback (most recent call last):
+    twotower.core.errors.UserError: k=0; expected a number of at least 1
+    """
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the choice most like `name`, or an empty string."""
+    """Return `; did you mean 'x'?` for the most similar choice, or an empty string if none is similar.
+
+    >>> nearest("evnts", ["events", "prepared"])
+    "; did you mean 'events'?"
+    """
     matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
     return f"; did you mean '{matches[0]}'?" if matches else ""

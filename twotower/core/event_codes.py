@@ -1,4 +1,4 @@
-"""Event inputs: what a model is told about an event beside its item, as codes from 1; 0 is "unknown".
+"""Event inputs that need no declaration: gap, hour and weekday of an event, as codes from 1; 0 means unknown.
 
 Preparation and serving call the same functions. Shapes: E events.
 """
@@ -15,7 +15,7 @@ from twotower.core.errors import UserError, nearest
 Array = npt.NDArray[Any]
 
 EVENT_TYPE, GAP, HOUR, WEEKDAY, TIME = "event_type", "gap", "hour", "weekday", "time"
-GAP_CODES = 64  # the last one holds all pauses of more than about 60 years
+GAP_CODES = 64  # the last code holds all gaps of more than about 60 years
 SIZES = {GAP: GAP_CODES, HOUR: 25, WEEKDAY: 8}  # codes 0 .. size - 1
 TIME_SIZE = 10**11  # the seconds from 1970 to 5138
 HOUR_MS = 3_600_000
@@ -23,13 +23,16 @@ MS_PER_DAY = 24 * HOUR_MS
 
 
 def gap_codes(timestamp: Array, first: Array) -> Array:
-    """[E] uint8 buckets of the time since the event before, two for each doubling: 1 + floor(2 log2(1 + seconds)).
+    """Return [E] uint8 buckets of the time since the previous event: 1 + floor(2 log2(1 + seconds)).
 
-    So an event's gap is how long the item before it was looked at (its dwell), told when it is known.
+    The gap of an event is the dwell time of the item before it, given at the time when it becomes known.
 
     Args:
         timestamp: [E] milliseconds, session after session.
         first: [E] True for the first event of a session: its gap is unknown (0).
+
+    >>> gap_codes(np.array([0, 1000, 8000]), np.array([True, False, False]))
+    array([0, 3, 7], dtype=uint8)
     """
     seconds = np.maximum(np.diff(timestamp, prepend=timestamp[:1]), 0) / 1000
     codes = 1 + np.floor(2 * np.log2(1 + seconds))
@@ -37,28 +40,27 @@ def gap_codes(timestamp: Array, first: Array) -> Array:
 
 
 def hour_codes(timestamp: Array, zone: str) -> Array:
-    """[E] uint8: 1 + the hour of the day, of timestamps [E] in milliseconds, where the clocks of `zone` are."""
+    """Return [E] uint8: 1 + the local hour of the day in `zone`, from timestamps [E] in milliseconds."""
     return (1 + local_hours(timestamp, zone) % 24).astype(np.uint8)
 
 
 def weekday_codes(timestamp: Array, zone: str) -> Array:
-    """[E] uint8: 1 for Monday to 7 for Sunday, of timestamps [E] in milliseconds, in `zone`."""
-    return (1 + (local_hours(timestamp, zone) // 24 + 3) % 7).astype(np.uint8)  # 1970 began on a Thursday
+    """Return [E] uint8: 1 for Monday to 7 for Sunday in `zone`, from timestamps [E] in milliseconds."""
+    return (1 + (local_hours(timestamp, zone) // 24 + 3) % 7).astype(np.uint8)  # 1970-01-01 was a Thursday
 
 
 def time_codes(timestamp: Array) -> Array:
-    """[E] whole seconds since 1970, of timestamps [E] in milliseconds: the input `time`, of which differences count.
+    """Return [E] whole seconds since 1970 from timestamps [E] in milliseconds: the input `time`.
 
-    It has no embedding, but is handed to the user tower as it is; and no file in a prepared directory, whose
-    timestamps it is made from.
+    The user tower takes differences of it instead of embedding it. It has no file in a prepared directory.
     """
     return timestamp // 1000
 
 
 def local_hours(timestamp: Array, zone: str) -> Array:
-    """[E] hours since 1970 by the clocks of `zone`, looked up once for each quarter of an hour that occurs."""
-    quarters = timestamp // (HOUR_MS // 4)
-    if zone == "UTC" or len(quarters) == 0:  # known everywhere, also where there is no data base of zones
+    """Return [E] hours since 1970 in the local time of `zone`, from timestamps [E] in milliseconds."""
+    quarters = timestamp // (HOUR_MS // 4)  # offsets of zones are whole quarters of an hour: one look-up for each
+    if zone == "UTC" or len(quarters) == 0:  # works without a time zone database, too
         return quarters // 4
     distinct, inverse = np.unique(quarters, return_inverse=True)
     local = ZoneInfo(zone)
@@ -68,13 +70,11 @@ def local_hours(timestamp: Array, zone: str) -> Array:
 
 
 def check_zone(zone: str) -> None:
-    """Raise UserError for a time zone that does not exist."""
+    """Raise UserError unless `zone` is UTC or in the time zone database."""
     if zone == "UTC":
         return
     try:
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError):
-        hint = nearest(zone, available_timezones())
-        raise UserError(
-            f"preparation.time_zone={zone}: there is no such zone{hint or '.'} Expected e.g. Europe/Berlin"
-        ) from None
+        hint = nearest(zone, available_timezones()) or "."
+        raise UserError(f"preparation.time_zone={zone}: no such zone{hint} Expected e.g. Europe/Berlin") from None

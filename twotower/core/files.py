@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Atomic creation of files and directories, and JSON and checksums of files."""
 
 import glob
 import hashlib
@@ -16,9 +16,9 @@ from twotower.core.errors import UserError
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` that takes its name when the block ends without an error.
+    """Yield a temporary directory beside `path` that is renamed to `path` if the block ends without an error.
 
-    What a killed process left of an earlier attempt is removed first.
+    Temporary directories that killed processes left behind are removed first.
 
     Raises UserError where `path` exists already: finished work is never replaced.
     """
@@ -28,11 +28,11 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
-        temporary, lock = _locked_folder(path)
+        temporary, lock = _locked_directory(path)
     except OSError as error:
         raise UserError(f"{path.parent} can't hold folders: {error.strerror}; name another place") from None
     try:
-        temporary.chmod(0o755)  # mkdtemp makes it private; serving runs as somebody else
+        temporary.chmod(0o755)  # mkdtemp makes it private, but serving may run as another user
         yield temporary
         try:
             temporary.rename(path)
@@ -47,38 +47,39 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _locked_folder(path: Path) -> tuple[Path, int]:
-    """A new temporary folder and the lock on it, which ends with this process."""
-    import fcntl  # not on Windows, where serving reads this file all the same
+def _locked_directory(path: Path) -> tuple[Path, int]:
+    """Create a temporary directory beside `path` and lock it until the returned descriptor is closed."""
+    import fcntl  # not on Windows, where serving imports this file, too
 
     while True:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         lock = os.open(temporary, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if temporary.exists():  # else another process took it for abandoned before it was locked
+        if temporary.exists():  # else another process removed it as abandoned before it was locked
             return temporary, lock
         os.close(lock)
 
 
 def _remove_abandoned(path: Path) -> None:
+    """Remove temporary directories for `path` that no process holds a lock on."""
     import fcntl
 
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
         try:
             lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:  # a file, or gone meanwhile
+        except OSError:  # a file, or removed meanwhile
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left, ignore_errors=True)
-        except OSError:  # somebody is at work there
+        except OSError:  # locked by a running process
             continue
         finally:
             os.close(lock)
 
 
-def fill_once(path: Path, fill: Callable[[Path], object]) -> None:
-    """Let `fill` make a folder that appears whole or not at all, unless it, or another process, has made it already."""
+def create_directory_once(path: Path, fill: Callable[[Path], object]) -> None:
+    """Create a directory atomically with `fill(temporary)`, unless it exists; of several processes one succeeds."""
     if path.exists():
         return
     try:
@@ -89,18 +90,15 @@ def fill_once(path: Path, fill: Callable[[Path], object]) -> None:
             raise
 
 
-def make_once(path: Path, make: Callable[[Path], object]) -> None:
-    """Let `make` write a file that appears whole or not at all, unless it is there already.
-
-    What a killed process left of an earlier attempt is removed.
-    """
+def create_file_once(path: Path, write: Callable[[Path], object]) -> None:
+    """Create a file atomically with `write(temporary)`, unless it exists; of several processes one succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
     if path.exists():
         return
-    temporary, lock = _locked_folder(path)
+    temporary, lock = _locked_directory(path)
     try:
-        make(temporary / path.name)
+        write(temporary / path.name)
         with suppress(FileExistsError):  # another process was faster
             os.link(temporary / path.name, path)
     finally:
@@ -109,7 +107,7 @@ def make_once(path: Path, make: Callable[[Path], object]) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename it; what stood there before is replaced whole."""
+    """Write a file atomically: under a temporary name that then replaces `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(content)
@@ -119,12 +117,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON, whole or not at all."""
+    """Write `content` as indented JSON, atomically."""
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path, what: str) -> Any:
-    """Read JSON, or raise a UserError that calls the file `what`."""
+    """Read JSON; where it is missing or damaged raise a UserError that names the directory's kind, `what`."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -134,6 +132,6 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+    """Return the hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
