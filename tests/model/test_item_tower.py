@@ -8,7 +8,9 @@ from torch import Tensor
 
 from twotower.core.errors import UserError
 from twotower.core.schema import PAD
-from twotower.model.item_tower import FeatureItemTower, IdItemTower, hashed_rows
+from twotower.model.item_tower.features import FeatureItemTower
+from twotower.model.item_tower.hashing import hashed_rows
+from twotower.model.item_tower.id import IdItemTower
 
 ITEMS, DIM = 17, 6
 BAGS = {"genre": 7, "brand": 4, "title": 30}

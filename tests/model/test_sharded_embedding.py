@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from twotower.model.event_inputs import EventInputs
-from twotower.model.item_tower import IdItemTower
+from twotower.model.item_tower.id import IdItemTower
 from twotower.model.losses.softmax import softmax
 from twotower.model.negatives import MixtureNegatives
 from twotower.model.optimizers.adamw import adamw, lazy_adamw

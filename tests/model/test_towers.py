@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from twotower.core.schema import PAD
 from twotower.model.event_inputs import EventInputs
-from twotower.model.item_tower import IdItemTower
+from twotower.model.item_tower.id import IdItemTower
 from twotower.model.optimizers.adamw import adamw
 from twotower.model.residual import WeightedSum
 from twotower.model.two_tower import TwoTower

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from twotower.core.batch import SessionBatch
 from twotower.model.distributed import gather_rows, sum_over_processes, world_size
 from twotower.model.event_inputs import EventInputs
-from twotower.model.item_tower import IdItemTower
+from twotower.model.item_tower.id import IdItemTower
 from twotower.model.losses.softmax import softmax
 from twotower.model.negatives import CatalogueNegatives, MixtureNegatives
 from twotower.model.two_tower import TwoTower

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from twotower.core.inputs import TIME
+from twotower.core.event_codes import TIME
 
 
 class EventInputs(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from twotower.model.event_inputs import EventInputs
-from twotower.model.item_tower import FeatureItemTower
+from twotower.model.item_tower.features import FeatureItemTower
 from twotower.model.optimizers.adamw import adamw, warmup_cosine
 from twotower.model.two_tower import TwoTower
 

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from twotower.data.loader import query_loader, training_loader
 from twotower.model.event_inputs import EventInputs
-from twotower.model.item_tower import FeatureItemTower
+from twotower.model.item_tower.features import FeatureItemTower
 from twotower.model.optimizers.adamw import lazy_adamw
 from twotower.model.optimizers.clipping import clip_gradient_norm
 from twotower.model.optimizers.lazy_adamw import LazyAdamW
