@@ -27,7 +27,8 @@ from twotower.core.schema import (
 )
 from twotower.data.loader import SessionLoader
 from twotower.model.event_inputs import EventInputs
-from twotower.model.item_tower import FeatureItemTower, IdItemTower
+from twotower.model.item_tower.features import FeatureItemTower
+from twotower.model.item_tower.id import IdItemTower
 from twotower.model.losses.softmax import softmax
 from twotower.model.negatives import CatalogueNegatives, MixtureNegatives
 from twotower.model.optimizers.adamw import adamw

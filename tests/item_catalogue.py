@@ -11,7 +11,7 @@ import torch
 
 from twotower.features import encode, fit
 from twotower.model.event_inputs import EventInputs
-from twotower.model.item_tower import FeatureItemTower
+from twotower.model.item_tower.features import FeatureItemTower
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.gru import GRUTower
 
@@ -98,7 +98,7 @@ def rebuilt(
     towers = []
     for old in model.item_towers():
         tower = FeatureItemTower(len(rows), DIM, old.normalize, after, None, 0.0).eval()
-        own = old.own_vectors(torch.arange(old.num_items + 1).where(old.warm, 0)).detach()
+        own = old.id_embeddings(torch.arange(old.num_items + 1).where(old.warm, 0)).detach()
         with torch.no_grad():
             tower.embedding.weight.zero_()
             for item, row in enumerate(rows, start=1):

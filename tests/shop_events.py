@@ -11,7 +11,7 @@ import pytest
 from item_catalogue import Raw, arrays_of, fitted, learnt_model, raw_items
 from model_bundle import write_model_bundle
 
-from twotower.model.item_tower import IdItemTower
+from twotower.model.item_tower.id import IdItemTower
 
 ITEMS = 30
 TYPES = ["view", "cart", "purchase"]

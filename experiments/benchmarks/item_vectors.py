@@ -23,10 +23,11 @@ from rich.table import Table
 
 from twotower.export.vectors import ITEMS, evaluating, write_item_vectors
 from twotower.model.event_inputs import EventInputs
-from twotower.model.item_tower import FeatureItemTower, IdItemTower
+from twotower.model.item_tower.features import FeatureItemTower
+from twotower.model.item_tower.id import IdItemTower
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.mean_pool import MeanPoolTower
-from twotower.serving.manifest import EMBEDDINGS_FILE
+from twotower.serving.bundle_format import EMBEDDINGS_FILE
 
 CODES, DIFFERENT, NUMBERS = 4, 10_000, 8
 

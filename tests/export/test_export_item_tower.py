@@ -12,9 +12,9 @@ from item_catalogue import DIM, Raw, arrays_of, fitted, joined, learnt_model, ra
 
 from twotower.export.item_tower import export_item_tower, item_tower_difference
 from twotower.features import fit
-from twotower.model.item_tower import IdItemTower
+from twotower.model.item_tower.id import IdItemTower
 from twotower.model.two_tower import TwoTower
-from twotower.serving.item_encoder import ItemEncoder
+from twotower.serving.item_tower import ItemEncoder
 
 ITEMS = 60
 BAGS, NUMBERS = ["brand", "tags", "title", "price"], ["weight", "picture"]
@@ -53,7 +53,7 @@ def exported(tmp_path: Path, case: str) -> tuple[TwoTower, Raw, dict[str, Any], 
     model = learnt_model(arrays, ITEMS, **settings)
     facts = export_item_tower(model, tmp_path, arrays, encoders)["item_tower"]
     encoder = ItemEncoder(tmp_path / "item_tower.onnx", encoders, facts)
-    return model, raw, encoders, encoder, np.load(tmp_path / "own_vectors.npy", mmap_mode="r")
+    return model, raw, encoders, encoder, np.load(tmp_path / "id_embeddings.npy", mmap_mode="r")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from twotower.model.event_inputs import EventInputs
-from twotower.model.item_tower import IdItemTower
+from twotower.model.item_tower.id import IdItemTower
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.gru import GRUTower
 from twotower.runs.run import Run

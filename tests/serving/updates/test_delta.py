@@ -18,7 +18,7 @@ from item_catalogue import Raw, arrays_of, fitted, joined, learnt_model, raw_ite
 from model_bundle import answers, raw_table, write_model_bundle
 
 from twotower.core.errors import UserError
-from twotower.model.item_tower import IdItemTower
+from twotower.model.item_tower.id import IdItemTower
 from twotower.model.two_tower import TwoTower
 from twotower.serving.retriever import Retriever
 from twotower.serving.updates import delta, new_version
