@@ -45,7 +45,7 @@ def main() -> None:
         progress = fit(config, prepared, None, Path(folder) / "last.safetensors", refit_epochs=1)
         consumed = progress.summary()["train/positions_per_second"]
         settings = config.model.max_length, config.positions_per_batch, config.seed
-        loader = training_loader(prepared, *settings, validation_too=True, inputs=config.model.inputs)
+        loader = training_loader(prepared, *settings, include_validation=True, inputs=config.model.inputs)
         figures = deliver(loader, options.epochs)
     figures |= {"consumed_positions_per_s": consumed, "ratio": figures["delivered_positions_per_s"] / consumed}
     figures |= {"inputs": options.inputs.split(",") if options.inputs else [], "cores": options.cores}

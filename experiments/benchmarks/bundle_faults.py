@@ -30,7 +30,7 @@ from twotower.core.errors import UserError
 from twotower.core.files import read_json, write_json
 from twotower.features import fit
 from twotower.serving.bundle import open_bundle
-from twotower.serving.manifest import FORMAT_VERSION, checksum, seal, write_manifest
+from twotower.serving.bundle_format import FORMAT_VERSION, checksum, seal, write_manifest
 from twotower.serving.verify import verify
 
 ITEMS = 3000

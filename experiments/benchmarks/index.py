@@ -19,7 +19,7 @@ from machine import peak_bytes
 from rich.console import Console
 from rich.table import Table
 
-from twotower.export.index import Choice, choose_index, filter_recall, recipes
+from twotower.export.choose_index import Choice, choose_index, filter_recall, recipes
 from twotower.serving.index import ItemIndex
 
 K = 20
@@ -51,7 +51,7 @@ def catalogue(items: int, dim: int, queries: int, seed: int) -> tuple[np.ndarray
 def of_bundle(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same from a bundle; what came next is not in it."""
     from twotower.core.files import read_json
-    from twotower.serving.manifest import GOLDEN_FILE
+    from twotower.serving.bundle_format import GOLDEN_FILE
     from twotower.serving.retriever import Retriever
 
     retriever = Retriever.load(path)

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from twotower.evaluation.intervals import means
+from twotower.evaluation.intervals import bootstrap_means
 
 Array = npt.NDArray[Any]
 LONGEST, MEAN_LENGTH = 20, 4
@@ -59,10 +59,12 @@ def main() -> None:
                 hits, session = draw(random, sessions, recall, alike, 0.0)
                 led, its = draw(random, sessions, recall, alike, min(options.lead, recall / 2))
                 values = np.column_stack([hits, hits[:, 0] - hits[:, 1]])
-                found = means(values, session, (), options.replicates, seed=replication)
+                found = bootstrap_means(values, session, (), options.replicates, seed=replication)
                 covered += bool(found.low[0, 0] <= recall <= found.high[0, 0])
                 false += bool(found.low[0, 2] > 0 or found.high[0, 2] < 0)
-                led_by = means((led[:, 0] - led[:, 1])[:, None], its, (), options.replicates, seed=replication)
+                led_by = bootstrap_means(
+                    (led[:, 0] - led[:, 1])[:, None], its, (), options.replicates, seed=replication
+                )
                 true += bool(led_by.low[0, 0] > 0)
             shares = [count / options.replications for count in (covered, false, true)]
             table.add_row(name, str(sessions), *(f"{100 * s:.1f} %" for s in shares))

@@ -14,21 +14,22 @@ import pyarrow as pa
 import torch
 
 from twotower.core.files import write_json
-from twotower.export.index import choose_index
-from twotower.export.onnx import export_user_tower
+from twotower.export.choose_index import choose_index
+from twotower.export.user_tower import export_user_tower
 from twotower.export.vectors import encode_users, write_item_vectors
 from twotower.features import fit
 from twotower.model.event_inputs import EventInputs
-from twotower.model.item_tower import IdItemTower
+from twotower.model.item_tower.id import IdItemTower
 from twotower.model.residual import WeightedSum
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.transformer import TransformerTower
 from twotower.runs.histories import History
 from twotower.serving.bundle import write_items
-from twotower.serving.events import EventEncoder
-from twotower.serving.golden import best, origin
+from twotower.serving.bundle_format import seal, write_manifest
+from twotower.serving.event_encoder import EventEncoder
+from twotower.serving.exact_search import exact_top_k
+from twotower.serving.golden_answers import origin
 from twotower.serving.index import ItemIndex
-from twotower.serving.manifest import seal, write_manifest
 from twotower.serving.retriever import Recommendations
 from twotower.serving.verify import compare
 
@@ -129,7 +130,7 @@ def _history(random: Any, cluster: Any, sizes: dict[str, int]) -> History:
 def _golden(
     histories: list[History], users: Any, vectors: Any, index: ItemIndex, inputs: list[str]
 ) -> tuple[Any, float]:
-    rows, scores = best(users, vectors, K)
+    rows, scores = exact_top_k(users, vectors, K)
     found_scores, found = index.search(users, K)
     compared = compare(Recommendations(found.tolist(), found_scores), Recommendations(rows.tolist(), scores))
     known = []

@@ -28,7 +28,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from twotower.evaluation.baselines.session_neighbours import STAN, VSKNN
-from twotower.metrics.ranking import gains_of
+from twotower.metrics.ranking_metrics import metric_values
 from twotower.metrics.ranks import Ranks, rank
 
 Array = npt.NDArray[Any]
@@ -157,7 +157,7 @@ def main() -> None:
             begin = time.perf_counter()
             better, tied = answer()
             seconds = time.perf_counter() - begin
-            gains = gains_of(Ranks(torch.as_tensor(better), torch.as_tensor(tied)), [20]).mean(0).tolist()
+            gains = metric_values(Ranks(torch.as_tensor(better), torch.as_tensor(tied)), [20]).mean(0).tolist()
             recall, _, mrr = gains
             speed = len(better) / seconds
             table.add_row(f"{kind}, {way}", f"{len(better):,}", f"{recall:.4f}", f"{mrr:.4f}", f"{speed:,.0f}")

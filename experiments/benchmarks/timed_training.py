@@ -49,7 +49,7 @@ def main() -> None:
         prepared_s = time.perf_counter() - began
         settings = config.model.max_length, config.positions_per_batch, config.seed
         inputs, weights = list(config.model.inputs), config.target_weights
-        loader = training_loader(prepared, *settings, validation_too=True, inputs=inputs, target_weights=weights)
+        loader = training_loader(prepared, *settings, include_validation=True, inputs=inputs, target_weights=weights)
         test = None if options.no_evaluation or options.profile else fitting.queries(config, prepared, "test", inputs)
         module = fitting.build_module(config, prepared, loader, fitting.fresh_model(config, prepared, loader))
         module.total_steps = TICKS

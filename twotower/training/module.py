@@ -189,10 +189,13 @@ class TwoTowerModule(LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Lightning's clipping by norm takes neither sparse gradients nor tables of which others have rows."""
+        """Lightning's clipping by norm takes neither sparse gradients nor tables of which others have rows.
+
+        With bf16-mixed it refuses fused optimisers, as if gradients were scaled; in bfloat16 they are not.
+        """
         sharded = {id(table.weight) for table in sharded_in(self.model).values()}
         by_norm = gradient_clip_val and gradient_clip_algorithm in (None, "norm")
-        if by_norm and (sharded or isinstance(optimizer, LazyAdamW)):
+        if by_norm and (sharded or isinstance(optimizer, LazyAdamW) or self.trainer.precision == "bf16-mixed"):
             clip_gradient_norm(self.model.parameters(), float(gradient_clip_val or 0), sharded)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
