@@ -48,7 +48,7 @@ class Sizes(NamedTuple):
     chunk_items: int = 8192
     seconds: float = 5.0  # measured of each case
     warm_up: int = 20  # steps
-    parity_steps: int = 200
+    parity_steps: int = 100
     parity_items: int = 2000
 
 
@@ -73,7 +73,11 @@ def main() -> int:
     figures: Row = {"toy": options.toy, "commit": _commit(), "device": None, "seconds": 0.0, "sections": {}}
     for names in [options.only] if options.toy else [[name] for name in options.only]:  # a toy imports torch once
         command = [sys.executable, "-W", "ignore", __file__, "--here", "--only", *names]
-        job = run_job([*command, *(["--toy"] if options.toy else [])], limit_s=sum(LIMITS_S[name] for name in names))
+        job = run_job(
+            [*command, *(["--toy"] if options.toy else [])],
+            limit_s=sum(LIMITS_S[name] for name in names),
+            cores=1 if options.toy else None,
+        )
         rows = [json.loads(line) for line in job.lines if line.startswith('{"section": ')]
         figures["device"] = next((row for row in rows if row["section"] == "device"), None)
         for name in names:
