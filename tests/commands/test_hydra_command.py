@@ -1,6 +1,5 @@
 """Errors of the command line: one message, the nearest valid name, status 2, no traceback."""
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -62,13 +61,24 @@ def test_an_experiment_file_that_can_not_be_composed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One whose first line is not `# @package _global_`, so that its groups are not those of the run."""
-    conf = shutil.copytree(cli.CONF, tmp_path / "conf")
-    (conf / "experiment" / "shop.yaml").write_text(
+    (tmp_path / "my conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "my conf" / "experiment" / "shop.yaml").write_text(
         "# a shop\n# @package _global_\ndefaults: [{override /data: events}]\n"
     )
-    monkeypatch.setattr(cli, "CONF", conf)
-    assert call(monkeypatch, tmp_path, "experiment=shop") == 2
+    assert call(monkeypatch, tmp_path, "--config-dir", "my conf", "experiment=shop") == 2
     assert capsys.readouterr().err.startswith("error: In 'experiment/shop': Could not override")
+
+
+def test_the_keys_of_a_config_dir_are_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "conf" / "model" / "loss").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "loss" / "mine.yaml").write_text("_target_: my_shop.losses.mine\nsharpness: 1\n")
+    words = ["--config-dir=conf", "model/loss=mine", "logger=none"]
+    assert call(monkeypatch, tmp_path, *words, "model.loss.sharpnes=2") == 2
+    assert "'model.loss.sharpness'" in capsys.readouterr().err
+    assert call(monkeypatch, tmp_path, *words, "model/loss=mien") == 2
+    assert "'mine'" in capsys.readouterr().err
 
 
 def test_a_key_that_the_program_itself_lacks_is_explained_too(

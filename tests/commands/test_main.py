@@ -102,7 +102,7 @@ def test_a_missing_module_of_no_extra_is_not_hidden(monkeypatch: pytest.MonkeyPa
         ("twotower train experiment=otto model.max_len", ["model.max_length="]),
         ("twotower evaluate runs/x model/user_tower=gr", ["model/user_tower=gru"]),
         ("twotower evaluate runs/", []),  # file names: the shell knows them
-        ("twotower export index=h", ["index=hnsw"]),
+        ("twotower export index=ex", ["index=exact"]),
         ("twotower compare runs/", []),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+TWOTOWER = Path(sys.executable).with_name("twotower")
 SMALL = ["data.items=200", "data.users=200", "data.sessions=3000", "data.days=20", "model.dim=16", "logger=none"]
 SMALL += ["trainer.max_epochs=2", "evaluation.baselines=false", "refit=false", "model.user_tower.dropout=0"]
 ENVIRONMENT = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_NUM_CPUS": "4"}
@@ -18,8 +18,8 @@ ENVIRONMENT = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "d
 def test_two_workers_train_what_one_process_does(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir(), two.mkdir()
-    subprocess.run([sys.executable, str(ROOT / "train.py"), *SMALL], cwd=one, check=True, capture_output=True)
-    command = [sys.executable, "-m", "twotower.commands.on_ray", "--workers", "2", "--", *SMALL]
+    subprocess.run([TWOTOWER, "train", *SMALL], cwd=one, check=True, capture_output=True)
+    command = [TWOTOWER, "on-ray", "--workers", "2", "--", *SMALL]
     done = subprocess.run(command, cwd=two, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = [next(folder.glob("runs/*/*")) for folder in (one, two)]

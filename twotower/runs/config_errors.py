@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,16 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from twotower.core.errors import UserError, nearest
+from twotower.core.extras import install_hint
 
 PACKAGE = Path(__file__).parents[1]
-CONF = (
-    PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-)  # of the wheel, or of the repository
+# In a wheel conf/ lies in the package, in the repository beside it.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 
 @contextmanager
 def explaining(config_name: str) -> Iterator[None]:
-    """Turn what a user can mend into one message and status 2."""
+    """Print errors that the user can fix as one message, and exit with status 2; with 130 after an interruption."""
     try:
         yield
     except KeyboardInterrupt:
@@ -36,15 +36,18 @@ def explaining(config_name: str) -> Iterator[None]:
         sys.exit(2)
 
 
-def explain(error: Exception, config_name: str, overrides: list[str]) -> str | None:
-    """One message for a person, or None where the error is not the user's."""
+def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str | None:
+    """The message for an error of composing or building a configuration; None where it is not the user's mistake.
+
+    Args:
+        error: what was raised.
+        config_name: train or export.
+        overrides: the command line's words, or those of the compose API.
+    """
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, InstantiationException):
-        cause, place = error.__cause__, re.search(r"full_key: (\S+)", str(error))
-        if isinstance(cause, UserError):
-            return str(cause)
-        return f"{place[1]} can't be built: {cause}" if place and isinstance(cause, ValueError | TypeError) else None
+        return _explain_target(error)
     if isinstance(error, MissingConfigException):
         return _explain_choice(str(error))
     if isinstance(error, MissingMandatoryValue):
@@ -53,6 +56,24 @@ def explain(error: Exception, config_name: str, overrides: list[str]) -> str | N
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
         return _explain_key(error, config_name, overrides)
     return str(error)
+
+
+def _explain_target(error: InstantiationException) -> str | None:
+    """The reason why a configured object could not be made, from the errors below Hydra's."""
+    text, below = str(error).splitlines()[0], error.__cause__ or error.__context__
+    if isinstance(below, UserError):
+        return str(below)
+    place = re.search(r"full_key: (\S+)", str(error))
+    name = place[1] if place else "a setting"
+    if isinstance(below, ValueError | TypeError):
+        return f"{name} can't be built: {below}"
+    while below is not None:
+        if isinstance(below, ModuleNotFoundError) and (hint := install_hint(below)):
+            return hint
+        if isinstance(below, ImportError) and not (below.__cause__ or below.__context__):
+            return f"{name}: {text.split(', set env')[0]}: {below}"
+        below = below.__cause__ or below.__context__
+    return None
 
 
 def _explain_choice(text: str) -> str:
@@ -68,34 +89,48 @@ def _explain_choice(text: str) -> str:
     )
 
 
-def _explain_key(error: Exception, config_name: str, overrides: list[str]) -> str:
+def _explain_key(error: Exception, config_name: str, overrides: Sequence[str]) -> str:
     text = "\n".join(str(e) for e in (error, error.__cause__) if e)
     wrong = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
-    if wrong is None:
-        return str(error).splitlines()[0]
+    if wrong is None or "In '" in text.splitlines()[0]:  # the second: an experiment file can't be composed
+        return text.splitlines()[0]
     key = wrong[1]
     try:
-        known = list(_keys(config_name, [o for o in overrides if _is_choice(o)]))
-    except HydraException:  # a file of the user's own is what can't be composed
+        known = list(_keys(config_name, overrides))
+    except HydraException:
         return text.splitlines()[0]
     if key in known:  # a mapping that is to get new keys
         return f"{key}: new keys need a + in front: '+{key}=...'"
     same_parent = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
-    hint = nearest(key, same_parent) or nearest(key, known)
+    hint = nearest(key, same_parent) or nearest(key, known) or "."
     return f"{key}: there is no such setting{hint} All settings: twotower {config_name} --cfg job"
 
 
-def _is_choice(override: str) -> bool:
-    """GROUP=CHOICE, in contrast to KEY=VALUE."""
-    key, _, value = override.lstrip("+~").partition("=")
-    return (CONF / key / f"{value}.yaml").is_file()
-
-
-def _keys(config_name: str, choices: list[str]) -> Iterator[str]:
+def _keys(config_name: str, overrides: Sequence[str]) -> Iterator[str]:
+    """All keys of the configuration with those of the `overrides` that choose a group's member."""
+    folders = [CONF, *_config_dirs(overrides)]
+    choices = [word for word in overrides if _is_choice(word, folders)]
+    choices += [word for word in overrides if word.startswith("hydra.searchpath=")]
+    if len(folders) > 1:
+        choices.append(f"hydra.searchpath={[f'file://{folder.absolute()}' for folder in folders[1:]]}")
     GlobalHydra.instance().clear()  # of the run that went wrong
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose(config_name, overrides=choices)
     yield from _paths(OmegaConf.to_container(config, resolve=False), "")
+
+
+def _config_dirs(overrides: Sequence[str]) -> Iterator[Path]:
+    """The folders that --config-dir names."""
+    for word, following in zip(overrides, [*overrides[1:], ""], strict=True):
+        flag, _, value = word.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            yield Path(value or following)
+
+
+def _is_choice(override: str, folders: Sequence[Path]) -> bool:
+    """GROUP=CHOICE, in contrast to KEY=VALUE."""
+    group, _, choice = override.lstrip("+~").partition("=")
+    return any((folder / group / f"{choice}.yaml").is_file() for folder in folders)
 
 
 def _paths(node: Any, prefix: str) -> Iterator[str]:
