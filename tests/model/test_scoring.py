@@ -10,7 +10,7 @@ from torch import Tensor
 
 from twotower.model.losses.softmax import softmax
 from twotower.model.negatives import CatalogueNegatives, MixtureNegatives, Negatives
-from twotower.model.scoring import Logits, Scores, first_dimensions, hits, logits
+from twotower.model.scoring import Logits, Scores, accidental_hits, first_dimensions, logits
 
 TEMPERATURE = 0.25
 SAMPLERS = [(4, True, {}), (4, False, {}), (0, True, {}), (1, True, {"popularity": 2, "queue": 3})]
@@ -18,7 +18,7 @@ SAMPLERS = [(4, True, {}), (4, False, {}), (0, True, {}), (1, True, {"popularity
 
 def scores_of(user: Tensor, items: Tensor, target: Tensor, negatives: Negatives) -> Scores:
     """Scores from a table of items [V + 1, D]."""
-    hit, sign = hits(target, negatives.ids), torch.ones(len(target))
+    hit, sign = accidental_hits(target, negatives.ids), torch.ones(len(target))
     return Scores(user, items[target], items[negatives.ids], negatives.log_q, hit, sign, TEMPERATURE)
 
 

@@ -1,4 +1,4 @@
-"""What is known of an event beside its item. Shapes: B rows, L length, D dim, K inputs."""
+"""Embeddings of event inputs (event_type, gap, hour ...). Shapes: B rows, L length, D dim, K inputs."""
 
 from collections.abc import Mapping
 
@@ -8,13 +8,19 @@ from twotower.core.event_codes import TIME
 
 
 class EventInputs(nn.Module):
-    """One embedding an event input, added to the item's vector; only the input `time` is handed on as it is.
+    """One embedding for each event input, added to the item's vector; the input `time` is passed on as seconds.
 
-    They start at zero, so that training begins as it would without them. Code 0, unknown, is learnt like any other:
-    it stands for what an event is taken for when nothing is said of it.
+    Embeddings start at zero, so that training begins as it would without them. Code 0, unknown, is trained like any
+    other code.
+
+    >>> import torch
+    >>> add = EventInputs(sizes={"hour": 25}, dim=4)
+    >>> vectors, seconds = add(torch.ones(1, 2, 4), torch.tensor([[[9], [10]]]))
+    >>> vectors.shape, seconds  # no input `time`
+    (torch.Size([1, 2, 4]), tensor([[0, 0]]))
 
     Args:
-        sizes: how many codes each input has, in the order of the columns of `inputs`; may be empty.
+        sizes: number of codes of each input, in the order of the columns of `inputs`; may be empty.
         dim: D.
     """
 
@@ -28,7 +34,7 @@ class EventInputs(nn.Module):
     def forward(self, item_vectors: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Item vectors [B, L, D] and codes [B, L, K] -> event vectors [B, L, D] and times [B, L] in seconds.
 
-        Times are 0, unknown, where the model has no input `time`.
+        Times are 0 (unknown) if the model has no input `time`.
         """
         columns = dict(zip(self.names, inputs.unbind(-1), strict=True))
         seconds = columns.pop(TIME) if TIME in columns else inputs.new_zeros(inputs.shape[:2])

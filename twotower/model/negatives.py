@@ -1,4 +1,4 @@
-"""Where negatives come from, and with which probability. Shapes: P targets of a step, N negatives, V items."""
+"""Samplers of negatives: item ids with their log-probabilities. Shapes: P targets of a step, N negatives, V items."""
 
 import math
 import random
@@ -15,11 +15,14 @@ class Negatives(NamedTuple):
     """Negatives shared by all targets of a step; ids are distinct and ascending."""
 
     ids: Tensor  # [N] item_index
-    log_q: Tensor  # [N] log probability that a position with another target finds the item among the negatives
+    log_q: Tensor  # [N] log-probability that a position with another target has the item among its negatives
 
 
 class CatalogueNegatives(nn.Module):
-    """Every item, always: full softmax. Cost grows with P * V.
+    """Every item, with probability 1: full softmax. Cost grows with P * V.
+
+    >>> CatalogueNegatives(target_counts=torch.tensor([0, 3, 1]))(torch.tensor([2, 1]))
+    Negatives(ids=tensor([1, 2]), log_q=tensor([0., 0.]))
 
     Args:
         target_counts: [V + 1] how often each item is a target in the training data.
@@ -33,33 +36,45 @@ class CatalogueNegatives(nn.Module):
         self.log_q: Tensor
 
     def forward(self, target: Tensor) -> Negatives:
-        """[P] targets -> all items, each with probability one."""
+        """[P] targets -> all items."""
         return Negatives(self.ids, self.log_q)
+
+    def max_negatives(self, positions: int) -> int:
+        """Largest N of a step with `positions` targets."""
+        return len(self.ids)
 
 
 class MixtureNegatives(nn.Module):
-    """A step's targets, those of earlier steps, uniform draws and draws by popularity, each item once.
+    """The union of in-batch targets, targets of earlier steps, uniform draws and draws by popularity.
 
-    To a position with another target, an item is missing only if no draw of any source is it. So it is there with
-    probability 1 - (1 - 1/V)^uniform (1 - w)^popularity (1 - p)^(P - 1 + targets kept), p being its share of all
+    For a position with another target, an item is missing only if no draw of any source is it. So it is present with
+    probability 1 - (1 - 1/V)^uniform (1 - w)^popularity (1 - p)^(P - 1 + targets kept), where p is its share of all
     targets and w its share of their counts to the power. That is the one log_q for the whole mixture: exact for draws
     with replacement, which the step's other targets and the kept ones are taken for.
 
-    P counts the targets of all processes together (cross-rank negatives), and the draws come from a generator of the
-    sampler's own that each process steps alike. So a batch has the same negatives on one process as on several, and
-    they depend neither on dropout nor on the device's other work.
-    A catalogue of at most `uniform` items is taken whole: then the softmax is the full one, and no dearer.
+    P counts the targets of all processes together (cross-rank negatives), and the draws come from the sampler's own
+    generator, which is in the same state on each process. So a batch has the same negatives on one process as on
+    several, and they depend neither on dropout nor on the device's other work.
+    A catalogue of at most `uniform` items is taken whole: then the softmax is the full one, at no higher cost.
+
+    >>> sampler = MixtureNegatives(target_counts=torch.ones(1001), uniform=100, in_batch=True)
+    >>> ids, log_q = sampler(torch.tensor([7, 400]))
+    >>> bool(torch.isin(torch.tensor([7, 400]), ids).all()), len(ids) == len(log_q) <= sampler.max_negatives(2)
+    (True, True)
 
     Args:
         target_counts: [V + 1] how often each item is a target in the training data.
         uniform: draws a step from the whole catalogue.
         in_batch: whether the step's own targets serve as negatives for each other.
         popularity: draws a step by popularity.
-        popularity_power: what the counts are raised to for these; 1 draws like the targets, 0 uniformly among them.
-        queue: how many targets of the steps before serve as well (cross-batch negatives, first in, first out).
+        popularity_power: exponent of the counts for these; 1 draws like the targets, 0 uniformly among them.
+        queue: number of targets of earlier steps that serve as well (cross-batch negatives, first in, first out).
+
+    Raises:
+        ValueError: a negative number of draws, or no source that gives negatives in every step.
     """
 
-    log_miss: Tensor  # [V + 1] log probability that one target is another item
+    log_miss: Tensor  # [V + 1] log-probability that a target is another item
     cumulative: Tensor  # [V + 1] running sum of counts ** power; float64, so that rare items keep their share
     kept: Tensor  # [queue] targets of earlier steps, the newest last; PAD where there were none yet
 
@@ -75,7 +90,7 @@ class MixtureNegatives(nn.Module):
         super().__init__()
         given = f"uniform={uniform}, in_batch={in_batch}, popularity={popularity}, queue={queue}"
         if min(uniform, popularity, queue) < 0 or not (uniform or in_batch or popularity):
-            raise ValueError(f"{given}: numbers from 0, and one source at least that gives negatives in every step")
+            raise ValueError(f"{given}; expected numbers from 0, and a source that gives negatives in every step")
         self.num_items = len(target_counts) - 1
         self.uniform = uniform
         self.in_batch = in_batch
@@ -110,16 +125,22 @@ class MixtureNegatives(nn.Module):
             self._keep(target, generator)
         return Negatives(ids, log_q)
 
+    def max_negatives(self, positions: int) -> int:
+        """Largest N of a step with `positions` targets."""
+        if self.whole is not None:
+            return self.num_items
+        return min(self.num_items, self.uniform + self.popularity + len(self.kept) + positions * self.in_batch)
+
     def get_extra_state(self) -> dict[str, int]:
-        """Where the draws stand, for checkpoints."""
+        """Return the state of the generator, for checkpoints."""
         return {"seed": self.seed, "step": self.step}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
-        """Go on drawing where `get_extra_state` was taken, on whatever device."""
+        """Continue the draws after the step at which `get_extra_state` was called; on any device."""
         self.seed, self.step = state["seed"], state["step"]
 
     def _generator(self, device: torch.device) -> torch.Generator:
-        """The step's own: it follows from seed and step alone."""
+        """A generator for this step, from seed and step alone."""
         self.step += 1
         return torch.Generator(device).manual_seed(random.Random(f"{self.seed} {self.step}").getrandbits(63))
 
@@ -129,17 +150,17 @@ class MixtureNegatives(nn.Module):
         return torch.searchsorted(self.cumulative, place, right=True).clamp(max=self.num_items)
 
     def _log_q(self, ids: Tensor, others: int) -> Tensor:
-        """[N] by the probability that each source misses the item."""
+        """[N] log_q from the probability that every source misses the item."""
         missed = self.uniform * math.log1p(-1 / self.num_items) + others * self.log_miss[ids]
         if self.popularity:
             share = (self.cumulative[ids] - self.cumulative[ids - 1]) / self.cumulative[-1]
             missed = missed + self.popularity * torch.log1p(-share.clamp(max=1 - 1e-12))
         if len(self.kept):
             missed = missed + (self.kept != PAD).sum() * self.log_miss[ids]
-        # Finite also for the target of a step's only position, which no other could have found.
+        # Finite also for the target of a step's only position, which no other position can draw.
         return torch.log(-torch.expm1(missed)).float().clamp(min=torch.finfo(torch.float32).min)
 
     def _keep(self, target: Tensor, generator: torch.Generator) -> None:
-        """Put the step's targets into the queue, in an order that neither ranks nor item ids have a say in."""
+        """Append the step's targets to the queue, in an order that depends on neither processes nor item ids."""
         order = torch.randperm(len(target), generator=generator, device=target.device)
         self.kept.copy_(torch.cat([self.kept, target.sort().values[order]])[-len(self.kept) :])

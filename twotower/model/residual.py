@@ -1,7 +1,7 @@
-"""What a user vector has beside the tower's output: a weighted sum of the history's own item vectors.
+"""Residual of the user vector: a weighted sum of the history's item vectors, added to the user tower's output.
 
-So that a user's vector can lie in the space that the items span, close to what was seen, whatever the tower (CORE, Hou
-et al. 2022). Shapes: B sessions, L history length, D embedding dim.
+With it a user vector can lie in the space that the items span, close to the items seen, for any user tower (CORE, Hou
+et al. 2022, arXiv:2204.11067). Shapes: B sessions, L history length, D embedding dim.
 """
 
 import math
@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 
 class WeightedSum(nn.Module):
-    """A causal, learned mean of the history's item vectors, as they are.
+    """A causal, learned, weighted mean of the history's item vectors.
 
-    The weight of item i at position t is a softmax over i <= t of (W state_t + w) . state_i / sqrt(D) and a bias for
+    The weight of item i at position t is a softmax over i <= t of (W state_t + w) . state_i / sqrt(D) plus a bias for
     the distance t - i; with W = 0 it is CORE's. W, w and the bias start at zero, so it begins as the plain mean.
     The sum is multiplied by a learned scale that starts at sqrt(D), about the length of a tower's output, as item
     vectors have length one.
+
+    >>> WeightedSum(dim=4, max_length=9)(item_vectors=torch.ones(1, 2, 4), states=torch.zeros(1, 2, 4))[0, 1]
+    tensor([2., 2., 2., 2.], grad_fn=<SelectBackward0>)
 
     Args:
         dim: D.

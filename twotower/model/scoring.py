@@ -1,4 +1,4 @@
-"""From vectors to logits: temperature, then logQ correction, then accidental hits, in this order.
+"""From vectors to logits: temperature, then logQ correction, then accidental accidental_hits, in this order.
 
 Shapes: P target positions, N negatives, D embedding dim.
 """
@@ -11,70 +11,76 @@ from torch import Tensor
 
 
 class Scores(NamedTuple):
-    """What a loss sees: each position's user and target, and the negatives that all positions share."""
+    """Input of a loss: each position's user and target, and the negatives that all positions share.
+
+    >>> one = torch.ones(1, 1)
+    >>> scores = Scores(one, one, -one, torch.zeros(1), torch.tensor([-1]), torch.ones(1), temperature=0.5)
+    >>> logits(scores).target, logits(scores).negative
+    (tensor([2.]), tensor([[-2.]]))
+    """
 
     user: Tensor  # [P, D]
     target_vector: Tensor  # [P, D]
     negative_vector: Tensor  # [N, D]
-    log_q: Tensor  # [N] log probability that a position with another target finds the item among the negatives
-    hit: Tensor  # [P] where a position's own target is among the negatives, or -1
+    log_q: Tensor  # [N] log-probability that a position with another target has the item among its negatives
+    hit: Tensor  # [P] column of the position's own target among the negatives, or -1
     sign: Tensor  # [P] 1 where the target is to be ranked high, -1 where low
     temperature: float  # divides similarities
 
 
 class Logits(NamedTuple):
-    """All logits of a step at once."""
+    """The dense logits of a step."""
 
     target: Tensor  # [P]
     negative: Tensor  # [P, N], -inf where the negative is the position's own target
     sign: Tensor  # [P]
 
 
-def hits(target: Tensor, negative_ids: Tensor) -> Tensor:
+def accidental_hits(target: Tensor, negative_ids: Tensor) -> Tensor:
     """[P] targets and [N] distinct, ascending ids -> [P] each target's column among them, or -1."""
     column = torch.searchsorted(negative_ids, target).clamp(max=len(negative_ids) - 1)
     return torch.where(negative_ids[column] == target, column, -1)
 
 
 def logits(scores: Scores) -> Logits:
-    """The dense logits.
+    """Compute the dense logits.
 
     A negative's logit is its similarity / temperature - log_q; a negative that equals the target is taken out.
     The target itself is not corrected: it is in its own softmax with certainty. So exp(target) + sum exp(negative)
     is an unbiased estimate of the full softmax's sum over the catalogue (Horvitz & Thompson 1952; for retrieval
-    Bengio & Senécal 2008, Yi et al. 2019, and on the target's term Khrylchenko et al. 2025).
+    Bengio & Senécal 2008, Yi et al. 2019, and on the target's term Khrylchenko et al. 2025, arXiv:2507.09331).
     """
     negative = torch.addmm(-scores.log_q, scores.user, scores.negative_vector.T, alpha=1 / scores.temperature)
     negative = at_least_float32(negative)
-    mask_hits(negative, scores.hit)
+    mask_accidental_hits(negative, scores.hit)
     return Logits(target_logit(scores), negative, scores.sign)
 
 
 def target_logit(scores: Scores) -> Tensor:
-    """[P] the logits of the targets, which no correction applies to."""
+    """[P] the logits of the targets, without logQ correction."""
     return at_least_float32((scores.user * scores.target_vector).sum(-1) / scores.temperature)
 
 
-def mask_hits(negative: Tensor, column: Tensor) -> None:
+def mask_accidental_hits(negative: Tensor, column: Tensor) -> None:
     """Set negative [P, n] to -inf in each row's `column` [P], in place; a column outside of it means none."""
     inside = (column >= 0) & (column < negative.shape[1])
-    # Added, not assigned: that needs neither the mask's positions, which a GPU would be waited for, nor their gradient.
+    # Added, not assigned: that needs neither the positions of the mask (a GPU synchronisation) nor their gradient.
     value = torch.zeros_like(column, dtype=negative.dtype).masked_fill_(inside, -torch.inf)
     negative.scatter_add_(1, column.clamp(0, negative.shape[1] - 1)[:, None], value[:, None])
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision to float32, where sums of exponentials keep their digits; anything else as it is."""
+    """Convert half precision to float32, for exact sums of exponentials; other types stay."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def truncate(vectors: Tensor, dim: int, normalize: bool) -> Tensor:
-    """[n, D] -> [n, dim] their first dimensions, of length one again where `normalize`."""
+    """[n, D] -> [n, dim] first dimensions; scaled to length one again if `normalize`."""
     return F.normalize(vectors[:, :dim], dim=-1) if normalize else vectors[:, :dim]
 
 
 def first_dimensions(scores: Scores, dim: int, normalize: bool) -> Scores:
-    """The same scores from the first `dim` dimensions alone."""
+    """Scores from the first `dim` dimensions alone."""
     return scores._replace(
         user=truncate(scores.user, dim, normalize),
         target_vector=truncate(scores.target_vector, dim, normalize),

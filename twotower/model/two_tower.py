@@ -1,4 +1,4 @@
-"""The two towers together: what training optimises and what export hands to serving.
+"""The two-tower model: what training optimises and export writes to a bundle.
 
 Shapes: B sessions, L history length, K event inputs, D embedding dim, V items.
 """
@@ -12,16 +12,25 @@ from twotower.model.scoring import truncate
 
 
 class TwoTower(nn.Module):
-    """A user tower over the events of a history; the dot product with the item tower's vectors ranks the catalogue.
+    """Encodes histories and items; the dot product of user and item vectors ranks the catalogue.
+
+    >>> from twotower.model.event_inputs import EventInputs
+    >>> from twotower.model.item_tower.id import IdItemTower
+    >>> from twotower.model.user_tower.gru import GRUTower
+    >>> parts = IdItemTower(100, 8, normalize=True), EventInputs({}, 8), GRUTower(8, layers=1, dropout=0.0)
+    >>> model = TwoTower(*parts, residual=None, normalize=True)
+    >>> users = model(item_index=torch.tensor([[5, 9, 0]]), inputs=torch.zeros(1, 3, 0, dtype=torch.long))
+    >>> (users @ model.encode_items().T).shape  # a score of every item
+    torch.Size([1, 100])
 
     Args:
         item_tower: [...] item_index -> [..., D]; PAD is the zero vector.
         event_inputs: item vectors [B, L, D] and codes [B, L, K] -> event vectors [B, L, D] and times [B, L] in seconds.
         user_tower: event vectors and times -> [B, L, D], causal.
-        residual: item vectors [B, L, D] and the user tower's output [B, L, D] -> [B, L, D] to add to that, causal; or
-            None.
-        normalize: give user vectors of length one, for cosine similarity.
-        history_tower: as `item_tower`, for the items of histories (untied); None: the item tower's vectors (tied).
+        residual: item vectors [B, L, D] and the user tower's output [B, L, D] -> [B, L, D] to add to that output,
+            causal; or None.
+        normalize: scale user vectors to length one, for cosine similarity.
+        history_tower: as `item_tower`, for the items of histories (untied); None: `item_tower` for both (tied).
     """
 
     def __init__(
@@ -40,29 +49,29 @@ class TwoTower(nn.Module):
         self.residual = residual
         self.normalize = normalize
         self.history_tower = history_tower
-        self.served_dim: int | None = None  # all of them
+        self.served_dim: int | None = None  # None: all dimensions
 
     def item_towers(self) -> list[nn.Module]:
-        """The tower of the candidates, and that of histories where they have one of their own."""
+        """Return the tower of candidates and, if untied, that of histories."""
         return [self.item_tower] if self.history_tower is None else [self.item_tower, self.history_tower]
 
     def encode_items(self) -> Tensor:
-        """[V, D] the catalogue's vectors: row r is item_index r + 1."""
+        """[V, D] vectors of the catalogue as candidates: row r is item_index r + 1."""
         return self.served(self._encode_all(self.item_tower))
 
     def encode_history_items(self) -> Tensor:
-        """[V, D] the vectors that the catalogue's items have in histories; tied, those of encode_items."""
+        """[V, D] vectors of the catalogue in histories; the same as candidates if tied."""
         return self._encode_all(self.item_towers()[-1])
 
     def encode_history(self, item_vectors: Tensor, inputs: Tensor) -> Tensor:
-        """The history's item vectors [B, L, D] and codes [B, L, K] -> [B, L, D] user vectors."""
+        """Item vectors [B, L, D] and codes [B, L, K] of histories -> [B, L, D] user vectors after each event."""
         vectors: Tensor = self.user_tower(*self.event_inputs(item_vectors, inputs))
         if self.residual is not None:
             vectors = vectors + self.residual(item_vectors, vectors)
         return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
     def forward(self, item_index: Tensor, inputs: Tensor) -> Tensor:
-        """The user's vector after the newest event of each history.
+        """Encode the user after the newest event of each history.
 
         Args:
             item_index: [B, L] histories, PAD on the right, none empty.
@@ -75,12 +84,12 @@ class TwoTower(nn.Module):
         return self.encode_newest(self.item_towers()[-1](item_index), inputs, newest)
 
     def encode_newest(self, item_vectors: Tensor, inputs: Tensor, newest: Tensor) -> Tensor:
-        """As `forward`, from the history's item vectors [B, L, D] and the position [B] of each one's newest event."""
+        """As `forward`, from item vectors [B, L, D] and the position [B] of each history's newest event."""
         vectors = self.encode_history(item_vectors, inputs)
         return self.served(vectors.gather(1, newest[:, None, None].expand(-1, -1, vectors.shape[-1])).squeeze(1))
 
     def served(self, vectors: Tensor) -> Tensor:
-        """[n, D] -> [n, served_dim] the dimensions that answer; see model.matryoshka."""
+        """[n, D] -> [n, served_dim] the dimensions to serve; see model.matryoshka."""
         return vectors if self.served_dim is None else truncate(vectors, self.served_dim, self.normalize)
 
     def _encode_all(self, tower: nn.Module) -> Tensor:

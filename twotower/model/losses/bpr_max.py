@@ -9,16 +9,20 @@ from twotower.model.scoring import Scores, logits
 
 
 def bpr_max(scores: Scores, regularization: float) -> Tensor:
-    """-log of the weighted chance that the target beats a negative, + the weighted mean of their squared scores, [P].
+    """BPR-max loss [P]: -log of the weighted probability that the target beats a negative, and a penalty on scores.
 
-    The weights are the negatives' softmax, so that hard negatives count (Hidasi & Karatzoglou 2018). The softmax is
-    over corrected logits, which makes it an estimate of the one over the catalogue; what is compared and squared are
-    scores without correction. A target to be ranked low is to lose against the negatives. A position without any
-    negative costs nothing.
+    The weights are the negatives' softmax, so that hard negatives count (Hidasi & Karatzoglou 2018, arXiv:1706.03847).
+    The softmax is over corrected logits, which makes it an estimate of the one over the catalogue; uncorrected scores
+    are compared, and their weighted mean square is the penalty. A target to be ranked low has to lose against the
+    negatives. A position without negatives has loss 0.
+
+    >>> one = torch.ones(1, 1)
+    >>> bpr_max(Scores(one, one, -one, torch.zeros(1), torch.tensor([-1]), torch.ones(1), 1.0), regularization=0.0)
+    tensor([0.1269])
 
     Args:
         scores: of P positions.
-        regularization: weight of the squared scores; with cosine similarity they are bounded as it is.
+        regularization: weight of the penalty; with cosine similarity scores are bounded without it.
     """
     target, negative, sign = logits(scores)
     absent = negative == -torch.inf

@@ -8,13 +8,17 @@ from twotower.model.scoring import Scores, logits
 
 
 def gbce(scores: Scores, t: float) -> Tensor:
-    """Mean binary cross-entropy of the target and its negatives, the target's probability raised to beta, [P].
+    """Mean binary cross-entropy [P] of the target and its negatives, the target's probability raised to beta.
 
-    Few negatives make a model overconfident; beta = a (t (1 - 1/a) + 1/a) = 1 - t (1 - a) takes that back, a being
-    the rate at which items are sampled (gSASRec, Petrov & Macdonald 2023). It is taken from log_q, N over the number
-    of items that the negatives stand for, the sum of 1 / q: exactly q for uniform draws. There is no logQ correction
-    as each score is judged alone: items drawn more often are pushed down more, so uniform negatives suit it (paper).
-    A target to be ranked low is one more negative, and is all that its position costs.
+    Few negatives make a model overconfident; beta = a (t (1 - 1/a) + 1/a) = 1 - t (1 - a) corrects that, where a is
+    the sampling rate of items (gSASRec, Petrov & Macdonald 2023, arXiv:2308.07192). The rate follows from log_q: N over
+    the number of items that the negatives represent, the sum of 1 / q; exactly q for uniform draws. There is no logQ
+    correction, as each score is judged alone: items drawn more often are pushed down more, so use uniform negatives,
+    like the paper. The loss of a target to be ranked low is that of one more negative.
+
+    >>> one = torch.ones(1, 1)
+    >>> gbce(Scores(one, one, -one, torch.zeros(1), torch.tensor([-1]), torch.ones(1), 1.0), t=0.75)
+    tensor([0.3133])
 
     Args:
         scores: of P positions.

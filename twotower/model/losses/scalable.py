@@ -1,4 +1,4 @@
-"""Scalable cross-entropy: softmax within buckets of users and items that lie close together.
+"""Scalable cross-entropy: softmax within buckets of similar users and items.
 
 Shapes: P target positions, N negatives, D dim, H buckets, X positions and Y items of a bucket.
 """
@@ -7,22 +7,33 @@ import torch
 from torch import Tensor
 
 from twotower.model.losses.cross_entropy import cross_entropy, log_sum_exp
+from twotower.model.memory_costs import COPIES, memory_cost
 from twotower.model.scoring import Scores, at_least_float32, target_logit
 
 
-def scalable_cross_entropy(scores: Scores, buckets: int, bucket_positions: int, bucket_items: int) -> Tensor:
-    """Cross-entropy of each position among the negatives of its best bucket, [P] (SCE, Mezentsev et al. 2024).
+def _bucket_logits(positions: int, negatives: int, buckets: int, bucket_positions: int, bucket_items: int) -> int:
+    return COPIES * buckets * bucket_positions * bucket_items
 
-    A bucket is a random mixture of the step's user vectors, together with the positions and the negatives that are
-    most similar to it: there the softmax has its largest terms. Of the buckets that a position is in, the one with
-    the largest sum counts; a position in none costs nothing in this step. Made for the whole catalogue as negatives:
-    H X Y logits instead of P V, and H V similarities without gradient. The buckets are drawn from torch's global
-    generator and from the process's own positions, so several processes do not give exactly what one gives.
+
+@memory_cost(_bucket_logits)
+def scalable_cross_entropy(scores: Scores, buckets: int, bucket_positions: int, bucket_items: int) -> Tensor:
+    """Cross-entropy [P] of each position among the negatives of its best bucket (Mezentsev et al. 2024).
+
+    A bucket is a random mixture of the step's user vectors, with the positions and the negatives that are most similar
+    to it, where the softmax has its largest terms. Of a position's buckets the one with the largest sum counts; a
+    position without a bucket has loss 0 in this step. Made for the whole catalogue as negatives: H X Y logits instead
+    of P V, and H V similarities without gradient. Buckets are drawn from torch's global generator and from the
+    process's positions alone, so several processes do not give exactly what one gives.
+
+    >>> one = torch.ones(1, 1)
+    >>> scores = Scores(one, one, -one, torch.zeros(1), torch.tensor([-1]), torch.ones(1), 1.0)
+    >>> scalable_cross_entropy(scores, buckets=1, bucket_positions=1, bucket_items=1)
+    tensor([0.1269])
 
     Args:
         scores: of P positions.
         buckets: H.
-        bucket_positions: X; H X should be some times P, so that few positions are in no bucket.
+        bucket_positions: X; H X should be several times P, so that few positions are in no bucket.
         bucket_items: Y.
     """
     user, negative = scores.user, scores.negative_vector

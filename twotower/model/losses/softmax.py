@@ -1,4 +1,4 @@
-"""Softmax cross-entropy, full or sampled, all logits at once or in chunks.
+"""Softmax cross-entropy, full or sampled, with all logits at once or in chunks.
 
 Shapes: P target positions, N negatives, D dim, C negatives of a chunk.
 """
@@ -11,21 +11,35 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from twotower.model.losses.cross_entropy import cross_entropy
-from twotower.model.scoring import Scores, mask_hits, target_logit
+from twotower.model.memory_costs import memory_cost
+from twotower.model.scoring import Scores, mask_accidental_hits, target_logit
 
 
+def _chunk_logits(positions: int, negatives: int, chunk_items: int | None = None) -> int:
+    return positions * min(negatives, chunk_items or negatives)  # updated in place
+
+
+@memory_cost(_chunk_logits)
 def softmax(scores: Scores, chunk_items: int | None = None) -> Tensor:
-    """Cross-entropy of the target among itself and the negatives, [P].
+    """Cross-entropy [P] of the target among itself and the negatives.
 
     With every item as a negative this is the full softmax; with sampled ones and logQ, its estimate.
 
+    Fused: it equals the plain form, `cross_entropy(target, torch.logsumexp(negative, dim=1), sign)` of the dense
+    logits `target, negative, sign = logits(scores)`, in values and gradients, for any chunk
+    (tests/model/losses/test_fused_softmax.py: test_equals_the_plain_form).
+
+    >>> one = torch.ones(1, 1)
+    >>> softmax(Scores(one, one, -one, torch.zeros(1), torch.tensor([-1]), torch.ones(1), temperature=1.0))
+    tensor([0.1269])
+
     Args:
         scores: of P positions.
-        chunk_items: C, how many negatives have their logits at one time: beside the gradients, memory is that of
-            [P, C] numbers, whatever N. The backward pass computes them again (as Cut Cross-Entropy, Wijmans et al.
-            2024), a fourth matrix product beside three. None: all at once, kept for the backward pass.
+        chunk_items: C, number of negatives whose logits are held at one time: memory, beside the gradients, is that of
+            [P, C] numbers for any N. The backward pass computes them again, a fourth matrix product beside three
+            (Cut Cross-Entropy, Wijmans et al. 2024, arXiv:2411.09009). None: all at once, kept for the backward pass.
     """
-    others = _LogSumExp.apply(  # type: ignore[no-untyped-call]
+    others = _LogSumExp.apply(  # type: ignore[no-untyped-call] # torch has no type for it
         scores.user, scores.negative_vector, scores.log_q, scores.hit, scores.temperature,
         chunk_items or max(1, len(scores.log_q)),
     )  # fmt: skip
@@ -33,9 +47,9 @@ def softmax(scores: Scores, chunk_items: int | None = None) -> Tensor:
 
 
 class _LogSumExp(torch.autograd.Function):
-    """[P] log of the summed exponentials of a position's corrected logits, its own target left out.
+    """[P] logsumexp of each position's corrected logits, without accidental hits.
 
-    Under autocast the matrix products are those of its dtype, sums and exponentials float32.
+    Under autocast matrix products have its dtype; sums and exponentials are float32.
     """
 
     @staticmethod
@@ -59,7 +73,7 @@ class _LogSumExp(torch.autograd.Function):
             total.mul_((largest - new).exp_()).add_(logit.sub_(new[:, None]).exp_().sum(1))
             largest = new
         result = largest + total.log()
-        if chunk_items >= len(negative_vector):  # the only chunk's shares are `logit` / `total`
+        if chunk_items >= len(negative_vector):  # one chunk, whose softmax is `logit` / `total`
             ctx.save_for_backward(user, negative_vector, log_q, hit, result, logit, total)
         else:
             ctx.save_for_backward(user, negative_vector, log_q, hit, result)
@@ -80,7 +94,7 @@ class _LogSumExp(torch.autograd.Function):
             parts = ((chunk, negative, logit.sub_(others).exp_()) for chunk, negative, logit in chunks)
         weighted = (user * slope[:, None]).to(ctx.product_dtype)
         by_user, by_negative = torch.zeros_like(user, dtype=log_q.dtype), torch.empty_like(negative_vector)
-        for chunk, negative, share in parts:  # share: [P, C] of the negatives' softmax, but for the slope's factor
+        for chunk, negative, share in parts:  # share: [P, C] of the negatives' softmax, up to the factor in slope
             share = share.to(ctx.product_dtype)
             by_user += share @ negative
             by_negative[chunk] = share.T @ weighted
@@ -91,7 +105,7 @@ class _LogSumExp(torch.autograd.Function):
 def _chunks(
     scaled: Tensor, negative_vector: Tensor, log_q: Tensor, hit: Tensor, chunk_items: int
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Which negatives, their vectors [C, D] and logits [P, C]; these lie in one buffer, which the next overwrites."""
+    """Yield slices of the negatives, their vectors [C, D] and logits [P, C], in a buffer that the next overwrites."""
     positions, size = len(scaled), min(chunk_items, len(negative_vector))
     product = scaled.new_empty(positions * size)
     buffer = product if scaled.dtype == log_q.dtype else log_q.new_empty(positions * size)
@@ -102,5 +116,5 @@ def _chunks(
         logit = buffer[: positions * len(negative)].view(shape)
         similarity = torch.mm(scaled, negative.T, out=product[: logit.numel()].view(shape))
         torch.sub(similarity, log_q[chunk], out=logit)
-        mask_hits(logit, hit - begin)
+        mask_accidental_hits(logit, hit - begin)
         yield chunk, negative, logit

@@ -7,10 +7,15 @@ from twotower.model.scoring import Scores, logits
 
 
 def top_k_softmax(scores: Scores, k: int) -> Tensor:
-    """Cross-entropy of the target among itself and its k negatives of largest corrected logit, [P].
+    """Cross-entropy [P] of the target among itself and its k negatives of largest corrected logit.
 
     Of many shared negatives only those that a position could mistake for its target get a gradient (TRON, Wilm et
-    al. 2023). The sum over the catalogue is cut short, so this is softmax's estimate from below.
+    al. 2023, arXiv:2307.14906). The sum over the catalogue is cut short, so this is softmax's estimate from below.
+
+    >>> import torch
+    >>> one = torch.ones(1, 1)
+    >>> top_k_softmax(Scores(one, one, -one, torch.zeros(1), torch.tensor([-1]), torch.ones(1), 1.0), k=100)
+    tensor([0.1269])
     """
     target, negative, sign = logits(scores)
     hardest = negative.topk(min(k, negative.shape[1]), dim=1, sorted=False).values

@@ -1,6 +1,6 @@
-"""Optimisers with warm-up and cosine decay.
+"""AdamW, dense and lazy, with warm-up and cosine decay of the learning rate.
 
-Bytes that V items of dimension D take in training, for the table, its gradient and its state (R rows used in a step):
+Bytes of an item table in training, with its gradient and the optimiser's state (V items, D dim, R rows of a step):
 
     adamw                         4VD + 4VD + 8VD = 16VD
     lazy_adamw                    4VD + 4RD + 8VD = 12VD + 4RD
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from twotower.model.memory_costs import SparseTables, memory_cost
 from twotower.model.optimizers.lazy_adamw import LazyAdamW
 from twotower.model.sharded_embedding import ShardedEmbedding
 from twotower.model.two_tower import TwoTower
@@ -23,15 +24,28 @@ from twotower.model.two_tower import TwoTower
 def adamw(
     model: TwoTower, total_steps: int, learning_rate: float, weight_decay: float, warmup_fraction: float
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """AdamW (Loshchilov & Hutter 2019) and its schedule over `total_steps`; a step passes over all V * D weights.
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) and its schedule over `total_steps`.
 
-    Weight decay applies to the matrices of the layers alone: embeddings, positions, norms and biases are left
-    out, since decay would shrink the vectors of items that a step never touches.
+    Every step updates all V * D weights. Weight decay applies to the matrices of layers only: embeddings, positions,
+    norms and biases are left out, since decay would shrink the vectors of items that a step never touches.
     """
     optimizer = torch.optim.AdamW(_groups(model, weight_decay), lr=learning_rate, fused=True)
     return optimizer, LambdaLR(optimizer, warmup_cosine(total_steps, warmup_fraction))
 
 
+def _tables(model: TwoTower) -> list[Any]:
+    """The item towers' embedding tables."""
+    modules = [module for tower in model.item_towers() for module in tower.modules()]
+    return [m for m in modules if isinstance(m, nn.Embedding | ShardedEmbedding)]
+
+
+def _sparse_memory(model: TwoTower, row_wise: bool, **_: float) -> SparseTables:
+    weights = [table.weight for table in _tables(model)]
+    parameters = sum(weight.numel() for weight in weights)
+    return SparseTables(parameters, parameters + (sum(map(len, weights)) if row_wise else parameters))
+
+
+@memory_cost(_sparse_memory)
 def lazy_adamw(
     model: TwoTower,
     total_steps: int,
@@ -40,28 +54,32 @@ def lazy_adamw(
     warmup_fraction: float,
     row_wise: bool,
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """AdamW, but of the item tower's tables only the rows that a step used: for catalogues that are large for a step.
+    """AdamW that updates only the rows of the item tower's tables that a step used, and its schedule.
 
-    The tables get sparse gradients. With model.negatives=catalogue every row is used, and adamw is the faster one.
+    For catalogues much larger than a step; the tables get sparse gradients. With model.negatives=catalogue every row
+    is used, and adamw is faster.
 
     Args:
-        model: the towers.
-        total_steps: of the schedule.
+        model: its tables are switched to sparse gradients.
+        total_steps: length of the schedule.
         learning_rate: its peak.
         weight_decay: of the layers' matrices, as in adamw.
-        warmup_fraction: of all steps.
+        warmup_fraction: share of all steps.
         row_wise: one second moment a row instead of D; see LazyAdamW.
     """
-    for tower in model.item_towers():
-        for module in tower.modules():
-            if isinstance(module, nn.Embedding | ShardedEmbedding):
-                module.sparse = True
+    for table in _tables(model):
+        table.sparse = True
     optimizer = LazyAdamW(_groups(model, weight_decay), lr=learning_rate, row_wise=row_wise)
     return optimizer, LambdaLR(optimizer, warmup_cosine(total_steps, warmup_fraction))
 
 
 def warmup_cosine(total_steps: int, warmup_fraction: float) -> Callable[[int], float]:
-    """Step -> factor on the learning rate: up in a line, then down along a cosine to 1 % of the peak."""
+    """Return step -> factor of the learning rate: linear up, then down along a cosine to 1 % of the peak.
+
+    >>> factor = warmup_cosine(total_steps=100, warmup_fraction=0.1)
+    >>> [round(factor(step), 2) for step in (0, 9, 55, 100)]
+    [0.1, 1.0, 0.51, 0.01]
+    """
     warmup = max(1, round(total_steps * warmup_fraction))
 
     def factor(step: int) -> float:
@@ -74,7 +92,7 @@ def warmup_cosine(total_steps: int, warmup_fraction: float) -> Callable[[int], f
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The model's parameters, those apart that decay."""
+    """Parameter groups: with weight decay and without."""
     layers = (m for m in model.modules() if isinstance(m, nn.Linear | nn.RNNBase))
     decayed = {id(p) for layer in layers for p in layer.parameters(recurse=False) if p.ndim == 2}
     matrices = [p for p in model.parameters() if id(p) in decayed]

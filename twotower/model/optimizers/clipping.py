@@ -1,4 +1,4 @@
-"""Gradient clipping by norm, also of sparse gradients and of tables that lie on several processes."""
+"""Gradient clipping by norm, also of sparse gradients and of tables distributed over processes."""
 
 from collections.abc import Collection, Iterable
 
@@ -11,15 +11,21 @@ from twotower.model.optimizers.lazy_adamw import distinct_rows
 
 @torch.no_grad()
 def clip_gradient_norm(parameters: Iterable[Tensor], max_norm: float, sharded: Collection[int] = ()) -> None:
-    """torch.nn.utils.clip_grad_norm_; that one takes no sparse gradients, and knows of one process alone.
+    """Clip like torch.nn.utils.clip_grad_norm_, which supports neither sparse gradients nor distributed tables.
+
+    >>> weight = torch.nn.Parameter(torch.zeros(2))
+    >>> weight.grad = torch.tensor([3.0, 4.0])
+    >>> clip_gradient_norm([weight], max_norm=1.0)
+    >>> weight.grad
+    tensor([0.6000, 0.8000])
 
     Args:
         parameters: of the model.
         max_norm: of all gradients together, on all processes.
-        sharded: id() of those parameters of which each process has rows of its own.
+        sharded: id() of the parameters whose rows are distributed over the processes.
     """
-    everywhere: list[Tensor] = []
-    here: list[Tensor] = []
+    replicated: list[Tensor] = []
+    distributed: list[Tensor] = []
     for parameter in parameters:
         if parameter.grad is None:
             continue
@@ -27,9 +33,9 @@ def clip_gradient_norm(parameters: Iterable[Tensor], max_norm: float, sharded: C
         if values.is_sparse:
             parameter.grad = distinct_rows(values)
             values = parameter.grad._values()
-        (here if id(parameter) in sharded else everywhere).append(values)
-    norm = torch.nn.utils.get_total_norm(everywhere)
+        (distributed if id(parameter) in sharded else replicated).append(values)
+    norm = torch.nn.utils.get_total_norm(replicated)
     if sharded:
-        others = torch.nn.utils.get_total_norm(here).to(norm.device)
+        others = torch.nn.utils.get_total_norm(distributed).to(norm.device)
         norm = (norm.square() + sum_over_processes(others.square())).sqrt()
-    torch._foreach_mul_([*everywhere, *here], (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    torch._foreach_mul_([*replicated, *distributed], (max_norm / (norm + 1e-6)).clamp(max=1.0))

@@ -1,4 +1,4 @@
-"""LazyAdamW: of a table, a step reads and writes the rows that it used, and no others.
+"""LazyAdamW: a step reads and writes only the table rows that it used.
 
 Shapes: V rows of a table, D their length, R rows that a step used.
 """
@@ -13,13 +13,20 @@ from torch import Tensor
 class LazyAdamW(torch.optim.AdamW):
     """AdamW whose parameters with sparse gradients are updated row by row.
 
-    A row without a gradient keeps its value and its moments: they do not decay while it rests, as in lazy Adam
-    (torch.optim.SparseAdam). A row with one moves as in AdamW without decay; the bias correction counts the steps of
-    the whole table. All other parameters are AdamW's.
+    A row without gradient keeps its value and its moments, as in torch.optim.SparseAdam. A row with gradient is updated
+    as in AdamW without weight decay; the bias correction counts the steps of the whole table. All other parameters are
+    updated by AdamW.
 
-    A step costs 32 * R * D bytes moved, where dense AdamW moves 32 * V * D. State takes 8 * V * D bytes; with
-    `row_wise` 4 * V * D + 4 * V, since a row then shares one second moment, that of its mean square (as in the
-    row-wise optimisers of Naumov et al. 2019).
+    A step moves 32 * R * D bytes, where dense AdamW moves 32 * V * D. State takes 8 * V * D bytes; with `row_wise`
+    4 * V * D + 4 * V, since a row then has one second moment, of its mean square (as in the row-wise optimisers of
+    Naumov et al. 2019, arXiv:1906.00091).
+
+    >>> table = torch.nn.Embedding(3, 2, sparse=True)
+    >>> before = table.weight.detach().clone()
+    >>> table(torch.tensor([1])).sum().backward()
+    >>> LazyAdamW(table.parameters(), lr=0.1, row_wise=False).step()
+    >>> (table.weight != before).any(dim=1)
+    tensor([False,  True, False])
 
     Args:
         params: as of AdamW.
@@ -30,11 +37,11 @@ class LazyAdamW(torch.optim.AdamW):
     def __init__(self, params: Iterable[Any], lr: float, row_wise: bool) -> None:
         super().__init__(params, lr=lr, fused=True)
         self.row_wise = row_wise
-        self._step_supports_amp_scaling = False  # gradients are to come unscaled, as the rows take them
+        self._step_supports_amp_scaling = False  # the rows need unscaled gradients
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; sparse gradients are gone after it."""
+        """Update all parameters; sparse gradients are removed."""
         result = None
         if closure is not None:
             with torch.enable_grad():
@@ -43,7 +50,7 @@ class LazyAdamW(torch.optim.AdamW):
             for parameter in group["params"]:
                 if parameter.grad is not None and parameter.grad.is_sparse:
                     self._step_rows(parameter, group)
-                    parameter.grad = None  # AdamW takes none of them
+                    parameter.grad = None  # AdamW rejects sparse gradients
         super().step()
         return result
 
@@ -70,8 +77,8 @@ class LazyAdamW(torch.optim.AdamW):
 
 
 def distinct_rows(grad: Tensor) -> Tensor:
-    """A sparse gradient [V, D] in which each row stands once; nothing is summed where that holds already."""
+    """Sparse gradient [V, D] in which each row occurs once; without summing if that holds already."""
     rows = grad._indices()[0]
-    if grad.is_coalesced() or bool((rows[1:] > rows[:-1]).all()):  # as of a step that encodes each item once
+    if grad.is_coalesced() or bool((rows[1:] > rows[:-1]).all()):  # of a step that encodes each item once
         return grad._coalesced_(True)
     return grad.coalesce()

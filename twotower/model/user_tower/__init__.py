@@ -1,6 +1,6 @@
-"""User towers: a history's events in, one vector for each position out.
+"""User towers: event vectors [B, L, D] and times [B, L] in seconds in, a vector for each position [B, L, D] out.
 
-Every tower is causal: the vector at position t depends on the history up to and including t, and padding
-stands on the right, so it reaches no real position. TwoTower adds what is common to all of them, the residual and the
-normalisation. Shapes: B sessions, L history length, D embedding dim.
+Every tower is causal: the vector at position t depends on the history up to and including t, and padding is on the
+right, so it reaches no real position. TwoTower adds the residual and the normalisation.
+Shapes: B sessions, L history length, D embedding dim.
 """

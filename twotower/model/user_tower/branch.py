@@ -1,4 +1,4 @@
-"""Residual branches, which deep user towers are made of. Shapes: D embedding dim."""
+"""Residual branches and feed-forward layers of deep user towers. Shapes: D embedding dim."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,12 +7,18 @@ from twotower.model.dropout import Dropout
 
 
 class Branch(nn.Module):
-    """x + gate(x) * dropout(layer(norm(x))): pre-norm (Xiong et al. 2020), gated as in LiGR (Borisyuk et al. 2025).
+    """x + gate(x) * dropout(layer(norm(x))).
+
+    Pre-norm (Xiong et al. 2020, arXiv:2002.04745), gated as in LiGR (Borisyuk et al. 2025, arXiv:2502.03417).
+
+    >>> import torch
+    >>> Branch(SwiGLU(8), dim=8, dropout=0.1, gated=True)(torch.ones(2, 8)).shape
+    torch.Size([2, 8])
 
     Args:
         layer: [..., D] -> [..., D]; may take further arguments.
         dim: D.
-        dropout: share of the branch's components that are dropped in training.
+        dropout: share of the branch's components dropped in training.
         gated: whether sigmoid(linear(x)) multiplies the branch.
     """
 
@@ -24,15 +30,15 @@ class Branch(nn.Module):
         self.gate = nn.Linear(dim, dim) if gated else None
 
     def forward(self, hidden: Tensor, *context: Tensor) -> Tensor:
-        """[..., D], and what else the layer takes -> [..., D]."""
+        """[..., D] and further arguments of the layer -> [..., D]."""
         branch: Tensor = self.dropout(self.layer(self.norm(hidden), *context))
         return hidden + (branch if self.gate is None else self.gate(hidden).sigmoid() * branch)
 
 
 class SwiGLU(nn.Module):
-    """Feed-forward with a gate, linear(silu(linear(x)) * linear(x)) (Shazeer 2020), 2 D wide.
+    """Gated feed-forward, linear(silu(linear(x)) * linear(x)), 2 D wide (Shazeer 2020, arXiv:2002.05202).
 
-    With the two gates of a gated block it has as many weights as GELU's, 4 D wide, without.
+    A gated block with it has as many weights as a plain block with GELU, 4 D wide.
     """
 
     def __init__(self, dim: int) -> None:

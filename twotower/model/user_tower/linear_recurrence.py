@@ -1,4 +1,4 @@
-"""User tower: a linear recurrence over the history (LRURec, Yue et al. 2024).
+"""User tower: a linear recurrence over the history (LRURec, Yue et al. 2024, arXiv:2310.02367).
 
 Shapes: B sessions, L history length, D embedding dim.
 """
@@ -11,11 +11,15 @@ from torch import Tensor, nn
 from twotower.model.dropout import Dropout
 from twotower.model.user_tower.branch import Branch, SwiGLU
 
-RADIUS = 0.5, 0.99  # of the ring in the complex plane from which the factors are drawn
+RADIUS = 0.5, 0.99  # of the ring in the complex plane from which the initial factors are drawn
 
 
 class LinearRecurrenceTower(nn.Module):
     """Blocks of a linear recurrence and a feed-forward: time and memory grow with L, not with its square.
+
+    >>> tower = LinearRecurrenceTower(dim=8, layers=2, dropout=0.2)
+    >>> tower(events=torch.randn(2, 5, 8), seconds=torch.zeros(2, 5, dtype=torch.long)).shape
+    torch.Size([2, 5, 8])
 
     Args:
         dim: D.
@@ -38,10 +42,10 @@ class LinearRecurrenceTower(nn.Module):
 
 
 class LinearRecurrence(nn.Module):
-    """Complex states of D channels, state_t = factor * state_(t-1) + scale * (W x_t); out come linear maps of them.
+    """Linear map of D complex states, state_t = factor * state_(t-1) + scale * (W x_t).
 
-    The recurrent unit of Orvieto et al. (2023): |factor| = exp(-exp(decay)) < 1, its angle is exp(angle), and
-    scale = sqrt(1 - |factor|^2) keeps a state about as large as an input.
+    The linear recurrent unit (Orvieto et al. 2023, arXiv:2303.06349): |factor| = exp(-exp(decay)) < 1, its angle is
+    exp(angle), and scale = sqrt(1 - |factor|^2) keeps states about as large as inputs.
     """
 
     def __init__(self, dim: int) -> None:
@@ -57,7 +61,7 @@ class LinearRecurrence(nn.Module):
         """[B, L, D] -> [B, L, D]."""
         inputs = self.input(hidden).float().unflatten(-1, (-1, 2)) * self.scale()[:, None]
         factor = torch.polar((-self.decay.float().exp()).exp(), self.angle.float().exp())
-        # Event after event: each touches its own part of the memory alone, which passes over all of it would not.
+        # One event at a time: each step touches only its part of the memory; a parallel scan passes over all of it.
         states: list[Tensor] = []
         for now in torch.view_as_complex(inputs).unbind(1):
             states.append(torch.addcmul(now, factor, states[-1]) if states else now)
@@ -66,5 +70,5 @@ class LinearRecurrence(nn.Module):
         return vectors
 
     def scale(self) -> Tensor:
-        """[D] what inputs are multiplied by."""
+        """[D] factors of the inputs."""
         return (-torch.expm1(-2 * self.decay.exp())).sqrt()

@@ -7,11 +7,15 @@ from twotower.model.dropout import Dropout
 
 
 class MeanPoolTower(nn.Module):
-    """The simplest tower: order within the history is ignored.
+    """The simplest tower: the order within the history is ignored.
+
+    >>> tower = MeanPoolTower(dim=8, dropout=0.2)
+    >>> tower(events=torch.randn(2, 5, 8), seconds=torch.zeros(2, 5, dtype=torch.long)).shape
+    torch.Size([2, 5, 8])
 
     Args:
         dim: D.
-        dropout: share of the mean's components that are dropped in training.
+        dropout: share of the mean's components dropped in training.
     """
 
     def __init__(self, dim: int, dropout: float) -> None:

@@ -1,7 +1,8 @@
 """User tower: a causal transformer over the history.
 
-Plain, it is SASRec (Kang & McAuley 2018) with pre-norm blocks. Gates and a SwiGLU feed-forward are LiGR's (Borisyuk et
-al. 2025), biases of attention by distance and by time between events HSTU's (Zhai et al. 2024).
+With gated=false, relative_position=false it is SASRec (Kang & McAuley 2018, arXiv:1808.09781) with pre-norm blocks.
+Gates and a SwiGLU feed-forward are LiGR's (Borisyuk et al. 2025, arXiv:2502.03417), attention biases by distance and by
+time between events HSTU's (Zhai et al. 2024, arXiv:2402.17152).
 Shapes: B sessions, L history length, D embedding dim, H heads.
 """
 
@@ -16,7 +17,11 @@ from twotower.model.user_tower.branch import GELU, Branch, SwiGLU
 
 
 class TransformerTower(nn.Module):
-    """Self-attention over the history; every position attends to itself and what came before.
+    """Self-attention over the history; every position attends to itself and earlier ones.
+
+    >>> tower = TransformerTower(8, 2, 2, 0.2, max_length=50, gated=True, relative_position=True, time_bias=False)
+    >>> tower(events=torch.randn(2, 5, 8), seconds=torch.zeros(2, 5, dtype=torch.long)).shape
+    torch.Size([2, 5, 8])
 
     Args:
         dim: D.
@@ -24,10 +29,13 @@ class TransformerTower(nn.Module):
         heads: H; divides `dim`.
         dropout: share of components dropped in training, after the input and in each residual branch.
         max_length: the longest history.
-        gated: a gate on each residual branch and a SwiGLU feed-forward; else a GELU one with as many weights.
-        relative_position: attention learns a bias for each distance between events; else each position, counted
-            from the oldest event, has a learned vector.
-        time_bias: attention learns a bias for the time between events, in buckets of its logarithm.
+        gated: gates on the residual branches and SwiGLU; else no gates and GELU, with as many weights.
+        relative_position: a learned attention bias for each distance between events; else a learned vector for each
+            position, counted from the oldest event.
+        time_bias: a learned attention bias for the time between events, in buckets of its logarithm.
+
+    Raises:
+        UserError: `heads` does not divide `dim`.
     """
 
     def __init__(
@@ -45,7 +53,7 @@ class TransformerTower(nn.Module):
         self.layers = layers
         self.position = None if relative_position else nn.Parameter(torch.randn(max_length, dim) * 0.02)
         if dim % heads:
-            raise UserError(f"model.dim={dim} can't be cut into model.user_tower.heads={heads} equal parts")
+            raise UserError(f"model.dim={dim} is not divisible by model.user_tower.heads={heads}")
         self.relative_position = DistanceBias(layers * heads, max_length) if relative_position else None
         self.time_bias = TimeBias(layers * heads) if time_bias else None
         self.norm = nn.LayerNorm(dim)
@@ -68,7 +76,7 @@ class TransformerTower(nn.Module):
         return vectors
 
     def _biases(self, events: Tensor, seconds: Tensor) -> tuple[Tensor, ...]:
-        """What each layer adds to its attention's scores, broadcastable to [B, H, L, L]; -inf hides the future."""
+        """Bias of each layer's attention scores, broadcastable to [B, H, L, L]; -inf for future events."""
         length = events.shape[1]
         future = torch.ones(length, length, dtype=torch.bool, device=events.device).triu(1)
         bias = torch.zeros_like(future, dtype=events.dtype).masked_fill(future, -math.inf)[None, None]
@@ -80,7 +88,7 @@ class TransformerTower(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention of H heads; who may see whom is in the bias."""
+    """Attention of H heads; the causal mask is in the bias."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -89,38 +97,38 @@ class Attention(nn.Module):
         self.output = nn.Linear(dim, dim)
 
     def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
-        """[B, L, D], and what is added to the scores -> [B, L, D]."""
+        """[B, L, D] and the bias of the scores -> [B, L, D]."""
         query, key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in self.query_key_value(hidden).chunk(3, dim=-1)
         )
-        # Written out: at these lengths no slower than scaled_dot_product_attention, whose fast path learns no bias.
+        # Written out: at these lengths as fast as scaled_dot_product_attention, whose fast path has no learned bias.
         scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2) + bias
         mixed: Tensor = self.output((scores.softmax(-1) @ value).transpose(1, 2).flatten(-2))
         return mixed
 
 
 class DistanceBias(nn.Module):
-    """A learned bias of attention for each head and each distance between two events."""
+    """A learned attention bias for each head and each distance between two events."""
 
     def __init__(self, heads: int, max_length: int) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(heads, max_length))
 
     def forward(self, length: int) -> Tensor:
-        """[1, H, L, L]: event i looks back at event j, i - j events ago; what lies ahead counts as distance 0."""
+        """[1, H, L, L]: event i attends to event j, i - j events earlier; later events count as distance 0."""
         place = torch.arange(length, device=self.bias.device)
         distance = (place[:, None] - place).clamp(min=0)
         return self.bias[:, distance][None]
 
 
 class TimeBias(nn.Module):
-    """A learned bias of attention for each head and each bucket of the time between two events.
+    """A learned attention bias for each head and each bucket of the time between two events.
 
-    Two buckets for each doubling, the last one from 68 years on, and one for a time that is unknown.
+    Two buckets for each doubling, the last one from 68 years on, and one for an unknown time.
     """
 
-    starts: Tensor  # of the buckets but the first, in whole seconds
+    starts: Tensor  # of all buckets but the first, in whole seconds
 
     def __init__(self, heads: int) -> None:
         super().__init__()
@@ -129,9 +137,9 @@ class TimeBias(nn.Module):
         self.bias = nn.Parameter(torch.zeros(heads, len(starts) + 2))
 
     def forward(self, seconds: Tensor) -> Tensor:
-        """[B, L] times in seconds, 0 where unknown -> [B, H, L, L]: event i looks back at event j."""
-        gap = seconds[:, :, None] - seconds[:, None]  # what lies ahead counts as no time at all
+        """[B, L] times in seconds, 0 if unknown -> [B, H, L, L]: event i attends to event j."""
+        gap = seconds[:, :, None] - seconds[:, None]  # negative for later events: the first bucket
         known = seconds > 0
         bucket = (1 + torch.bucketize(gap, self.starts, right=True)) * (known[:, :, None] & known[:, None])
-        # A row of the table at a time: four times as fast as an embedding's lookup with its gradient.
+        # index_select is four times as fast as an embedding's look-up, with its gradient.
         return self.bias.index_select(1, bucket.flatten()).view(-1, *bucket.shape).transpose(0, 1)

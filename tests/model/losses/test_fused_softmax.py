@@ -1,4 +1,4 @@
-"""Softmax: the gradient that torch finds, whatever the chunk and the precision; and its memory."""
+"""The fused softmax against its plain form, for every chunk size and precision; and its memory."""
 
 import pytest
 import torch
@@ -9,8 +9,8 @@ from twotower.model.losses.softmax import _LogSumExp, softmax
 from twotower.model.scoring import Scores, logits
 
 
-def by_torch(scores: Scores) -> torch.Tensor:
-    """The same loss from torch's own functions and gradients."""
+def plain_form(scores: Scores) -> torch.Tensor:
+    """The same loss from the dense logits by torch's operations, with gradients from autograd."""
     target, negative, sign = logits(scores)
     return cross_entropy(target, torch.logsumexp(negative, dim=1), sign)
 
@@ -26,10 +26,10 @@ def test_gradcheck(chunk_items: int) -> None:
 
 
 @pytest.mark.parametrize("chunk_items", [7, 64, 300, None])
-def test_single_precision_equals_the_dense_loss(chunk_items: int | None) -> None:
+def test_equals_the_plain_form(chunk_items: int | None) -> None:
     scores = drawn_scores(64, 300, dim=16, dtype=torch.float32)
-    torch.testing.assert_close(softmax(scores, chunk_items), by_torch(scores), rtol=1e-5, atol=1e-5)
-    ours, dense = gradients(softmax(scores, chunk_items), scores), gradients(by_torch(scores), scores)
+    torch.testing.assert_close(softmax(scores, chunk_items), plain_form(scores), rtol=1e-5, atol=1e-5)
+    ours, dense = gradients(softmax(scores, chunk_items), scores), gradients(plain_form(scores), scores)
     for mine, other in zip(ours, dense, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
@@ -38,7 +38,7 @@ def test_vectors_cut_to_their_first_dimensions_do_as_well() -> None:
     scores = drawn_scores(6, 9, dim=8)
     cut = {name: getattr(scores, name)[:, :3] for name in ("user", "target_vector", "negative_vector")}
     part = scores._replace(**cut)
-    ours, dense = gradients(softmax(part, 4), scores), gradients(by_torch(part), scores)
+    ours, dense = gradients(softmax(part, 4), scores), gradients(plain_form(part), scores)
     for mine, other in zip(ours, dense, strict=True):
         torch.testing.assert_close(mine, other)
 
@@ -54,7 +54,7 @@ def test_autocast_multiplies_in_half_precision_and_sums_in_full() -> None:
         costs = softmax(scores, 128)
     assert others.dtype == torch.float32
     assert others.exp().tolist() == pytest.approx([10_000] * 3, rel=1e-4)
-    exact = by_torch(scores)
+    exact = plain_form(scores)
     assert costs.dtype == torch.float32
     assert not torch.equal(costs, exact), "the products are of half precision"
     torch.testing.assert_close(costs, exact, rtol=0.05, atol=0.05)
