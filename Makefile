@@ -2,16 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: help install demo test lint types clean
+.PHONY: help install demo test quick lint types docs gpu wheel wheel-check clean
 
-help:
-	@echo "make demo     install, train on the embedded marketplace, export, answer a query"
-	@echo "make test     install, run all tests"
-	@echo "make lint     ruff and mypy"
-	@echo "make clean    delete .venv and the prepared data; runs stay"
+help: ## list all targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(VENV)/installed
+install: $(VENV)/installed ## put the package and all that it needs into .venv
 
 # pip puts torch in place (it knows this machine's settings for it); uv finds that and resolves the rest in seconds.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -20,21 +18,38 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[train,test]'
 	touch $@
 
-demo: install
+demo: install ## train on the embedded marketplace, export, answer a query
 	rm -rf runs/demo bundles/demo
-	$(BIN)/python train.py run_dir=runs/demo hydra.run.dir=runs/demo
-	$(BIN)/python export.py run=runs/demo out=bundles/demo
-	$(BIN)/python -m twotower.serving.retriever bundles/demo sku-00001 sku-00002
+	$(BIN)/twotower train run_dir=runs/demo hydra.run.dir=runs/demo
+	$(BIN)/twotower export run=runs/demo out=bundles/demo
+	$(BIN)/twotower retrieve bundles/demo sku-00001 sku-00002
 
-test: install # two processes of several threads each would wait for one another
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# Two processes of several threads each would wait for one another: one thread each.
+test: install ## run all tests; print the slowest 25
+	$(PYTEST) --durations=25
 
-lint: install
+quick: install ## run the fast tests
+	$(PYTEST) -m "not slow"
+
+lint: install ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: install
+types: install ## check types
 	$(BIN)/mypy
 
-clean: # runs, bundles and MLflow stay
-	rm -rf $(VENV) prepared
+docs: install ## build the documentation into site/, strictly
+	$(BIN)/mkdocs build --strict
+
+gpu: install ## measure on this machine's GPU, or at toy size on a CPU: make gpu ARGUMENTS=--toy
+	PYTHON=$(BIN)/python experiments/benchmarks/gpu.sh $(ARGUMENTS)
+
+wheel: install ## build the wheel into dist/
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+wheel-check: wheel ## the wheel in a fresh environment and an empty folder: train, export, verify, answer
+	.ci/wheel-check $(PYTHON)
+
+clean: ## delete .venv, built files and the prepared data; runs stay
+	rm -rf $(VENV) prepared dist site

@@ -121,7 +121,7 @@ def _keys(config_name: str, overrides: Sequence[str]) -> Iterator[str]:
 
 def _config_dirs(overrides: Sequence[str]) -> Iterator[Path]:
     """The folders that --config-dir names."""
-    for word, following in zip(overrides, [*overrides[1:], ""], strict=True):
+    for word, following in zip(overrides, [*overrides[1:], ""], strict=False):
         flag, _, value = word.partition("=")
         if flag in ("--config-dir", "-cd"):
             yield Path(value or following)
