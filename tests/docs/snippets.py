@@ -1,0 +1,160 @@
+"""Fenced code blocks of README.md and docs/, the commands in them, and a small shop in which they are run."""
+
+import contextlib
+import os
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+SMALL = {  # a setting -> its value, where a command doesn't set it
+    "logger": "none",
+    "refit": "false",
+    "trainer.accelerator": "cpu",
+    "trainer.max_epochs": "1",
+    "trainer.enable_progress_bar": "false",
+    "evaluation.replicates": "20",
+    "evaluation.baselines": "false",
+}
+SMALL_MARKETPLACE = {"data.items": "60", "data.users": "60", "data.sessions": "300", "data.oracle": "false"}
+
+
+class Snippet(NamedTuple):
+    """A fenced block."""
+
+    page: Path
+    line: int
+    info: str  # what stands behind the opening fence: sh, sh no-run, python, yaml title="..."
+    text: str
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages."""
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def snippets(page: Path) -> list[Snippet]:
+    """Return the blocks of a page in order."""
+    text = page.read_text()
+    return [Snippet(page, text.count("\n", 0, m.start()) + 1, m[1].strip(), m[2]) for m in FENCE.finditer(text)]
+
+
+def commands(snippet: Snippet) -> list[list[str]]:
+    """Return the commands of a shell block as words; comments are left out and continued lines joined."""
+    lines = snippet.text.replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def twotower_words(words: list[str]) -> list[str] | None:
+    """Return the words behind `twotower` of a command that calls it, directly or through a launcher; else None."""
+    for name, start in (("twotower", 0), ("train.py", ["train"]), ("export.py", ["export"])):
+        if name in words[:12]:
+            rest = words[words.index(name) + 1 :]
+            rest = list(itertools_until(rest, ("||", "&&", "|", ";")))
+            return rest if start == 0 else ["train" if name == "train.py" else "export", *rest]
+    return None
+
+
+def itertools_until(words: list[str], ends: tuple[str, ...]) -> Iterator[str]:
+    """Yield words up to the shell's own next operator."""
+    for word in words:
+        if word in ends or word.endswith(";"):
+            return
+        yield word
+
+
+def made_small(words: list[str]) -> list[str]:
+    """Return a training or evaluation with small settings, wherever the command has none of its own."""
+    name, *rest = words
+    if name not in ("train", "evaluate") or "--help" in rest:
+        return words
+    given = {word.lstrip("+~").partition("=")[0] for word in rest}
+    small = dict(SMALL)
+    if not given & {"data", "experiment"}:
+        small |= SMALL_MARKETPLACE
+    if any(key.startswith("logger") for key in given):
+        del small["logger"]
+    return [*words, *(f"{key}={value}" for key, value in small.items() if key not in given)]
+
+
+def make_shop(folder: Path) -> None:
+    """Write the files that snippets name: events, items and users of a small shop, an experiment for them."""
+    random = np.random.default_rng(0)
+    users, items, sessions = 60, 60, 420
+    length = random.integers(3, 9, sessions)
+    owner = np.repeat(random.integers(0, users, sessions), length)
+    group = np.repeat(random.integers(0, 6, sessions), length)
+    item = (group * 10 + random.integers(0, 10, len(owner))) % items
+    begin = np.sort(random.integers(0, 30 * 24 * 60, sessions)) * 60_000
+    step = np.concatenate([np.arange(n) for n in length]) * 45_000
+    events = pl.DataFrame(
+        {
+            "item_id": [f"sku-{i + 1:05}" for i in item],
+            "timestamp": 1_767_225_600_000 + np.repeat(begin, length) + step,
+            "user_id": [f"user-{u}" for u in owner],
+            "event_type": random.choice(["view", "cart", "purchase", "remove"], len(owner), p=[0.8, 0.1, 0.06, 0.04]),
+            "device": random.choice(["phone", "desktop"], len(owner)),
+        }
+    )
+    events.write_parquet(folder / "events.parquet")
+    (folder / "logs").mkdir()
+    renamed = events.select(sku="item_id", customer="user_id", time="timestamp")
+    renamed.write_csv(folder / "logs" / "january.csv")
+    number = np.arange(items)
+    table = {
+        "item_id": [f"sku-{i + 1:05}" for i in number],
+        "category": [("shoes", "socks", "hats", "coats", "bags", "belts")[i // 10] for i in number],
+        "genres": [("red|warm", "blue", "red", "green|warm")[i % 4] for i in number],
+        "brand": [("x", "y", "z")[i % 3] for i in number],
+        "price": 5.0 + number,
+        "title": [f"item number {i}" for i in number],
+        "embedding": random.normal(size=(items, 4)).tolist(),
+    }
+    pl.DataFrame(table).write_parquet(folder / "items.parquet")
+    ages = {"user_id": [f"user-{u}" for u in range(users)], "age": 18 + np.arange(users) % 50}
+    pl.DataFrame(ages).write_parquet(folder / "users.parquet")
+    (folder / "users.txt").write_text("user-1\nuser-2\n")
+
+
+def run_command(words: list[str], folder: Path, log: Path) -> None:
+    """Run one `twotower` command in a forked process, whose exit status is the command's."""
+    with _entered(folder, log):
+        from twotower.commands.main import main
+
+        sys.argv = ["twotower", *words]
+        sys.exit(main(words))
+
+
+def run_python(text: str, folder: Path, log: Path) -> None:
+    """Run a block of Python in a forked process; its status is 1 after an exception."""
+    with _entered(folder, log):
+        exec(compile(text, "snippet", "exec"), {"__name__": "__main__"})
+
+
+@contextlib.contextmanager
+def _entered(folder: Path, log: Path) -> Iterator[None]:
+    """Go to `folder`, and send all output to `log`."""
+    os.chdir(folder)
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        except SystemExit:
+            raise
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()

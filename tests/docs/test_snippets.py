@@ -1,0 +1,176 @@
+"""Every command and snippet of README.md and docs/ works: run on a small shop, or at least composed."""
+
+import ast
+import multiprocessing
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from snippets import PAGES, ROOT, Snippet, commands, made_small, make_shop, run_command, run_python, snippets
+from snippets import twotower_words as words_of
+
+from twotower.commands.main import COMMANDS
+from twotower.runs.config_errors import CONF
+
+SHELL, NOT_RUN = "sh", "sh no-run"
+ALL = [snippet for page in PAGES for snippet in snippets(page)]
+SHELL_COMMANDS = [  # that no-run blocks may have beside twotower's own
+    *("bash", "curl", "eval", "export", "make", "mlflow", "pip", "python", "set", "source", "torchrun"),
+    *(".venv/bin/python", "run=runs/$(date", "}", "git"),
+]
+PRELOADED = [  # by the process that commands are forked from; nothing here starts a thread
+    "twotower.commands.train",
+    "twotower.commands.evaluate",
+    "twotower.commands.export",
+    "twotower.commands.api",
+    "twotower.training.pipeline",
+    "twotower.data.readers.events",
+    "matplotlib.pyplot",
+    "sklearn.manifold",
+    "onnxscript",
+    "faiss",
+    "onnxruntime",
+]
+
+
+def places(of: list[Snippet]) -> list[str]:
+    return [snippet.place for snippet in of]
+
+
+def test_blocks_name_a_language_that_something_checks() -> None:
+    known = (SHELL, NOT_RUN, "python", "json", "")
+    unknown = [s.place for s in ALL if s.info not in known and not s.info.startswith("yaml")]
+    assert not unknown
+
+
+PARSED = [s for s in ALL if s.info in (SHELL, NOT_RUN)]
+
+
+@pytest.mark.parametrize("snippet", PARSED, ids=places(PARSED))
+def test_commands_exist_and_their_settings_compose(
+    snippet: Snippet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    for words in commands(snippet):
+        arguments = words_of(words)
+        if arguments is None:
+            assert snippet.info == NOT_RUN and words[0].split("=")[0] in [c.split("=")[0] for c in SHELL_COMMANDS], (
+                words
+            )
+            continue
+        assert (not arguments[0].startswith("-") and arguments[0] in COMMANDS) or arguments[0] in ("--help", "--version")
+        if arguments[0] not in ("train", "evaluate", "export", "on-ray"):
+            continue
+        if arguments[0] == "on-ray":
+            arguments = ["train", *arguments[arguments.index("--") + 1 :]]
+        settings = [w for w in arguments[1:] if "=" in w]
+        own_folder = "--config-dir" in arguments  # its files are the reader's
+        overrides = [o for o in OverridesParser.create().parse_overrides(settings) if not o.is_sweep_override()]
+        kept = [o.input_line for o in overrides if o.key_or_group != "hydra/launcher" and not own_folder]
+        kept = [o for o in kept if not o.startswith("hydra.launcher.") and not o.startswith("resume=")]
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose(
+                "export" if arguments[0] == "export" else "train", overrides=kept, return_hydra_config=True
+            )
+        assert OmegaConf.to_container(config, resolve=False)
+
+
+YAML = [s for s in ALL if s.info.startswith("yaml")]
+
+
+@pytest.mark.parametrize("snippet", YAML, ids=places(YAML))
+def test_yaml_can_be_read(snippet: Snippet) -> None:
+    assert yaml.safe_load(snippet.text)
+
+
+PYTHON = [s for s in ALL if s.info == "python"]
+
+
+@pytest.mark.parametrize("snippet", PYTHON, ids=places(PYTHON))
+def test_python_parses_and_fits_a_page(snippet: Snippet) -> None:
+    ast.parse(snippet.text)
+    assert max(map(len, snippet.text.splitlines())) <= 120
+
+
+@pytest.fixture(scope="module")
+def fork() -> Callable[..., int]:
+    """Run a function in a process that has all heavy imports already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+
+    def run(function: Callable[..., None], *arguments: Any) -> int:
+        process = context.Process(target=function, args=arguments)
+        process.start()
+        process.join(120)
+        if process.exitcode is None:
+            process.kill()
+        return -1 if process.exitcode is None else process.exitcode
+
+    return run
+
+
+@pytest.mark.slow
+def test_every_command_and_snippet_runs(
+    fork: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    make_shop(shop)
+    experiment = next(s.text for s in YAML if "experiment/myshop.yaml" in s.info)
+    (shop / "conf" / "experiment").mkdir(parents=True)
+    (shop / "conf" / "experiment" / "myshop.yaml").write_text(experiment)
+    failures: list[str] = []
+    seconds: dict[str, float] = {}
+    done: set[str] = set()
+
+    def run(what: str, place: str, function: Callable[..., None], argument: Any) -> None:
+        if what in done:  # the same command on two pages
+            return
+        done.add(what)
+        log, begun = tmp_path / "log", time.perf_counter()
+        status = fork(function, argument, shop, log)
+        seconds[f"{place} {what[:90]}"] = time.perf_counter() - begun
+        if status:
+            failures.append(f"{place}: status {status}\n{what}\n{log.read_text()[-1500:]}")
+
+    def train(name: str, *settings: str) -> None:
+        words = made_small(
+            ["train", "--config-dir", "conf", "experiment=myshop", "model.dim=8", f"run_dir=runs/{name}"]
+        )
+        run(name, "beforehand", run_command, [*words, f"hydra.run.dir=runs/{name}", *settings])
+
+    train("first")
+    train("second", "seed=1")
+    run("export", "beforehand", run_command, ["export", "run=runs/first", "out=bundles/first"])
+    assert not failures, "\n\n".join(failures)
+    prepared = next(p for p in (shop / "prepared").iterdir() if (p / "manifest.json").is_file())
+    names = {"OTHER_RUN": "runs/second", "RUN": "runs/first", "BUNDLE": "bundles/first", "PREPARED": str(prepared)}
+
+    def filled_in(text: str) -> str:
+        return re.sub(r"\b(?:OTHER_RUN|RUN|BUNDLE|PREPARED)\b", lambda m: names[m[0]], text)
+
+    for snippet in ALL:
+        if snippet.info == "python":
+            text = filled_in(snippet.text)
+            run(text, snippet.place, run_python, text)
+        elif snippet.info == SHELL:
+            for words in commands(snippet):
+                arguments = words_of([filled_in(word) for word in words])
+                assert arguments is not None
+                run(" ".join(arguments), snippet.place, run_command, made_small(arguments))
+    print(*(f"{s:6.1f} s  {what}" for what, s in sorted(seconds.items(), key=lambda x: -x[1])), sep="\n")
+    assert not failures, "\n\n".join(failures)
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 900
