@@ -1,202 +1,233 @@
 """How fast events in Parquet become something to train on: twotower, RecBole and RecTools on the same events.
 
-    python experiments/benchmarks/prepare.py --sizes 1,5,20 --recbole-python VENV/bin/python \\
-        --rectools-python VENV/bin/python
+    python experiments/benchmarks/prepare.py --sizes 1,5,20 --recbole-python A/bin/python --rectools-python B/bin/python
 
-Every measurement is a fresh process on two cores. Sizes grow; a peer that fails, or passes the limit of time or
-memory, is asked for no larger one. Prints a table and, as its last line, all figures as JSON.
+Every measurement is a fresh process on two cores, timed from the files to its result, imports left out. A package that
+fails or passes the time limit at one size is not asked for a larger one. "build" is a package's data set, "sequences"
+what its trainer then waits for. Prints a table and, as its last line, one line of JSON.
+
+The jobs below run in the interpreter of their package: every import but the standard library's is inside a job.
 """
 
-import argparse
 import json
-import os
-import subprocess
+import logging
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-JOBS = Path(__file__).with_name("contestants.py")
-OURS, GOALS = "twotower", {"recbole": 20, "rectools": 5}  # how many times as fast we are to be
-LEAST_EVENTS_PER_S = 1_000_000
-GIB, MILLION = 2**30, 10**6
-STEPS = ("read", "write .inter", "sort", "build", "sequences")
+from harness import GIB, ROOT, command_line, peak_bytes, report, run_job
+
+COLUMNS = ["session_id", "item_id", "timestamp"]  # what every package needs of the events
+MAX_LENGTH = 20  # the longest history that a package lays out
+MILLION = 10**6
+
+
+class Steps(dict[str, float]):
+    """Seconds by step."""
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time what is done inside."""
+        began = time.perf_counter()
+        yield
+        self[name] = time.perf_counter() - began
+
+
+def make(events: Path, work: Path, count: float) -> dict[str, Any]:
+    """Generate a marketplace of about `count` events."""
+    from twotower.data.synthetic import MEAN_LENGTH, Marketplace, generate
+
+    sessions = round(count / MEAN_LENGTH)
+    items = min(300_000, max(3_000, sessions // 32))
+    market = Marketplace(items=items, users=max(100, sessions // 5), sessions=sessions, days=60)
+    generate(events.parent, market, oracle=False)
+    return {}
+
+
+def take(events: Path, work: Path, count: float) -> dict[str, Any]:
+    """Copy the first `count` rows to work/*.parquet."""
+    import polars as pl
+
+    left = round(count)
+    for file in sorted(events.rglob("*.parquet")):
+        frame = pl.read_parquet(file).head(left)
+        frame.write_parquet(work / file.name)
+        left -= frame.height
+        if left == 0:
+            break
+    return {}
+
+
+def twotower(events: Path, work: Path, memory_gib: float) -> dict[str, Any]:
+    """What `twotower train` does before training: the whole preparation with its audit, then the loader."""
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import get_method, instantiate
+
+    from twotower.data.loader import training_loader
+
+    overrides = ["data=events", f"data.path={events}", f"prepared_root={work}", f"preparation.memory_gib={memory_gib}"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        config = compose("train", overrides)
+    for node in (config.data, config.preparation):
+        get_method(node._target_)  # imports it
+    logging.basicConfig(level=logging.INFO)
+    steps = Steps()
+    with steps.step("build"):
+        prepared = instantiate(config.data)
+    with steps.step("sequences"):
+        training_loader(prepared, MAX_LENGTH, config.positions_per_batch, config.seed)
+    written = sum(file.stat().st_size for file in prepared.path.iterdir())
+    return {"steps": steps, "events": prepared.manifest["rows"]["read"], "MB written": written / MILLION}
+
+
+def floor(events: Path, work: Path, memory_gib: float) -> dict[str, Any]:
+    """The least that any preparation in memory does: read three columns, sort them by session and time."""
+    import polars as pl
+
+    steps = Steps()
+    with steps.step("read"):
+        frame = pl.scan_parquet(events / "**/*.parquet").select(COLUMNS).collect()
+    with steps.step("sort"):
+        frame = frame.sort("session_id", "timestamp", maintain_order=True)
+    return {"steps": steps, "events": frame.height}
+
+
+def rectools(events: Path, work: Path, memory_gib: float) -> dict[str, Any]:
+    """Dataset.construct, then SASRec's own preparator and loader."""
+    import pandas as pd
+    from rectools import Columns
+    from rectools.dataset import Dataset
+    from rectools.models.nn.transformers.sasrec import SASRecDataPreparator
+
+    steps = Steps()
+    with steps.step("read"):
+        names = {"session_id": Columns.User, "item_id": Columns.Item, "timestamp": Columns.Datetime}
+        frame = pd.read_parquet(events, columns=COLUMNS).rename(columns=names)
+        frame[Columns.Datetime] = pd.to_datetime(frame[Columns.Datetime], unit="ms")
+        frame[Columns.Weight] = 1.0
+    with steps.step("build"):
+        dataset = Dataset.construct(frame)
+    count = len(frame)
+    del frame
+    with steps.step("sequences"):
+        preparator = SASRecDataPreparator(MAX_LENGTH, batch_size=128, dataloader_num_workers=0)
+        preparator.process_dataset_train(dataset)
+        preparator.get_dataloader_train()
+    return {"steps": steps, "events": count}
+
+
+def recbole(events: Path, work: Path, memory_gib: float) -> dict[str, Any]:
+    """The atomic file that it reads, its sequential dataset and its loaders."""
+    import numpy as np
+
+    # RecBole 1.2.1 uses names that NumPy 2 has dropped, and ray where no search was asked for.
+    for name in ("bool", "int", "float", "complex", "object", "str"):
+        if name not in np.__dict__:
+            setattr(np, name, getattr(__import__("builtins"), name))
+    for old, new in (("float_", "float64"), ("complex_", "complex128"), ("unicode_", "str_")):
+        if old not in np.__dict__:
+            setattr(np, old, getattr(np, new))
+    sys.argv = sys.argv[:1]  # RecBole reads the command line itself
+    try:
+        from ray import tune  # noqa: F401
+    except Exception:
+        ray: Any = types.ModuleType("ray")
+        ray.tune = types.ModuleType("ray.tune")
+        sys.modules.update({"ray": ray, "ray.tune": ray.tune})
+    import polars as pl
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import init_seed
+
+    settings = {
+        "data_path": str(work), "checkpoint_dir": str(work), "use_gpu": False, "state": "ERROR",
+        "show_progress": False, "USER_ID_FIELD": "session", "ITEM_ID_FIELD": "item", "TIME_FIELD": "time",
+        "load_col": {"inter": ["session", "item", "time"]}, "MAX_ITEM_LIST_LENGTH": MAX_LENGTH,
+        "train_neg_sample_args": None, "loss_type": "CE", "worker": 0,
+        "eval_args": {"split": {"LS": "valid_and_test"}, "group_by": "user", "order": "TO",
+                      "mode": {"valid": "full", "test": "full"}},
+    }  # fmt: skip
+    steps = Steps()
+    with steps.step("read"):
+        frame = pl.scan_parquet(events / "**/*.parquet").select(COLUMNS).collect()
+    with steps.step("write .inter"):
+        (work / "events").mkdir()
+        # Seconds since the first event: its floats have 24 bits.
+        seconds = (pl.col("timestamp") - pl.col("timestamp").min()) / 1000
+        named = {"session:token": pl.col("session_id"), "item:token": pl.col("item_id"), "time:float": seconds}
+        frame.select(**named).write_csv(work / "events" / "events.inter", separator="\t")
+    count = frame.height
+    del frame
+    with steps.step("build"):
+        config = Config(model="SASRec", dataset="events", config_dict=settings)
+        init_seed(config["seed"], config["reproducibility"])
+        dataset = create_dataset(config)
+    with steps.step("sequences"):
+        data_preparation(config, dataset)
+    return {"steps": steps, "events": count}
+
+
+JOBS = {job.__name__: job for job in (make, take, twotower, floor, rectools, recbole)}
 
 
 def main() -> None:
-    """Measure everybody at every size, print, compare."""
-    options = arguments()
-    pythons = {"floor": sys.executable, OURS: sys.executable}
-    pythons |= {"recbole": options.recbole_python, "rectools": options.rectools_python}
-    runs: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.work) as folder:
-        source = options.events or generated(Path(folder), max(options.sizes), options)
-        for size in sorted(options.sizes):
-            events = Path(folder, f"events-{size}")
-            events.mkdir()
-            taken = measure(sys.executable, "take", source, events, round(size * MILLION), options)
-            if taken["outcome"] != "ok":
-                sys.exit(f"{source} can't be read: {taken['outcome']}")
-            for name, python in pythons.items():
-                beaten = [run for run in runs if run["name"] == name and run["outcome"] != "ok"]
-                if not python or beaten or (size > options.peers_up_to and name in GOALS):
-                    continue
-                tries = [measure(python, name, events, Path(folder), options.memory_gib, options)]
-                while len(tries) < options.repeats and tries[-1]["outcome"] == "ok":
-                    tries.append(measure(python, name, events, Path(folder), options.memory_gib, options))
-                tries.sort(key=lambda run: run.get("seconds", float("inf")))
-                runs.append({"name": name, "millions": size, **tries[len(tries) // 2]})
-                print(row(runs[-1]), file=sys.stderr, flush=True)
-            remove(events)
-    print(table(runs))
-    figures = compare(runs, options.memory_gib)
-    for line in figures.pop("lines"):
-        print(line)
-    print(json.dumps({"cores": options.cores, "memory_gib": options.memory_gib, **figures, "runs": runs}))
-
-
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure every package at every size."""
+    parser = command_line(__doc__)
     parser.add_argument("--events", type=Path, help="folder of Parquet events; without it a marketplace is generated")
-    parser.add_argument("--sizes", default="1,5,20", help="millions of events, the first ones (default: %(default)s)")
+    parser.add_argument("--sizes", default="1,5,20", help="millions of events, the first ones")
     parser.add_argument("--recbole-python", help="an interpreter that has recbole and polars")
     parser.add_argument("--rectools-python", help="an interpreter that has rectools[torch] and pyarrow")
-    parser.add_argument("--peers-up-to", type=float, default=20, help="millions of events (default: %(default)s)")
-    parser.add_argument("--memory-gib", type=float, default=2, help="our preparation.memory_gib (default: %(default)s)")
-    parser.add_argument("--cores", type=int, default=2, help="that a process may use (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=1, help="of each measurement, the median counts")
-    parser.add_argument("--limit-s", type=float, default=600, help="seconds a process may take (default: %(default)s)")
-    parser.add_argument("--limit-gib", type=float, default=20, help="memory it may hold (default: %(default)s)")
-    parser.add_argument("--work", type=Path, help="an existing folder for temporary files")
+    parser.add_argument("--memory-gib", type=float, default=2, help="preparation.memory_gib of twotower")
+    parser.add_argument("--cores", type=int, default=2, help="of each process")
+    parser.add_argument("--limit-s", type=float, default=600, help="of each process")
     options = parser.parse_args()
-    options.sizes = [float(size) if "." in size else int(size) for size in options.sizes.split(",")]
-    return options
+    pythons = {"floor": sys.executable, "twotower": sys.executable}
+    pythons |= {"recbole": options.recbole_python, "rectools": options.rectools_python}
+    sizes = sorted(float(size) for size in options.sizes.split(","))
 
+    def run(python: str, job: str, events: Path, work: Path, number: float) -> dict[str, Any]:
+        command = [python, "-W", "ignore", __file__, "--job", job, events.resolve(), work, str(number)]
+        done = run_job(command, cwd=work, cores=options.cores, limit_s=options.limit_s)
+        if job in ("make", "take") and done.outcome != "ok":
+            sys.exit(f"{job} of {events}: {done.outcome}")
+        return {"outcome": done.outcome, **done.figures()}
 
-def generated(folder: Path, millions: float, options: argparse.Namespace) -> Path:
-    """A marketplace of a few more events than are needed."""
-    events = folder / "marketplace" / "events"
-    made = measure(sys.executable, "make", events, folder, round(millions * MILLION * 1.02), options)
-    if made["outcome"] != "ok":
-        sys.exit(f"no marketplace could be generated: {made['outcome']}")
-    return events
-
-
-def measure(
-    python: str, job: str, events: Path, folder: Path, number: float, options: argparse.Namespace
-) -> dict[str, Any]:
-    """One job of contestants.py in a process of its own: what it printed, its total seconds, and how it ended."""
-    threads = {name: str(options.cores) for name in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "MKL_NUM_THREADS")}
-    with tempfile.TemporaryDirectory(dir=folder) as work, tempfile.TemporaryFile() as log:
-        target = folder if job == "take" else Path(work)
-        command = [python, "-W", "ignore", str(JOBS), job, str(events.resolve()), str(target), str(number)]
-        child = subprocess.Popen(
-            command, cwd=work, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **threads},
-            preexec_fn=lambda: keep_to(options.cores),
-        )  # fmt: skip
-        outcome = watch(child, options)
-        printed = child.communicate()[0].splitlines()
-        if outcome == "ok" and child.returncode:
-            log.seek(max(0, log.tell() - 4000))
-            lines = log.read().decode(errors="replace").strip().splitlines()
-            outcome = f"failed ({child.returncode}): {lines[-1] if lines else 'it said nothing'}"[:200]
-    if outcome != "ok":
-        return {"outcome": outcome}
-    result: dict[str, Any] = json.loads(printed[-1])
-    return {"outcome": "ok", "seconds": sum(result.get("steps", {}).values()), **result}
-
-
-def keep_to(cores: int) -> None:
-    """Let this process run on the first `cores` cores, where the system can do that."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-
-
-def watch(child: "subprocess.Popen[str]", options: argparse.Namespace) -> str:
-    """Wait for a process, which is killed past a limit; memory is looked at where there is a /proc."""
-    status, began = Path(f"/proc/{child.pid}/statm"), time.monotonic()
-    while child.poll() is None:
-        time.sleep(0.2)
-        if time.monotonic() - began > options.limit_s:
-            child.kill()
-            return f"over {options.limit_s:g} s"
-        held = status.read_text().split()[1:2] if status.exists() else []
-        if held and int(held[0]) * os.sysconf("SC_PAGE_SIZE") > options.limit_gib * GIB:
-            child.kill()
-            return f"over {options.limit_gib:g} GiB"
-    return "ok"
-
-
-def remove(folder: Path) -> None:
-    """Delete a folder of files."""
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
-
-
-def row(run: dict[str, Any]) -> str:
-    """A run as a line of the table."""
-    begin = f"{run['name']:<10}{run['millions']:>10g}"
-    if run["outcome"] != "ok":
-        return f"{begin}  {run['outcome']}"
-    steps = "".join(f"{run['steps'][step]:>14.2f}" if step in run["steps"] else f"{'':>14}" for step in STEPS)
-    rate, peak = run["rows"] / run["seconds"], run["peak_rss_bytes"] / GIB
-    return f"{begin}{steps}{run['seconds']:>11.2f}{rate:>13,.0f}{peak:>15.2f}"
-
-
-def table(runs: Sequence[dict[str, Any]]) -> str:
-    """All runs, with the floor's bytes below."""
-    head = f"{'':<10}{'events (M)':>10}" + "".join(f"{f'{step} (s)':>14}" for step in STEPS)
-    head += f"{'total (s)':>11}{'events/s':>13}{'peak RSS (GiB)':>15}"
-    return "\n".join([head, *map(row, sorted(runs, key=lambda run: (run["name"], run["millions"])))])
-
-
-def compare(runs: Sequence[dict[str, Any]], memory_gib: float) -> dict[str, Any]:
-    """Ours beside the floor, the peers at their largest sizes, and the knob; words in "lines", figures beside."""
-    done = {(run["name"], run["millions"]): run for run in runs if run["outcome"] == "ok"}
-    figures: dict[str, Any] = {"lines": []}
-    lines = figures["lines"]
-    for (name, size), ours in done.items():
-        base = done.get(("floor", size))
-        if name == OURS and base:
-            lines.append(
-                f"{size:g}M events: {base['bytes_read'] / MILLION:,.0f} MB of Parquet columns read, "
-                f"{ours['bytes_written'] / MILLION:,.0f} MB written; {ours['seconds'] / base['seconds']:.1f} times as "
-                "long as a plain read and sort in memory"
-            )
-    for name, goal in GOALS.items():
-        size = max((size for peer, size in done if peer == name and (OURS, size) in done), default=None)
-        if size is None:
-            continue
-        ours, peer = done[OURS, size], done[name, size]
-        # "build" is the peer's data set alone; "sequences" is what its trainer then waits for.
-        alone = peer["seconds"] - peer["steps"]["sequences"]
-        ratio, ratio_alone = peer["seconds"] / ours["seconds"], alone / ours["seconds"]
-        figures[name] = {"millions": size, "times_as_fast": ratio, "times_as_fast_without_sequences": ratio_alone}
-        lines.append(
-            f"{size:g}M events: {ratio:.1f} times as fast as {name} until it can train (goal {goal}: "
-            f"{verdict(ratio >= goal)}); {ratio_alone:.1f} times without the peer's sequences"
-        )
-    ours = [run for (name, _), run in done.items() if name == OURS]
-    if ours:
-        largest = max(ours, key=lambda run: run["rows"])
-        rate, peak = largest["rows"] / largest["seconds"], largest["peak_rss_bytes"] / GIB
-        figures |= {"events_per_s": rate, "peak_rss_gib": peak, "rows": largest["rows"]}
-        lines.append(
-            f"{largest['rows']:,} events: {rate:,.0f} events/s (goal {LEAST_EVENTS_PER_S:,}: "
-            f"{verdict(rate >= LEAST_EVENTS_PER_S)}); peak RSS {peak:.2f} GiB of {memory_gib:g} "
-            f"({verdict(peak <= memory_gib)})"
-        )
-    return figures
-
-
-def verdict(reached: bool) -> str:
-    """In a word."""
-    return "reached" if reached else "MISSED"
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="prepare-") as folder:
+        source = options.events or Path(folder, "marketplace", "events")
+        if not options.events:
+            run(sys.executable, "make", source, Path(folder), sizes[-1] * MILLION * 1.02)
+        for size in sizes:
+            events = Path(folder, f"events-{size:g}")
+            events.mkdir()
+            run(sys.executable, "take", source, events, size * MILLION)
+            for name, python in pythons.items():
+                if not python or any(row["package"] == name and row["outcome"] != "ok" for row in rows):
+                    continue
+                with tempfile.TemporaryDirectory(dir=folder) as work:
+                    result = run(python, name, events, Path(work), options.memory_gib)
+                steps = result.pop("steps", {})
+                row = {"package": name, "millions": size, **result, **{f"{step} s": s for step, s in steps.items()}}
+                if steps:
+                    total = sum(steps.values())
+                    row |= {"total s": total, "events/s": result["events"] / total}
+                rows.append(row)
+    seconds = {row["millions"]: row["total s"] for row in rows if row["package"] == "twotower" and "total s" in row}
+    for row in rows:
+        if "total s" in row and row["millions"] in seconds:
+            row["times ours"] = row["total s"] / seconds[row["millions"]]
+    report(rows, cores=options.cores, memory_gib=options.memory_gib)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--job"]:
+        job, events, work, number = sys.argv[2:]
+        result = JOBS[job](Path(events), Path(work), float(number))
+        print(json.dumps({**result, "peak RSS GiB": peak_bytes() / GIB}))
+    else:
+        main()

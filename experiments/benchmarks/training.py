@@ -1,307 +1,209 @@
-"""Training and evaluation beside public peers: speed, memory, and quality at equal marks of wall-clock time.
+"""Speed of training, and quality after given seconds of it, of any configuration of `twotower train`.
 
-    python experiments/benchmarks/training.py --events EVENTS --peers DRIVERS --replay-python A/bin/python \\
-        --rectools-python B/bin/python --recbole-python C/bin/python
-    python experiments/benchmarks/training.py --events EVENTS --only twotower --per-mark --profile 20
-    python experiments/benchmarks/training.py --marketplace 100000 20000000 --marketplace 5000000 100000000
+    python experiments/benchmarks/training.py --marks 60,180,600 experiment=diginetica data.path=EVENTS
+    python experiments/benchmarks/training.py --profile 20 experiment=diginetica data.path=EVENTS
 
-Every training is a fresh process on as many cores as it has threads, one after the other. Arguments after `--` are
-settings of train.py that ours gets on top. Prints tables and, as its last line, all figures as JSON.
+All is as in `twotower train` on training and validation data, but that training goes on until the last mark, over which
+the learning rate's schedule is spread. Evaluations at marks rank every test target among the whole catalogue; the clock
+stands still meanwhile. Then the loader delivers an epoch alone. Beside the speed stands its floor: the matrix products
+of a position at the speed that one of this shape reaches here. Prints tables and, as its last line, one line of JSON.
 """
 
-import argparse
-import json
-import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prepare import keep_to, verdict
+import psutil
+import torch
+from harness import GIB, ROOT, command_line, peak_bytes, print_table, report, use_cores
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from speed import Speed
 
-from twotower.data.synthetic import MEAN_LENGTH
+from twotower.core.batch import SessionBatch
+from twotower.core.schema import PAD
+from twotower.data.loader import SessionLoader, query_loader
+from twotower.training.fit import fit
 
-JOB = Path(__file__).with_name("timed_training.py")
-OURS = "twotower"
-PEERS = {  # name: driver, its arguments; the rest of a driver's settings are the same for all
-    "replay": ("replay_sasrec.py", ["--loss", "sampled", "--negatives", "2048"]),
-    "rectools": ("rectools_sasrec.py", ["--loss", "gBCE", "--negatives", "256"]),
-    "recbole": ("recbole_seq.py", []),
-}
-LAYERS, MAX_LENGTH = 2, 20
-UNIFORM = 448  # of ours, beside about 1,600 distinct targets of a step: 2,048 shared negatives, as RePlay has
-ONE_SCHEDULE, AS_SHIPPED, ALLOCATOR_SET = "one schedule", "as shipped", "allocator set"
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2000000000"}  # glibc: keep freed memory
-GOAL_SPEED, GOAL_EVALUATION, GOAL_GIB = 4, 3, 1.0  # times RePlay's speed; times the best peer's evaluation; GiB
-FULL_SOFTMAX_UP_TO = 200_000  # items
-START_S = 600  # that a process may take beside its training: imports, preparation, evaluations
+ENDLESS = 1_000_000  # epochs
+
+
+class Clock(Speed):
+    """Evaluates after given seconds of training, and ends the training after the last of them.
+
+    Args:
+        marks: seconds of training.
+        test: queries to evaluate; None: none.
+        profile_steps: profile so many steps and end the training then; 0: don't.
+    """
+
+    def __init__(self, marks: Sequence[float], test: SessionLoader | None, profile_steps: int) -> None:
+        super().__init__(float("inf"), profile_steps=profile_steps)
+        self.marks, self.last, self.test = sorted(marks), max(marks), test
+        self.curve: list[dict[str, float]] = []
+        self.targets_per_second = 0.0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start the clock; keep what is trained."""
+        super().on_train_start(trainer, pl_module)
+        self.module, self.loader = pl_module, trainer.train_dataloader
+        self.cpu = _cpu_seconds()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Count, move the learning rate's schedule to this second, evaluate where a mark has been reached."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        passed = time.perf_counter() - self.began - self.paused
+        step = int(pl_module.total_steps * min(1.0, passed / self.last))
+        trainer.lr_scheduler_configs[0].scheduler.last_epoch = step - 1  # it is stepped after each batch
+        while self.marks and passed >= self.marks[0]:
+            self.curve.append({"mark": self.marks.pop(0), **self._evaluate(trainer, pl_module)})
+        trainer.should_stop = trainer.should_stop or not self.marks
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Keep the speed, and how many cores other processes have used: figures with more than 0.1 are void."""
+        self.speed = self.positions_per_second()
+        wall = time.perf_counter() - self.began
+        machine, own = (end - start for end, start in zip(_cpu_seconds(), self.cpu, strict=True))
+        self.others = (machine - own) / wall
+
+    @torch.no_grad()
+    def _evaluate(self, trainer: Any, module: Any) -> dict[str, float]:
+        """Metrics by the module's own evaluation, of averaged weights where there are any."""
+        point = {"train_s": self.elapsed(), "steps": self.steps, "positions": int(self.positions)}
+        if self.test is None:
+            return point
+        begin = time.perf_counter()
+        averages = [callback for callback in trainer.callbacks if type(callback).__name__ == "WeightAverage"]
+        for callback in averages:
+            callback.on_validation_epoch_start(trainer, module)
+        module.eval()
+        module.on_validation_epoch_start()
+        for index, batch in enumerate(self.test):
+            module.validation_step(SessionBatch(*(column.to(module.device) for column in batch)), index)
+        metrics = module.metrics.compute()
+        module.metrics.reset()
+        module.train()
+        for callback in averages:
+            callback.on_validation_epoch_end(trainer, module)
+        seconds = time.perf_counter() - begin
+        self.targets_per_second = self.test.num_queries / seconds
+        self.paused += seconds
+        return {**point, **{f"{kind}@20": metrics[f"{kind}_at_20"] for kind in ("recall", "mrr", "ndcg")}}
+
+
+def _cpu_seconds() -> tuple[float, float]:
+    """Processor seconds of the whole machine and of this process."""
+    times = psutil.cpu_times()
+    return times.user + times.nice + times.system, time.process_time()
+
+
+def configuration(overrides: Sequence[str], folder: str) -> DictConfig:
+    """What `twotower train` would run with; prepared data is kept below `folder`, unless an override says where."""
+    fixed = ["name=benchmark", f"run_dir={folder}", f"prepared_root={folder}", "logger=none"]
+    endless = [f"trainer.max_epochs={ENDLESS}", f"checkpoint_minutes={ENDLESS}"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        return compose("train", [*fixed, *endless, *overrides])
+
+
+def loader_alone(loader: SessionLoader) -> dict[str, float]:
+    """Positions/s of an epoch that nothing consumes, and the share of its cells that is padding."""
+    loader.set_epoch(ENDLESS)
+    begin = time.perf_counter()
+    for _ in loader:
+        pass
+    seconds = time.perf_counter() - begin
+    padding = [(int((batch.item_index == PAD).sum()), batch.item_index.numel()) for batch in loader]
+    return {
+        "loader alone, positions/s": loader.num_queries / seconds,
+        "padding": sum(pad for pad, _ in padding) / sum(cells for _, cells in padding),
+    }
+
+
+def floor(config: DictConfig, module: Any, loader: SessionLoader) -> dict[str, float]:
+    """What a training position costs in floating-point operations, and how many of them this machine does.
+
+    Matrix products alone, forward and twice that backward: 3 * (2 W + 4 l D a + 2 N D) with W weights in the user
+    tower's matrices, D dim, N negatives, a attention layers, l events that a position attends to.
+    """
+    batches = [batch for _, batch in zip(range(20), loader, strict=False)]
+    targets = [batch.target[batch.target_weight != 0].to(module.device) for batch in batches]
+    negatives = sum(len(module.negatives(target).ids) for target in targets) / len(targets)
+    cells = [batch.item_index.numel() * batch.item_index.shape[1] for batch in batches]
+    attended = sum(cells) / sum(batch.item_index.numel() for batch in batches)
+    linear = [m for m in module.model.user_tower.modules() if isinstance(m, torch.nn.Linear | torch.nn.RNNBase)]
+    weights = sum(p.numel() for m in linear for p in m.parameters(recurse=False) if p.ndim == 2)
+    dim, tower = config.model.dim, config.model.user_tower
+    attention = tower.layers if "heads" in tower else 0
+    operations = 3 * (2 * weights + attention * 4 * attended * dim + 2 * negatives * dim)
+    rows = sum(map(len, targets)) // len(targets)
+    per_s = matmul_per_s(min(rows, 8192), dim, min(round(negatives), 8192), module.device)
+    return {
+        "negatives": round(negatives),
+        "MFLOP a position": operations / 1e6,
+        "GFLOP/s": per_s / 1e9,
+        "floor, positions/s": per_s / operations,
+    }
+
+
+def matmul_per_s(rows: int, inner: int, columns: int, device: torch.device) -> float:
+    """Single-precision operations a second of a product [rows, inner] x [inner, columns], over half a second."""
+    left, right = torch.randn(rows, inner, device=device), torch.randn(inner, columns, device=device)
+    result = left @ right
+    times, began = 0, time.perf_counter()
+    while time.perf_counter() - began < 0.5:
+        for _ in range(10):
+            torch.mm(left, right, out=result)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times += 10
+    return times * 2 * rows * inner * columns / (time.perf_counter() - began)
 
 
 def main() -> None:
-    """Run everybody, print, compare."""
-    options = arguments()
-    figures: dict[str, Any] = {"threads": options.threads, "dim": options.dim}
-    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.work) as folder:
-        if options.events:
-            runs = contest(options, Path(folder))
-            print(table(runs, options.marks))
-            lines, figures["contest"] = compare(runs)
-            print("\n".join(lines))
-            figures["runs"] = runs
-        if options.profile:
-            printed = job([*ours(options), "--profile", str(options.profile)], Path(folder), options, {})["printed"]
-            print("\n".join(printed))
-        if options.marketplace:
-            figures["marketplace"] = [run for size in options.marketplace for run in marketplace(size, folder, options)]
-            print(marketplace_table(figures["marketplace"]))
-    print(json.dumps(figures))
-
-
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--events", type=Path, help="Parquet with session_id, item_id, timestamp, split (train or test)"
-    )
-    parser.add_argument(
-        "--peers", type=Path, help="folder of the peers' drivers: " + ", ".join(d for d, _ in PEERS.values())
-    )
-    for name in PEERS:
-        parser.add_argument(f"--{name}-python", help=f"an interpreter that has {name}; without it, it is left out")
-    parser.add_argument("--only", help=f"some of {OURS},{','.join(PEERS)}")
-    parser.add_argument(
-        "--marks", default="60,180,600", help="training seconds at which to test (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--per-mark", action="store_true", help="also train ours once for each mark, its schedule fitted"
-    )
-    parser.add_argument(
-        "--allocator-s", type=float, default=30, help="seconds of the runs with the other allocator setting"
-    )
-    parser.add_argument("--dim", type=int, default=64, help="of user and item vectors (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="and cores (default: %(default)s)")
-    parser.add_argument("--profile", type=int, default=0, help="steps of ours to show the operators of")
-    parser.add_argument("--marketplace", type=int, nargs=2, action="append", metavar=("ITEMS", "EVENTS"))
-    parser.add_argument(
-        "--marketplace-s", type=float, default=60, help="seconds of training each (default: %(default)s)"
-    )
-    parser.add_argument("--marketplace-positions", type=int, default=16384, help="a step (default: %(default)s)")
-    parser.add_argument("--work", type=Path, help="an existing folder for temporary files")
-    parser.add_argument("overrides", nargs="*", help="settings of train.py, for ours")
+    """Prepare, train until the last mark, print."""
+    parser = command_line(__doc__)
+    parser.add_argument("--marks", default="60", help="seconds of training at which to evaluate; the last one ends it")
+    parser.add_argument("--threads", type=int, default=2, help="and cores")
+    parser.add_argument("--no-evaluation", action="store_true", help="speed alone")
+    parser.add_argument("--profile", type=int, default=0, help="show where the time of so many steps goes, and stop")
+    parser.add_argument("overrides", nargs="*", help="settings, as for twotower train")
     options = parser.parse_args()
-    options.marks = sorted(float(mark) for mark in options.marks.split(","))
-    options.only = options.only.split(",") if options.only else [OURS, *PEERS]
-    if unknown := set(options.only) - {OURS, *PEERS}:
-        parser.error(f"--only names {', '.join(unknown)}; there are {OURS}, {', '.join(PEERS)}")
-    if options.profile and not options.events:
-        parser.error("--profile needs --events")
-    return options
-
-
-def ours(options: argparse.Namespace) -> list[str]:
-    """The recipe for Diginetica in the size that all contestants have; its batch size is our own."""
-    return [
-        "experiment=diginetica",
-        f"data.path={options.events.resolve()}",
-        "model/user_tower=transformer",
-        "model/negatives=mixture",
-        f"model.dim={options.dim}",
-        f"model.user_tower.layers={LAYERS}",
-        f"model.max_length={MAX_LENGTH}",
-        f"model.negatives.uniform={UNIFORM}",
-        "trainer.accelerator=cpu",
-        *options.overrides,
-    ]
-
-
-def contest(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Everybody as shipped to the last mark, then with the other allocator setting, for speed alone."""
-    marks, short = options.marks, [min(options.allocator_s, options.marks[-1])]
-    runs = []
-    for name in options.only:
-        if name == OURS:
-            plans = [(ONE_SCHEDULE, marks, [], {})]
-            plans += [(f"schedule of {mark:g} s", [mark], [], {}) for mark in marks if options.per_mark]
-            plans.append((ALLOCATOR_SET, short, ["--no-evaluation"], ALLOCATOR))
-        else:
-            plans = [(AS_SHIPPED, marks, ["--own-recommend", "5000"], {})]
-            plans.append((ALLOCATOR_SET, short, ["--eval-targets", "1"], ALLOCATOR))  # at least one is scored
-        for variant, at, extra, environment in plans:
-            extra = [*extra, "--marks", ",".join(f"{mark:g}" for mark in at)]
-            if name == OURS:
-                run = job([*ours(options), *extra], folder, options, environment)
-            else:
-                run = peer(name, extra, folder, options, environment)
-            curve = [] if variant == ALLOCATOR_SET else run.get("curve", [])
-            curve = [{"mark": mark, **point} for mark, point in zip(at, curve, strict=False)]
-            runs.append({"name": name, "variant": variant, **run, "curve": curve})
-            print(row(runs[-1], marks), file=sys.stderr, flush=True)
-            if run["outcome"] != "ok":
-                break
-    return runs
-
-
-def job(arguments: Sequence[str], folder: Path, options: argparse.Namespace, environment: Mapping[str, str]) -> Any:
-    """One training of ours: its figures, or how it failed; "printed" holds the lines that it wrote."""
-    command = [sys.executable, "-W", "ignore", str(JOB), "--threads", str(options.threads), *arguments]
-    outcome, printed = run_process(command, folder, options, environment)
-    return {"outcome": outcome, "printed": printed[:-1]} | (json.loads(printed[-1]) if outcome == "ok" else {})
-
-
-def peer(
-    name: str, extra: Sequence[str], folder: Path, options: argparse.Namespace, environment: Mapping[str, str]
-) -> dict[str, Any]:
-    """One training of a peer: its driver's figures, or why there are none."""
-    python = getattr(options, f"{name}_python")
-    if not python or not options.peers:
-        return {"outcome": f"left out: give --peers and --{name}-python"}
-    driver, settings = PEERS[name]
-    result = folder / "result.json"
-    result.unlink(missing_ok=True)
-    size = ["--dim", options.dim, "--layers", LAYERS, "--max-len", MAX_LENGTH, "--threads", options.threads]
-    command = [str(Path(python).absolute()), "-W", "ignore", str((options.peers / driver).resolve())]
-    command += [str(options.events.resolve()), *settings, *map(str, size), *extra, "--out", str(result)]
-    outcome, _ = run_process(command, folder, options, environment)
-    return {"outcome": outcome} | (json.loads(result.read_text()) if outcome == "ok" else {})
-
-
-def run_process(
-    command: Sequence[str], folder: Path, options: argparse.Namespace, environment: Mapping[str, str]
-) -> tuple[str, list[str]]:
-    """Run in a temporary folder, on as many cores as threads: how it ended, and the lines that it printed."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
-    threads = {name: str(options.threads) for name in names}
-    limit = START_S + max(options.marks[-1], options.marketplace_s)
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        try:
-            done = subprocess.run(
-                command, cwd=work, env={**os.environ, **threads, **environment}, capture_output=True, text=True,
-                timeout=limit, preexec_fn=lambda: keep_to(options.threads),
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return f"over {limit:g} s", []
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        return f"failed ({done.returncode}): {said[-1] if said else 'it said nothing'}"[:200], []
-    return "ok", done.stdout.strip().splitlines()
-
-
-def row(run: Mapping[str, Any], marks: Sequence[float]) -> str:
-    """A training as a line of the table."""
-    begin = f"{run['name']:<10}{run['variant']:<18}"
-    if run["outcome"] != "ok":
-        return f"{begin}  {run['outcome']}"
-    at = {point["mark"]: point for point in run["curve"]}
-    quality = [f"{at[m]['recall@20']:.4f}/{at[m]['mrr@20']:.4f}" if m in at else "" for m in marks]
-    evaluated = run["evaluation"]["both_per_s"] if run["curve"] else None
-    cells = [
-        f"{run['positions_per_s']:>12,.0f}",
-        *(f"{cell:>16}" for cell in quality),
-        f"{evaluated:>12,}" if evaluated else f"{'':>12}",
-        f"{run['own']['own_recommend_per_s']:>12,.0f}" if run.get("own") else f"{'':>12}",
-        f"{run['prep']['ready_s']:>10.1f}",
-        f"{run['peak_rss_gb']:>10.2f}",
-        f"{run['others_cores']:>8.2f}",
-    ]
-    return begin + "".join(cells)
-
-
-def table(runs: Sequence[Mapping[str, Any]], marks: Sequence[float]) -> str:
-    """All trainings, in the order in which they ran."""
-    quality = "".join(f"{f'r/mrr@20 {mark:g}s':>16}" for mark in marks)
-    head = f"{'':<28}{'positions/s':>12}{quality}{'targets/s':>12}{'own top-20':>12}"
-    head += f"{'ready s':>10}{'RSS GiB':>10}{'others':>8}"
-    return "\n".join([head, *(row(run, marks) for run in runs)])
-
-
-def compare(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, Any]]:
-    """Ours beside each peer, and the floor: in words, and as figures."""
-    done = {(run["name"], run["variant"]): run for run in runs if run["outcome"] == "ok"}
-    lines: list[str] = []
-    figures: dict[str, Any] = {}
-    base = done.get((OURS, ONE_SCHEDULE))
-    if base is None:
-        return ["nothing to compare with: ours did not run"], figures
-    for (name, variant), run in done.items():
-        if name == OURS:
-            continue
-        ratio = base["positions_per_s"] / run["positions_per_s"]
-        figures.setdefault(name, {})[f"times_as_fast_as_{variant.replace(' ', '_')}"] = ratio
-        goal = f" (goal {GOAL_SPEED}: {verdict(ratio >= GOAL_SPEED)})" if name == "replay" else ""
-        lines.append(f"{ratio:.1f} times as many positions/s as {name}, {variant}{goal}")
-    for name in {name: None for name, _ in done if name != OURS}:
-        run = done.get((name, AS_SHIPPED))
-        theirs = {point["mark"]: point["recall@20"] for point in run["curve"]} if run else {}
-        for variant in [variant for who, variant in done if who == OURS]:
-            for point in done[OURS, variant]["curve"]:
-                if point["mark"] in theirs:
-                    margin = point["recall@20"] - theirs[point["mark"]]
-                    figures[name].setdefault("recall_margin", {})[f"{point['mark']:g} s, {variant}"] = margin
-                    lines.append(
-                        f"recall@20 after {point['mark']:g} s ({variant}): {point['recall@20']:.4f}, {name} "
-                        f"{theirs[point['mark']]:.4f} (goal above: {verdict(margin > 0)})"
-                    )
-    own = [run["own"]["own_recommend_per_s"] for run in done.values() if run.get("own")]
-    if own:
-        figures["times_as_fast_evaluation"] = ratio = base["evaluation"]["both_per_s"] / max(own)
-        lines.append(
-            f"evaluation: {ratio:.1f} times as many targets/s as the best peer's own top 20 "
-            f"(goal {GOAL_EVALUATION}: {verdict(ratio >= GOAL_EVALUATION)})"
-        )
-    peak, before = base["peak_rss_gb"], base["peak_rss_prepared_gb"]
-    reached = verdict(peak <= GOAL_GIB)
-    lines.append(f"peak RSS {peak:.2f} GiB, {before:.2f} of it before training (goal {GOAL_GIB:g}: {reached})")
-    least = base["floor"]
-    figures["share_of_floor"] = base["positions_per_s"] / least["positions_per_s"]
-    lines.append(
-        f"floor: {least['operations_per_position'] / 1e6:.2f} MFLOP a position ({least['negatives']:,} negatives, "
-        f"{base['positions_per_batch']:,} positions a step) at {least['gflop_per_s']:.0f} GFLOP/s: "
-        f"{least['positions_per_s']:,} positions/s; ours reaches {figures['share_of_floor']:.0%} of it"
-    )
-    return lines, figures
-
-
-def marketplace(size: Sequence[int], folder: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Trainings on one generated marketplace: full softmax where the catalogue allows it, and sampled."""
-    items, events = size
-    sessions = max(10, round(events / MEAN_LENGTH))
-    settings = [
-        "data=marketplace",
-        f"data.items={items}",
-        f"data.sessions={sessions}",
-        f"data.users={max(10, sessions // 5)}",
-        "data.oracle=false",
-        f"prepared_root={folder}",  # kept for the next training
-        "model.dim=128",
-        f"model.user_tower.layers={LAYERS}",
-        f"positions_per_batch={options.marketplace_positions}",
-    ]
-    objectives = {"sampled": ["model/negatives=mixture", "optimizer=lazy_adamw"]}
-    if items <= FULL_SOFTMAX_UP_TO:
-        objectives["full, chunked"] = ["model/negatives=catalogue", "model/loss=chunked_softmax"]
-    time = ["--marks", f"{options.marketplace_s:g}", "--no-evaluation"]
-    runs = []
-    for name, objective in objectives.items():
-        run = job([*settings, *objective, *options.overrides, *time], Path(folder), options, {})
-        runs.append({"items": items, "objective": name, **run})
-    return runs
-
-
-def marketplace_table(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Events a second count each session's first event, too, which is no target."""
-    lines = [
-        f"{'items':>10}{'objective':>16}{'events':>14}{'prepared s':>12}{'positions/s':>13}{'events/s':>11}  device"
-    ]
-    for run in runs:
-        begin = f"{run['items']:>10,}{run['objective']:>16}"
-        if run["outcome"] != "ok":
-            lines.append(f"{begin}  {run['outcome']}")
-            continue
-        figures = f"{run['events']:>14,}{run['prep']['prepared_s']:>12.1f}{run['positions_per_s']:>13,.0f}"
-        lines.append(f"{begin}{figures}{run['events_per_s']:>11,}  {run['device']}")
-    return "\n".join(lines)
+    use_cores(options.threads)
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory(prefix="training-") as folder:
+        config = configuration(options.overrides, folder)
+        began = time.perf_counter()
+        prepared = instantiate(config.data)
+        prepared_s, before = time.perf_counter() - began, peak_bytes() / GIB
+        test = None
+        if not (options.no_evaluation or options.profile):
+            model, evaluation = config.model, config.evaluation
+            settings = model.max_length, evaluation.positions_per_batch, evaluation.min_history
+            test = query_loader(prepared, "test", *settings, model.inputs, config.target_weights)
+        clock = Clock([float(mark) for mark in options.marks.split(",")], test, options.profile)
+        fit(config, prepared, None, Path(folder) / "last.safetensors", refit_epochs=ENDLESS, callbacks=[clock])
+        if clock.profiler:
+            print_table(clock.slowest_operators(22), "operators")
+        print_table(clock.curve, "after seconds of training")
+        events = int((prepared.fit_end(True) - prepared.offsets[:-1]).sum())
+        row = {
+            "items": prepared.num_items,
+            "prepared s": prepared_s,
+            "positions/s": clock.speed,
+            "events/s": clock.speed * events / clock.loader.num_queries,  # with each session's first, no target
+            "targets/s": clock.targets_per_second,
+            "cores of others": clock.others,
+            "peak RSS GiB": peak_bytes() / GIB,
+            "of it before training": before,
+            **loader_alone(clock.loader),
+            **floor(config, clock.module, clock.loader),
+        }
+        if torch.cuda.is_available():
+            row |= {"GPU": torch.cuda.get_device_name(), "peak GiB of it": torch.cuda.max_memory_allocated() / GIB}
+    report([{"figure": name, "value": value} for name, value in row.items()], curve=clock.curve, **row)
 
 
 if __name__ == "__main__":
