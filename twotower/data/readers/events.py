@@ -53,7 +53,18 @@ def read(
     users: str | None,
     prepare: Prepare,
 ) -> Prepared:
-    """Prepare the event files behind `path`.
+    """Prepare the event files behind `path`: see event_source."""
+    return prepare(event_source(path, columns, timestamp_unit, items, users))
+
+
+def event_source(
+    path: str,
+    columns: Mapping[str, str | None],
+    timestamp_unit: str,
+    items: str | None = None,
+    users: str | None = None,
+) -> Source:
+    """Open the event files behind `path`.
 
     Args:
         path: a file, a folder or a glob of Parquet, CSV or JSON Lines. Keys of Hive's folders (year=2025) are columns.
@@ -61,7 +72,6 @@ def read(
         timestamp_unit: what numeric timestamps count: auto, s, ms, us, ns or ordinal.
         items: a table of item features (see feature_table), or None.
         users: a table of user features, or None.
-        prepare: what takes the source.
 
     Raises:
         UserError: a missing or unusable column (the nearest name is suggested), or an unreadable file.
@@ -85,18 +95,16 @@ def read(
     extra = {}
     for name, given in ((ITEM_ID, items), (USER_ID, users)):
         extra[name] = feature_table(given, name, names, timestamp_unit) if given else ([], None)
-    return prepare(
-        Source(
-            name=Path(path).stem,
-            files=[table.path for table in tables] + extra[ITEM_ID][0] + extra[USER_ID][0],
-            settings={"reader": "events", "columns": names, "unit": timestamp_unit, "items": items, "users": users},
-            columns=list(sources),
-            rows=sum(table.rows for table in tables),
-            unit=timestamp_unit,
-            chunks=chunks,
-            items=extra[ITEM_ID][1],
-            users=extra[USER_ID][1],
-        )
+    return Source(
+        name=Path(path).stem,
+        files=[table.path for table in tables] + extra[ITEM_ID][0] + extra[USER_ID][0],
+        settings={"reader": "events", "columns": names, "unit": timestamp_unit, "items": items, "users": users},
+        columns=list(sources),
+        rows=sum(table.rows for table in tables),
+        unit=timestamp_unit,
+        chunks=chunks,
+        items=extra[ITEM_ID][1],
+        users=extra[USER_ID][1],
     )
 
 
