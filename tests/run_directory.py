@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from twotower import features
 from twotower.core.files import write_json
@@ -82,9 +83,10 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra.compose("train", [*settings, "model.dim=16", "model.max_length=6", *overrides])
         opened = open_prepared(prepared)
-        run.begin_run(directory, config, opened)
+        run.write_config(directory, OmegaConf.to_yaml(config, resolve=True))
+        run.begin_run(directory, config.model, opened)
         torch.manual_seed(seed)
-        model = build.build_model(config, opened.manifest, read_item_features(prepared))
+        model = build.build_model(config.model, opened.manifest, read_item_features(prepared))
         for embedding in model.event_inputs.embeddings:  # they start at zero, and would not be seen
             torch.nn.init.normal_(embedding.weight)
         with torch.no_grad():  # so do biases of attention

@@ -50,7 +50,7 @@ def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
 @pytest.mark.parametrize("normalize", ["true", "false"])
 def test_every_user_tower_builds_and_encodes(tower: str, normalize: str) -> None:
     config = config_of(f"model/user_tower={tower}", f"model.normalize={normalize}", "model.inputs=[gap]")
-    model = build_model(config, data(7), {})
+    model = build_model(config.model, data(7), {})
     assert isinstance(model, TwoTower)
     assert model(torch.tensor([[1, 7, 3], [2, 0, 0]]), torch.zeros(2, 3, 1, dtype=torch.long)).shape == (2, 64)
     assert model.encode_items().shape == (7, 64)
@@ -74,7 +74,7 @@ def test_every_loss_builds_and_scores(choice: str) -> None:
 @pytest.mark.parametrize("choice", [c for g, c in GROUPS if g == "optimizer"])
 def test_every_optimizer_builds(choice: str) -> None:
     config = config_of(f"optimizer={choice}")
-    optimizer, scheduler = instantiate(config.optimizer)(build_model(config, data(3), {}), total_steps=10)
+    optimizer, scheduler = instantiate(config.optimizer)(build_model(config.model, data(3), {}), total_steps=10)
     assert optimizer.param_groups and scheduler.get_last_lr()
 
 

@@ -84,7 +84,7 @@ def test_a_full_disk_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(UserError, match=rf"No space left on device.*train.py resume={tmp_path / 'run'}"):
+    with pytest.raises(UserError, match=rf"No space left on device.* train resume={tmp_path / 'run'}"):
         write_checkpoint(path, {"a": 2})
     assert read_checkpoint(path) == {"a": 1}
     assert [file.name for file in path.parent.iterdir()] == ["last.safetensors"]
@@ -99,7 +99,7 @@ def test_a_damaged_last_one_gives_way_to_the_one_before(tmp_path: Path, caplog: 
     assert last_good(path) == path
     path.write_bytes(b"damaged")
     assert last_good(path) == previous_of(path)
-    assert "going on from the one before it" in caplog.text
+    assert str(path) in caplog.text
     previous_of(path).write_bytes(b"too")
     with pytest.raises(UserError, match="previous_last"):
         last_good(path)

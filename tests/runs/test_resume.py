@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from twotower.core.errors import UserError
 from twotower.runs import resume
+from twotower.runs.lock import exclusive_lock
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["data.items=200", "data.users=200", "data.sessions=3000", "data.days=20", "model.dim=16", "logger=none"]
@@ -34,35 +35,39 @@ def begin(folder: Path, **changes: Any) -> DictConfig:
     return config
 
 
+def asked_for(config: DictConfig) -> Path | None:
+    return resume.run_to_resume(config.resume, Path(config.run_dir), OmegaConf.to_yaml(config, resolve=True))
+
+
 def test_auto_finds_the_newest_unfinished_run_of_the_same_command(tmp_path: Path) -> None:
     day = tmp_path / "runs" / "2026-01-31"
     wanted = begin(day.parent / "2026-01-30" / "12-00-00-a", seed=1)
     asked = OmegaConf.merge(wanted, {"run_dir": str(day / "now"), "resume": "auto"})
     assert isinstance(asked, DictConfig)
-    assert resume.to_resume(asked) == Path(wanted.run_dir)
+    assert asked_for(asked) == Path(wanted.run_dir)
     begin(day / "other-seed", seed=2)
-    assert resume.to_resume(asked) == Path(wanted.run_dir)
+    assert asked_for(asked) == Path(wanted.run_dir)
     newer = Path(begin(day / "newer", seed=1).run_dir)
     os.utime(newer / "config.yaml", (2e9, 2e9))
-    assert resume.to_resume(asked) == newer
-    with resume.exclusive_lock(newer):
-        assert resume.to_resume(asked) == Path(wanted.run_dir), "another process is at work there"
-        with pytest.raises(UserError, match="another process is at work"), resume.exclusive_lock(newer):
+    assert asked_for(asked) == newer
+    with exclusive_lock(newer):
+        assert asked_for(asked) == Path(wanted.run_dir), "another process is at work there"
+        with pytest.raises(UserError, match="another process is at work"), exclusive_lock(newer):
             pass
-    resume.clean(newer)
+    resume.mark_finished(newer)
     (newer / "metrics.json").touch()
-    assert resume.to_resume(asked) == newer and resume.is_finished(newer), "done once is done"
+    assert asked_for(asked) == newer and resume.is_finished(newer), "done once is done"
     nowhere = OmegaConf.merge(asked, {"seed": 3})
     assert isinstance(nowhere, DictConfig)
-    assert resume.to_resume(nowhere) is None
-    assert resume.to_resume(OmegaConf.merge(asked, {"resume": None})) is None
+    assert asked_for(nowhere) is None
+    assert resume.run_to_resume(None, Path(asked.run_dir), "") is None
 
 
 def test_a_run_that_was_moved_goes_on_where_it_is(tmp_path: Path) -> None:
     config = begin(tmp_path / "runs" / "began", name=f"{tmp_path}/runs/began-not-this")
     moved = tmp_path / "moved"
     (tmp_path / "runs" / "began").rename(moved)
-    found = resume.config_at(moved)
+    found = resume.resumed_config(moved)
     assert found.run_dir == str(moved)
     assert found.callbacks.best_checkpoint.dirpath == f"{moved}/checkpoints"
     assert found.name == config.name and found.model == config.model
@@ -73,10 +78,10 @@ def test_a_finished_run_does_not_go_on(tmp_path: Path) -> None:
     config = OmegaConf.merge(begin(folder), {"resume": str(folder)})
     assert isinstance(config, DictConfig)
     (folder / "metrics.json").touch()
-    assert resume.to_resume(config) == folder, "the report may be missing yet"
-    resume.clean(folder)
-    with pytest.raises(UserError, match=r"is finished; next: python export\.py run="):
-        resume.to_resume(config)
+    assert asked_for(config) == folder, "the report may be missing yet"
+    resume.mark_finished(folder)
+    with pytest.raises(UserError, match=r"is finished; next: .* export run="):
+        asked_for(config)
 
 
 def test_the_end_leaves_no_scraps(tmp_path: Path) -> None:
@@ -87,7 +92,7 @@ def test_the_end_leaves_no_scraps(tmp_path: Path) -> None:
         file.touch()
     for name in (".lock", ".metrics.json.12", "metrics.json"):
         (tmp_path / name).touch()
-    resume.clean(tmp_path)
+    resume.mark_finished(tmp_path)
     assert {file.name for file in tmp_path.rglob("*")} == {
         *("checkpoints", "best.safetensors", "refit.safetensors", "metrics.json")
     }
@@ -103,9 +108,9 @@ def test_the_log_goes_on_in_the_run_that_goes_on(tmp_path: Path) -> None:
     root.addHandler(handler)
     try:
         root.error("to the new folder")
-        resume.take_over(fresh, old)
+        resume.continue_log(fresh, old)
         root.error("after")
-        resume.take_over(old, old)
+        resume.continue_log(old, old)
     finally:
         root.removeHandler(handler)
         handler.close()
@@ -126,7 +131,7 @@ def test_a_machine_that_is_taken_back_costs_nothing(tmp_path: Path, notice: sign
     process.send_signal(notice)
     assert process.wait(60) == 130
     said = (tmp_path / "log").read_text()
-    assert "interrupted; next: python train.py resume=" in said and "Traceback" not in said
+    assert f"interrupted; next: cd {tmp_path} && " in said and "Traceback" not in said
     (run,) = tmp_path.glob("runs/*/*")
     before = len((run / "train.log").read_text().splitlines())
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from twotower.core.errors import UserError
 from twotower.core.files import read_json
 from twotower.core.schema import Prepared
-from twotower.model.item_tower import FeatureItemTower
+from twotower.model.item_tower.features import FeatureItemTower
 from twotower.runs import build, histories, layout, run
 from twotower.runs.checkpoint import read_checkpoint, write_checkpoint
 
@@ -54,8 +54,9 @@ def begun(tmp_path: Path, make_prepared: Callable[..., Prepared]) -> Path:
     (prepared.path / "audit.json").write_text('{"findings": []}')
     (prepared.path / "work.tmp").write_text("nothing that a run needs")
     config = configure()
-    run.begin_run(tmp_path, config, prepared)
-    model = build.build_model(config, prepared.manifest, ITEM_FEATURES)
+    run.write_config(tmp_path, OmegaConf.to_yaml(config, resolve=True))
+    run.begin_run(tmp_path, config.model, prepared)
+    model = build.build_model(config.model, prepared.manifest, ITEM_FEATURES)
     state = {"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}
     write_checkpoint(tmp_path / "checkpoints" / "best.safetensors", state)
     return tmp_path
@@ -131,9 +132,9 @@ def test_damaged_histories_are_refused(begun: Path, content: str) -> None:
 def test_an_input_that_the_data_lacks_is_refused_by_the_nearest_name(make_prepared: Callable[..., Prepared]) -> None:
     prepared = make_prepared([[1, 2]], inputs={"gap": [[0, 1]], "device": [[1, 1]]})
     with pytest.raises(UserError, match=r"model.inputs has devise; .*gap, device; did you mean 'device'"):
-        build.input_sizes(configure("model.inputs=[gap,devise]"), prepared.manifest)
+        build.input_sizes(configure("model.inputs=[gap,devise]").model, prepared.manifest)
     with pytest.raises(UserError, match=r"have none"):
-        build.input_sizes(configure("model.inputs=[gap]"), make_prepared([[1, 2]]).manifest)
+        build.input_sizes(configure("model.inputs=[gap]").model, make_prepared([[1, 2]]).manifest)
 
 
 def test_a_tower_that_learns_from_times_is_given_them(make_prepared: Callable[..., Prepared]) -> None:
@@ -142,35 +143,35 @@ def test_a_tower_that_learns_from_times_is_given_them(make_prepared: Callable[..
     prepared = make_prepared(
         [[1, 2, 3, 4], [2, 1]], [1, 1], [3, 0], timestamps=times, inputs={"gap": [[0, 1, 2, 3], [0, 1]]}
     )
-    sizes = build.input_sizes(timed, prepared.manifest)
+    sizes = build.input_sizes(timed.model, prepared.manifest)
     assert sizes == {"gap": 4, "time": 10**11}
-    assert build.build_model(timed, prepared.manifest, ITEM_FEATURES).event_inputs.names == ["gap", "time"]
+    assert build.build_model(timed.model, prepared.manifest, ITEM_FEATURES).event_inputs.names == ["gap", "time"]
     sample = histories.sample_histories(prepared, 3, list(sizes))
     assert sample == {"item_index": [[2, 3, 4]], "codes": {"gap": [[1, 2, 3]], "time": [[1, 64, 65]]}}
     with pytest.raises(UserError, match=r"time_bias=true needs times.*set it to false"):
         build.input_sizes(
-            configure("model.user_tower.time_bias=true", "model.inputs=[]"), make_prepared([[1]]).manifest
+            configure("model.user_tower.time_bias=true", "model.inputs=[]").model, make_prepared([[1]]).manifest
         )
     with pytest.raises(UserError, match=r"model.inputs has time"):  # by its own switch alone
-        build.input_sizes(configure("model.inputs=[time]"), prepared.manifest)
+        build.input_sizes(configure("model.inputs=[time]").model, prepared.manifest)
 
 
 def test_untied_vectors_of_histories_are_of_a_tower_of_their_own(make_prepared: Callable[..., Prepared]) -> None:
     prepared = make_prepared([[1, 2], [2, 4]], inputs={"gap": [[0, 1]] * 2, "device": [[1, 2]] * 2})
     config = configure("model.tied=false", "model/residual=none")
-    model = build.build_model(config, prepared.manifest, ITEM_FEATURES).eval()
+    model = build.build_model(config.model, prepared.manifest, ITEM_FEATURES).eval()
     assert not torch.equal(model.encode_items(), model.encode_history_items())
-    tied = build.build_model(configure(), prepared.manifest, ITEM_FEATURES).eval()
+    tied = build.build_model(configure().model, prepared.manifest, ITEM_FEATURES).eval()
     assert torch.equal(tied.encode_items(), tied.encode_history_items())
     with pytest.raises(UserError, match="model/residual=none"):
-        build.build_model(configure("model.tied=false"), prepared.manifest, ITEM_FEATURES)
+        build.build_model(configure("model.tied=false").model, prepared.manifest, ITEM_FEATURES)
 
 
 @pytest.mark.parametrize("sizes", ["[8]", "[0,4]", "[4,2,4]"])
 def test_sizes_that_cannot_serve_alone_are_refused(make_prepared: Callable[..., Prepared], sizes: str) -> None:
     prepared = make_prepared([[1, 2], [2, 4]], inputs={"gap": [[0, 1]] * 2, "device": [[1, 2]] * 2})
     with pytest.raises(UserError, match="expected different sizes"):
-        build.build_model(configure(f"model.matryoshka={sizes}"), prepared.manifest, ITEM_FEATURES)
+        build.build_model(configure(f"model.matryoshka={sizes}").model, prepared.manifest, ITEM_FEATURES)
 
 
 def test_the_refit_model_goes_before_the_best_and_the_best_before_the_last(begun: Path) -> None:
@@ -217,7 +218,7 @@ def test_weights_of_another_size_are_refused(begun: Path) -> None:
 def test_an_input_is_named_once() -> None:
     config = OmegaConf.create({"model": {"inputs": ["gap", "gap"]}})
     with pytest.raises(UserError, match="names one input twice"):
-        build.input_sizes(config, {"inputs": {"gap": 64}})
+        build.input_sizes(config.model, {"inputs": {"gap": 64}})
 
 
 def test_a_run_of_another_version_is_refused(begun: Path) -> None:

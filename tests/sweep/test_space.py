@@ -4,7 +4,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from twotower.core.errors import UserError
-from twotower.sweep.space import distributions, grid, settings_of, text_of, typed
+from twotower.sweep.space import distributions, grid, parse_value, settings_of, text_of
 
 
 def test_nested_settings_get_the_names_of_the_command_line_and_null_leaves_one_out() -> None:
@@ -54,13 +54,13 @@ def test_a_grid_has_all_combinations_in_order() -> None:
 
 
 def test_values_that_are_typed_become_those_of_the_distribution() -> None:
-    assert typed(CategoricalDistribution(("32", "64")), "32") == "32"
-    assert typed(CategoricalDistribution(("32", "64")), "33") is None
-    assert typed(FloatDistribution(0, 1), "0.25") == 0.25
-    assert typed(FloatDistribution(0, 1), "2") is None
-    assert typed(FloatDistribution(0, 1), "many") is None
-    assert typed(IntDistribution(1, 7, step=3), "4") == 4
-    assert typed(IntDistribution(1, 7, step=3), "5") is None
+    assert parse_value(CategoricalDistribution(("32", "64")), "32") == "32"
+    assert parse_value(CategoricalDistribution(("32", "64")), "33") is None
+    assert parse_value(FloatDistribution(0, 1), "0.25") == 0.25
+    assert parse_value(FloatDistribution(0, 1), "2") is None
+    assert parse_value(FloatDistribution(0, 1), "many") is None
+    assert parse_value(IntDistribution(1, 7, step=3), "4") == 4
+    assert parse_value(IntDistribution(1, 7, step=3), "5") is None
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.1, "0.1"), ([16, 32], "[16,32]"), (None, "null")])
@@ -69,4 +69,4 @@ def test_a_value_of_a_configuration_is_written_as_one_types_it(value: object, te
 
 
 def test_a_truth_value_is_one_of_those_to_choose_from() -> None:
-    assert typed(distributions({"a": "choice(true,false)"})["a"], text_of(False)) == text_of(False)
+    assert parse_value(distributions({"a": "choice(true,false)"})["a"], text_of(False)) == text_of(False)

@@ -115,7 +115,7 @@ def test_quality_against_size_on_workers_side_by_side(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sweep=tpe"], "it wants -m: python train.py -m"),
+        (["sweep=tpe"], "takes -m: "),
         (
             ["-m", "sweep=tpe", "model.dim=8,16"],
             "model.dim=8,16: beside sweep=... values to try are part of sweep.space",

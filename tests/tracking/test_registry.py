@@ -13,7 +13,7 @@ from test_pyfunc_model import benchmark, write_bundle
 
 from twotower.core.errors import UserError
 from twotower.serving.retriever import Retriever
-from twotower.tracking.lookup import TAG
+from twotower.tracking.lookup import RUN_DIR_TAG
 from twotower.tracking.registry import keep_bundle
 
 
@@ -31,7 +31,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # else some of MLflow's code would make its default database
     client = MlflowClient(uri)
-    known = client.create_run(client.create_experiment("shop"), tags={TAG: str((tmp_path / "run").resolve())})
+    known = client.create_run(client.create_experiment("shop"), tags={RUN_DIR_TAG: str((tmp_path / "run").resolve())})
     logger = SimpleNamespace(tracking_uri=uri, experiment_name="shop")
     config = SimpleNamespace(logger=logger, run_dir=str(tmp_path / "run"))
     return SimpleNamespace(config=config, path=tmp_path / "run", client=client, id=known.info.run_id, uri=uri)
@@ -85,7 +85,7 @@ def test_a_model_that_can_not_be_kept_is_no_version(run: Any, bundle: Path, monk
         raise OSError("no space left")
 
     monkeypatch.setattr(MlflowClient, "log_model_artifacts", full)
-    with pytest.raises(UserError, match=r"can't be registered as shop: MLflow at .* says: no space left"):
+    with pytest.raises(UserError, match=r"can't be registered as shop: MLflow at .*: no space left"):
         keep_bundle(run, bundle, "shop", "candidate")
     assert run.client.search_registered_models() == []
     (made,) = run.client.search_logged_models([run.client.get_run(run.id).info.experiment_id])

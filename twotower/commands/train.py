@@ -6,29 +6,22 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from lightning_fabric.utilities.warnings import PossibleUserWarning
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from twotower.commands.evaluate import evaluate
+from twotower.core.command_line import command, override
 from twotower.core.distributed import is_first_process
 from twotower.core.errors import UserError
 from twotower.runs import resume
-from twotower.training import processes
-from twotower.training.complete import complete
+from twotower.runs.lock import exclusive_lock
+from twotower.training.pipeline import run_pipeline
+from twotower.training.processes import on_first_process, print_once, process_group
 
 log = logging.getLogger(__name__)
 
 
-def silence_libraries() -> None:
-    """Hide other libraries' messages that do not concern the user; a sweep's workers call this, too."""
-    warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")  # of Lightning's own code
-    warnings.filterwarnings("ignore", category=PossibleUserWarning)  # hints for other uses of Lightning than this
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")  # it does when a run goes on
-    for chatty in ("pytorch_lightning", "faiss.loader"):  # devices, tips and the like
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-
-
 def train(config: DictConfig) -> Path:
-    """Train a run, resume one, evaluate a model, or run a sweep's trial, as the configuration asks.
+    """Train or resume a run; or, where the configuration asks for it, evaluate a model, or run a trial of a sweep.
 
     Returns:
         The folder that holds the result: the run directory, the evaluation's or the trial's.
@@ -39,24 +32,36 @@ def train(config: DictConfig) -> Path:
     if config.evaluate:
         return evaluate(config)
     if config.sweep:
-        from twotower.sweep.trial import attempt  # which needs what a machine that only trains may lack
+        from twotower.sweep.trial import run_trial  # needs packages that a machine which only trains may lack
 
-        attempt(config)
-        return Path(config.run_dir)
-    with processes.together():
-        fresh, resumed = processes.first(lambda: (config.run_dir, resume.to_resume(config)))
-        config.run_dir = fresh  # the others have clocks of their own
-        if resumed:  # the run goes on in its own folder, with the configuration it began with
-            processes.first(lambda: resume.take_over(Path(fresh), resumed))
-            config = resume.config_at(resumed)
+        return run_trial(config)
+    with process_group():
+        text = OmegaConf.to_yaml(config, resolve=True)
+        new, resumed = on_first_process(
+            lambda: (config.run_dir, resume.run_to_resume(config.resume, Path(config.run_dir), text))
+        )
+        config.run_dir = new  # the other processes' clocks may name another
+        if resumed:
+            on_first_process(lambda: resume.continue_log(Path(new), resumed))
+            config = resume.resumed_config(resumed)
             if resume.is_finished(resumed):
-                processes.say(f"finished already\nnext: python export.py run={resumed}\nrun: {resumed}")
+                print_once(f"finished already\nnext: {command('export', override('run', resumed))}\nrun: {resumed}")
                 return resumed
-            log.info("going on with %s", resumed)
-        with resume.exclusive_lock(Path(config.run_dir)) if is_first_process() else nullcontext():
+            log.info("resuming %s", resumed)
+        path = Path(config.run_dir)
+        with exclusive_lock(path) if is_first_process() else nullcontext():
             try:
-                complete(config)
+                run_pipeline(config)
             except KeyboardInterrupt:
-                processes.say(f"interrupted; next: python train.py resume={config.run_dir}\nrun: {config.run_dir}")
+                print_once(f"interrupted; next: {resume.resume_command(path)}\nrun: {path}")
                 raise
-        return Path(config.run_dir)
+        return path
+
+
+def silence_libraries() -> None:
+    """Hide other libraries' messages that do not concern the user; workers of a sweep call this, too."""
+    warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")  # of Lightning's own code
+    warnings.filterwarnings("ignore", category=PossibleUserWarning)  # hints for other uses of Lightning
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")  # always, when a run is resumed
+    for name in ("pytorch_lightning", "faiss.loader"):  # devices, tips and the like
+        logging.getLogger(name).setLevel(logging.WARNING)

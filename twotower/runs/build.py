@@ -1,4 +1,4 @@
-"""From a resolved configuration to the model that it describes."""
+"""Build the model that a resolved configuration describes; conf/model is its schema."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,52 +8,61 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from twotower.core.errors import UserError, nearest
-from twotower.core.inputs import GAP, TIME, TIME_SIZE
+from twotower.core.event_codes import GAP, TIME, TIME_SIZE
 from twotower.model.event_inputs import EventInputs
 from twotower.model.two_tower import TwoTower
 
 Array = npt.NDArray[Any]
 
 
-def build_model(config: DictConfig, data: Mapping[str, Any], item_features: Mapping[str, Array]) -> TwoTower:
-    """The towers that a resolved configuration describes, with fresh weights.
+def build_model(settings: DictConfig, data: Mapping[str, Any], item_features: Mapping[str, Array]) -> TwoTower:
+    """Return the towers with fresh weights.
 
     Args:
-        config: the whole training configuration.
+        settings: the configuration's group `model`.
         data: the prepared directory's manifest.
         item_features: the arrays of its ITEM_FEATURES_FILE.
+
+    Raises:
+        UserError: settings that contradict each other or the data.
     """
-    sizes, dim = list(config.model.matryoshka), config.model.dim
+    sizes, dim = list(settings.matryoshka), settings.dim
     if len(set(sizes)) < len(sizes) or not all(0 < size < dim for size in sizes):
         raise UserError(f"model.matryoshka={sizes}; expected different sizes, from 1 up to less than model.dim={dim}")
-    towers = [
-        instantiate(config.model.item_tower, num_items=int(data["num_items"]), item_features=item_features)
-        for _ in range(1 if config.model.tied else 2)
-    ]
-    event_inputs = EventInputs(input_sizes(config, data), config.model.dim)
-    residual = instantiate(config.model.residual) if config.model.residual else None
-    if residual is not None and not config.model.tied:
+    if settings.residual and not settings.tied:
         raise UserError("model.tied=false: the residual adds candidates' own vectors; take model/residual=none with it")
-    return TwoTower(
-        towers[0], event_inputs, instantiate(config.model.user_tower), residual, config.model.normalize, *towers[1:]
-    )
+    item_tower, *history_tower = [
+        instantiate(settings.item_tower, num_items=int(data["num_items"]), item_features=item_features)
+        for _ in range(1 if settings.tied else 2)
+    ]
+    event_inputs = EventInputs(input_sizes(settings, data), dim)
+    residual = instantiate(settings.residual) if settings.residual else None
+    user_tower = instantiate(settings.user_tower)
+    return TwoTower(item_tower, event_inputs, user_tower, residual, settings.normalize, *history_tower)
 
 
-def input_sizes(config: DictConfig, data: Mapping[str, Any]) -> dict[str, int]:
-    """The model's event inputs in their order, and how many codes each has; `data` is the prepared manifest.
+def input_sizes(settings: DictConfig, data: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of codes of each event input, in the model's order.
 
-    They are those of model.inputs, and `time` where the user tower learns from the time between events.
+    The inputs are those of `model.inputs`, then `time` where the user tower has `time_bias`.
+
+    Args:
+        settings: the configuration's group `model`.
+        data: the prepared directory's manifest.
+
+    Raises:
+        UserError: an input is named twice, or the data lacks it.
     """
-    if len(set(config.model.inputs)) < len(config.model.inputs):
-        raise UserError(f"model.inputs={list(config.model.inputs)} names one input twice; expected each once")
-    for name in config.model.inputs:
+    if len(set(settings.inputs)) < len(settings.inputs):
+        raise UserError(f"model.inputs={list(settings.inputs)} names one input twice; expected each once")
+    for name in settings.inputs:
         if name not in data["inputs"]:
             raise UserError(
                 f"model.inputs has {name}; the prepared events have {', '.join(data['inputs']) or 'none'}"
                 f"{nearest(name, data['inputs'])}"
             )
-    sizes = {name: int(data["inputs"][name]) for name in config.model.inputs}
-    if config.model.user_tower.get("time_bias"):
+    sizes = {name: int(data["inputs"][name]) for name in settings.inputs}
+    if settings.user_tower.get("time_bias"):
         if GAP not in data["inputs"]:
             raise UserError(
                 "model.user_tower.time_bias=true needs times, and this data's timestamps tell the order alone; "

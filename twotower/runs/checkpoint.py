@@ -1,6 +1,6 @@
-"""Checkpoints: one file each, tensors as safetensors and all else as JSON in its header.
+"""Checkpoint files: tensors as safetensors, everything else as JSON in the header; no pickled code.
 
-There is no code in it; it appears whole or not at all, and a damaged one is told from a whole one.
+A file appears whole or not at all, and a checksum tells a damaged one from a whole one.
 """
 
 import hashlib
@@ -18,50 +18,51 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from twotower.core.command_line import command, in_this_folder, override
 from twotower.core.errors import UserError
 
 log = logging.getLogger(__name__)
-TENSOR, ITEMS, TUPLE = "__tensor__", "__items__", "__tuple__"  # what JSON lacks
-CONTENT, CHECKSUM = "content", "sha256"
+TENSOR, ITEMS, TUPLE = "__tensor__", "__items__", "__tuple__"  # markers of what JSON lacks
+CONTENT, CHECKSUM = "content", "sha256"  # keys of the header
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write tensors, numbers, texts, lists, tuples and mappings of them, in any depth.
+    """Write tensors, numbers, texts, paths, and lists, tuples and mappings of them, to any depth.
 
     Raises:
-        UserError: the place can't be written to; what was there before is untouched.
-        TypeError: something else is in it.
+        UserError: the file can't be written; the one that stood there is untouched.
+        TypeError: `content` holds something else.
     """
     tensors: dict[str, Tensor] = {}
-    text = json.dumps(_plain(content, tensors))
+    text = json.dumps(_to_json(content, tensors))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, {CONTENT: text, CHECKSUM: _checksum(text, tensors)})
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)  # safetensors makes it private; others may export
+        temporary.chmod(0o644)  # safetensors makes it private; other users may export
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
+        resume = in_this_folder(command("train", override("resume", path.parent.parent.resolve())))
         raise UserError(
-            f"{path} can't be written ({error}); what was there is as it was. Make room, or see to the rights; then "
-            f"python train.py resume={path.parent.parent}"
+            f"{path} can't be written ({error}); the file before it is untouched. Make room or change the permissions, "
+            f"then {resume}"
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Its content, on the CPU; raises UserError where it is missing, damaged or no checkpoint."""
+    """Return a checkpoint's content, tensors on the CPU; raises UserError where it is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            names = list(file.keys())
-            tensors = {name: file.get_tensor(name) for name in names}
-        text = about[CONTENT]
-        if about[CHECKSUM] != _checksum(text, tensors):
-            raise ValueError("its checksum is another one")
-        content: dict[str, Any] = _restored(json.loads(text), tensors)
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+        text = header[CONTENT]
+        if header[CHECKSUM] != _checksum(text, tensors):
+            raise ValueError("its checksum differs")
+        content: dict[str, Any] = _from_json(json.loads(text), tensors)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} is missing, damaged or not a checkpoint: {reason}") from None
@@ -69,46 +70,54 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def previous_of(path: Path) -> Path:
-    """Where the checkpoint lies that `path` replaced."""
+    """Path of the checkpoint that `path` replaced."""
     return path.with_name(f"previous_{path.name}")
 
 
 def last_good(path: Path) -> Path | None:
-    """`path` or, where it is damaged or gone, the one before it; None where neither is.
+    """Return `path`, or the checkpoint before it where that is damaged or missing; None where there is neither.
 
-    Raises UserError where there are some and none is whole.
+    Raises:
+        UserError: there are checkpoints, and all are damaged.
     """
-    there = [file for file in (path, previous_of(path)) if file.exists()]
-    for file in there:
+    files = [file for file in (path, previous_of(path)) if file.exists()]
+    for file in files:
         try:
             read_checkpoint(file)
         except UserError as error:
-            if file == there[-1]:
+            if file == files[-1]:
                 raise
-            log.warning("%s; going on from the one before it", error)
+            log.warning("%s; resuming from the checkpoint before it", error)
         else:
             return file
     return None
 
 
 class Checkpoints(CheckpointIO):
-    """Lightning's way to its files."""
+    """Lightning plugin that reads and writes these files.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "last.safetensors"
+    >>> Checkpoints().save_checkpoint({"epoch": 3, "weight": torch.ones(2)}, file)
+    >>> Checkpoints().load_checkpoint(file)
+    {'epoch': 3, 'weight': tensor([1., 1.])}
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write one."""
+        """Write a checkpoint."""
         write_checkpoint(Path(path), checkpoint)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read one; Lightning moves the tensors."""
+        """Read a checkpoint; Lightning moves the tensors to their device."""
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Delete one that is no longer the best."""
+        """Delete a checkpoint that is no longer the best."""
         Path(path).unlink(missing_ok=True)
 
 
-def _plain(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON has it; its tensors go into `tensors`, by number."""
+def _to_json(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """`value` in JSON's types; its tensors are added to `tensors`, named by number."""
     if isinstance(value, Tensor):
         name, tensor = str(len(tensors)), value.detach().cpu().contiguous()
         place = tensor.untyped_storage().data_ptr()
@@ -123,23 +132,22 @@ def _plain(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return {ITEMS: [[_plain(key, tensors), _plain(item, tensors)] for key, item in value.items()]}
-    if isinstance(value, tuple):
-        return {TUPLE: [_plain(item, tensors) for item in value]}
-    if isinstance(value, list):
-        return [_plain(item, tensors) for item in value]
+        return {ITEMS: [[_to_json(key, tensors), _to_json(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        items = [_to_json(item, tensors) for item in value]
+        return {TUPLE: items} if isinstance(value, tuple) else items
     raise TypeError(f"a checkpoint can't hold {type(value).__name__}")
 
 
-def _restored(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _from_json(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(value, list):
-        return [_restored(item, tensors) for item in value]
+        return [_from_json(item, tensors) for item in value]
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
     if kind == TENSOR:
         return tensors[content]
-    items = [_restored(item, tensors) for item in content]
+    items = [_from_json(item, tensors) for item in content]
     return tuple(items) if kind == TUPLE else dict(items)
 
 

@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,21 @@ PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "polars"
 
 
 def environment() -> dict[str, Any]:
-    """Git commit (with a mark where the tree was changed), Python and package versions."""
+    """Git commit, Python and package versions."""
     versions = {}
     for name in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return {"git_commit": git_commit(), "python": platform.python_version(), "packages": versions}
 
 
 def git_commit() -> str | None:
-    """Of this code, with a mark where it was changed; None where git does not know."""
+    """Commit of this code, ending in "-dirty" where files were changed since; None outside a git checkout."""
+    here, command = Path(__file__).parent, ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        here = Path(__file__).parent
-        run = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+        done = subprocess.run(
+            command, cwd=here, capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return run.stdout.strip()
+    return done.stdout.strip()

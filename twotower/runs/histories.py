@@ -1,4 +1,4 @@
-"""The sample of validation histories that a run keeps for its export's proofs.
+"""The sample of validation histories that a run keeps for its export's parity checks and index choice.
 
 Shapes: l events of a history, K event inputs.
 """
@@ -12,25 +12,29 @@ import numpy.typing as npt
 
 from twotower.core.batch import build_history
 from twotower.core.errors import UserError
+from twotower.core.event_codes import TIME, time_codes
 from twotower.core.files import read_json
-from twotower.core.inputs import TIME, time_codes
 from twotower.core.schema import Prepared
 from twotower.runs.layout import HISTORIES_FILE
 
-SAMPLE = 1024  # histories kept for proofs, and to choose the bundle's index by
+SAMPLE = 1024  # histories
 Array = npt.NDArray[Any]
 
 
 class History(NamedTuple):
-    """What the user tower sees of one session, oldest event first."""
+    """The user tower's input for one session, oldest event first.
+
+    >>> History(np.array([4, 7]), np.array([[1], [2]])).item_index
+    array([4, 7])
+    """
 
     item_index: npt.NDArray[np.int64]  # [l]
     codes: npt.NDArray[np.int64]  # [l, K] of the model's event inputs
 
 
 def sample_histories(prepared: Prepared, max_length: int, inputs: Sequence[str]) -> dict[str, Any]:
-    """Up to SAMPLE validation histories, evenly over time, as HISTORIES_FILE holds them."""
-    sessions = np.flatnonzero(prepared.validation_end > prepared.train_end)  # they lie in the order in which they begin
+    """Return up to SAMPLE validation histories, evenly over time, in the form of HISTORIES_FILE."""
+    sessions = np.flatnonzero(prepared.validation_end > prepared.train_end)  # in the order of their first events
     sessions = sessions[np.unique(np.linspace(0, len(sessions) - 1, min(SAMPLE, len(sessions))).astype(int))]
     end = prepared.validation_end[sessions]
     length = np.minimum(end - prepared.offsets[sessions], max_length)
@@ -40,14 +44,14 @@ def sample_histories(prepared: Prepared, max_length: int, inputs: Sequence[str])
         return [row[:count].tolist() for row, count in zip(rows, length, strict=True)]
 
     codes = {name: newest(prepared.inputs[name]) for name in inputs if name != TIME}
-    if TIME in inputs:  # differences count, so a run need not tell when a session was
+    if TIME in inputs:  # only differences count, so the run does not keep when a session was
         times = [time_codes(np.array(row, dtype=np.int64)) for row in newest(prepared.timestamp)]
         codes[TIME] = [(1 + row - row[:1]).tolist() for row in times]
     return {"item_index": newest(prepared.item_index), "codes": codes}
 
 
 def read_histories(path: Path, inputs: Sequence[str]) -> list[History]:
-    """A run directory's sample, with the codes of `inputs` in their order; raises UserError where it is damaged."""
+    """Return a run directory's sample, with the codes of `inputs` in their order; raises UserError where damaged."""
     file = path / HISTORIES_FILE
     content = read_json(file, "a run directory")
     try:

@@ -1,22 +1,24 @@
-"""The run directory (hand-off 2): which file is called what, for everybody who reads or writes one. Needs no torch.
+"""File names of the run directory (hand-off 2), for every module that writes or reads one; imports no torch.
 
-config.yaml          the resolved configuration
-data.json            the prepared directory's manifest and path
+config.yaml          resolved configuration
+data.json            manifest and path of the prepared directory
 catalogue.parquet    item ids by row, with their counts
-features.json        how values become codes; item_features.npz: the items' codes, by row
-audit.json           what the audit of the data found; card.html: the data card (both where preparation left them)
-fitted.json          once an epoch is picked: {"best_epoch", "summary": of the training, "validated": {epoch: metrics}}
-histories.json       a sample of validation histories, for the export's proofs and index: {"item_index": [Q][l],
-                     "codes": {name of an event input: [Q][l]}}
-environment.json     git commit and versions
-checkpoints/         refit.safetensors (if asked for), best.safetensors; while it runs, last and refit_last, too
+features.json        how feature values become codes; item_features.npz: the items' codes by row
+audit.json           findings of the data audit; card.html: the data card (both copied from the prepared directory)
+fitted.json          the picked epoch: {"best_epoch", "summary": of training, "validated": {epoch: metrics}}
+histories.json       sample of validation histories for the export's parity checks and index choice:
+                     {"item_index": [Q][l], "codes": {event input: [Q][l]}}
+environment.json     git commit and package versions
+checkpoints/         refit.safetensors (with refit=true), best.safetensors; until the run is finished also last and
+                     refit_last, each with the one before it as previous_*
 metrics.json         flat results: test/recall_at_20, baseline/item_knn/recall_at_20, ...
-assessment.json      the test with intervals, by kind of query: see evaluation.assessment.assess
-report.html          all of that to look at
-answers.npz          the model's answers to the test's queries: see evaluation.record
+assessment.json      evaluation with intervals and slices
+report.html          the same as a page
+answers.npz          per-query ranking results: see evaluation.results_file
 train.log
+.lock                until the run is finished
 
-No id of a user or a session is in any of them. Shapes: Q histories, l events each, K event inputs, V items.
+None of them holds an id of a user or a session. Shapes: Q histories, l events each.
 """
 
 from pathlib import Path
@@ -32,14 +34,15 @@ METRICS_FILE = "metrics.json"
 ASSESSMENT_FILE = "assessment.json"
 REPORT_FILE = "report.html"
 ENVIRONMENT_FILE = "environment.json"
+LOCK_FILE = ".lock"
 COPIED = (CATALOGUE_FILE, FEATURES_FILE, ITEM_FEATURES_FILE, AUDIT_FILE, CARD_FILE)  # from the prepared directory
 CHECKPOINTS_FOLDER = "checkpoints"
 REFIT, BEST, LAST, REFIT_LAST = (f"{name}.safetensors" for name in ("refit", "best", "last", "refit_last"))
-CHECKPOINTS = (REFIT, BEST, LAST)  # the first that exists is the run's model
+CHECKPOINTS = (REFIT, BEST, LAST)  # the first that exists holds the run's model
 
 
 def checkpoint_of(path: Path) -> Path:
-    """The checkpoint that is the run's model; raises UserError when there is none yet."""
+    """Return the checkpoint that holds the run's model; raises UserError where there is none yet."""
     for name in CHECKPOINTS:
         if (path / CHECKPOINTS_FOLDER / name).is_file():
             return path / CHECKPOINTS_FOLDER / name

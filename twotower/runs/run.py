@@ -1,4 +1,4 @@
-"""A run: begun, and loaded with its model. Its files are named in runs.layout."""
+"""The run directory: written before training, read back with its model. Its files are named in runs.layout."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,54 +11,55 @@ from twotower.core.errors import UserError
 from twotower.core.files import read_json, write_bytes, write_json
 from twotower.core.schema import Prepared, read_item_features
 from twotower.model.two_tower import TwoTower
+from twotower.runs import layout
 from twotower.runs.build import build_model, input_sizes
 from twotower.runs.checkpoint import read_checkpoint
 from twotower.runs.environment import environment
 from twotower.runs.histories import sample_histories
-from twotower.runs.layout import (
-    CHECKPOINTS_FOLDER,
-    CONFIG_FILE,
-    COPIED,
-    DATA_FILE,
-    ENVIRONMENT_FILE,
-    HISTORIES_FILE,
-    METRICS_FILE,
-    checkpoint_of,
-)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that has been loaded: the model stands in evaluation mode, on the CPU."""
+    """A loaded run; its model is in evaluation mode, on the CPU."""
 
     path: Path
-    config: DictConfig
-    data: dict[str, Any]
-    metrics: dict[str, float]
+    config: DictConfig  # resolved
+    data: dict[str, Any]  # the prepared directory's manifest, and its path
+    metrics: dict[str, float]  # empty until the run is tested
     model: TwoTower
 
 
-def write_config(path: Path, config: DictConfig) -> None:
-    """Write the resolved configuration: from now on there is a run that can be gone on with."""
-    (path / CHECKPOINTS_FOLDER).mkdir(parents=True, exist_ok=True)
-    write_bytes(path / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True).encode())
+def write_config(path: Path, config_text: str) -> None:
+    """Write the resolved configuration, in YAML; from now on the run can be resumed."""
+    (path / layout.CHECKPOINTS_FOLDER).mkdir(parents=True, exist_ok=True)
+    write_bytes(path / layout.CONFIG_FILE, config_text.encode())
 
 
-def begin_run(path: Path, config: DictConfig, prepared: Prepared) -> None:
-    """Write all that is known before training, so that an interrupted run can be exported too."""
-    write_config(path, config)
-    write_json(path / DATA_FILE, {"path": str(prepared.path), **prepared.manifest})
-    for name in COPIED:
+def begin_run(path: Path, model_settings: DictConfig, prepared: Prepared) -> None:
+    """Write what the export needs beside a checkpoint, so that an interrupted run can be exported too.
+
+    Args:
+        path: the run directory.
+        model_settings: the configuration's group `model`.
+        prepared: the data.
+
+    Raises:
+        UserError: the run began with other data, whose item indices mean other items.
+    """
+    if (path / layout.ENVIRONMENT_FILE).exists():  # the file written last
+        return require_same_data(path, prepared)
+    write_json(path / layout.DATA_FILE, {"path": str(prepared.path), **prepared.manifest})
+    for name in layout.COPIED:
         if (prepared.path / name).is_file():
             write_bytes(path / name, (prepared.path / name).read_bytes())
-    inputs = list(input_sizes(config, prepared.manifest))
-    write_json(path / HISTORIES_FILE, sample_histories(prepared, config.model.max_length, inputs))
-    write_json(path / ENVIRONMENT_FILE, environment())
+    inputs = list(input_sizes(model_settings, prepared.manifest))
+    write_json(path / layout.HISTORIES_FILE, sample_histories(prepared, model_settings.max_length, inputs))
+    write_json(path / layout.ENVIRONMENT_FILE, environment())
 
 
 def require_same_data(path: Path, prepared: Prepared) -> None:
-    """Raise UserError where a run would go on with other data than it began with: its item indices would lie."""
-    began = read_json(path / DATA_FILE, "a run directory")["fingerprint"]
+    """Raise UserError where the run in directory `path` began with other data."""
+    began = read_json(path / layout.DATA_FILE, "a run directory")["fingerprint"]
     if began != prepared.manifest["fingerprint"]:
         raise UserError(
             f"{path} began with data of fingerprint {began}, and now it is {prepared.manifest['fingerprint']}; "
@@ -67,40 +68,39 @@ def require_same_data(path: Path, prepared: Prepared) -> None:
 
 
 def load_run(path: str | Path) -> Run:
-    """Rebuild a run's model from its own configuration and checkpoint; weights are loaded strictly, unpickled never.
+    """Rebuild a run's model from its configuration and checkpoint; weights are loaded strictly, never unpickled.
 
     Raises:
         UserError: `path` is no run directory, it has no checkpoint yet, or a file is damaged.
     """
     path = Path(path)
     config = load_config(path)
-    data = read_json(path / DATA_FILE, "a run directory")
+    data = read_json(path / layout.DATA_FILE, "a run directory")
     try:
-        model = build_model(config, data, read_item_features(path))
+        model = build_model(config.model, data, read_item_features(path))
     except ConfigAttributeError as error:
         key = str(error).splitlines()[0]
         raise UserError(f"{path} is a run of another version of this program ({key}); train again") from None
-    load_weights(model, checkpoint_of(path))
-    metrics = read_json(path / METRICS_FILE, "a run directory") if (path / METRICS_FILE).is_file() else {}
+    load_weights(model, layout.checkpoint_of(path))
+    file = path / layout.METRICS_FILE
+    metrics = read_json(file, "a run directory") if file.is_file() else {}
     return Run(path, config, data, metrics, model.eval())
 
 
 def load_config(path: Path) -> DictConfig:
-    """A run's resolved configuration."""
-    if not (path / CONFIG_FILE).is_file():
-        raise UserError(f"{path} is not a run directory: it has no {CONFIG_FILE}; train.py prints a run's path last")
-    config = OmegaConf.load(path / CONFIG_FILE)
+    """Return a run's resolved configuration; raises UserError where `path` is no run directory."""
+    file = path / layout.CONFIG_FILE
+    if not file.is_file():
+        raise UserError(f"{path} is not a run directory: it has no {file.name}; training prints a run's path last")
+    config = OmegaConf.load(file)
     assert isinstance(config, DictConfig)
     return config
 
 
 def load_weights(model: TwoTower, checkpoint: Path) -> None:
-    """Put a checkpoint's weights into `model`, strictly."""
-    weights = {
-        key.removeprefix("model."): value
-        for key, value in read_checkpoint(checkpoint)["state_dict"].items()
-        if key.startswith("model.")
-    }
+    """Copy a checkpoint's weights into `model`; raises UserError where names or shapes differ."""
+    state = read_checkpoint(checkpoint)["state_dict"]
+    weights = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:

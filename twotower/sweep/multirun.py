@@ -1,11 +1,11 @@
-"""What happens before a sweep's first trial and after its last one, in the process that was typed."""
+"""Start, resume and end a sweep: Hydra's callback in the process that the user started, around all trials."""
 
 import contextlib
 import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,164 +13,177 @@ from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from twotower.core.command_line import command, in_this_folder
 from twotower.core.distributed import process_count
 from twotower.core.errors import UserError
 from twotower.core.files import read_json, write_json
+from twotower.core.nested import leaves
 from twotower.runs import resume
 from twotower.runs.config_errors import explaining
+from twotower.runs.lock import exclusive_lock
 from twotower.runs.run import load_config
-from twotower.sweep.outcome import tell
-from twotower.sweep.space import distributions, grid, settings_of, text_of, typed
-from twotower.sweep.study import enqueue, open_study, unfinished
-from twotower.sweep.trial import of_sweep
+from twotower.sweep.space import distributions, grid, parse_value, settings_of, text_of
+from twotower.sweep.study import SWEEP_FILE, enqueue, open_study, unfinished
+from twotower.sweep.sweep_report import report_sweep
+from twotower.sweep.trial import is_of_sweep
 from twotower.tracking.logger import UNSENT_FILE
 from twotower.training.prepare import prepare
 
 log = logging.getLogger(__name__)
-SWEEP_FILE = "sweep.json"  # what a sweep was begun with; it goes on with nothing else
-GROWS = ("trials", "trial", "pruner")  # what may be another when a sweep goes on
+MAY_CHANGE = ("trials", "trial", "pruner")  # settings that may differ when a sweep is resumed
+
+
+class Plan(NamedTuple):
+    """A sweep as it was asked for.
+
+    >>> plan = Plan(Path("sweeps/shop"), OmegaConf.create({"name": "shop"}), OmegaConf.create({}), OmegaConf.create({}))
+    >>> plan.sweep.name
+    'shop'
+    """
+
+    path: Path  # of the sweep's folder
+    sweep: DictConfig  # the configuration's group of that name
+    shared: DictConfig  # the configuration of a run that is no trial
+    hydra: DictConfig
 
 
 class Sweep(Callback):
-    """Hydra's sweeper is told which trials are left, and runs them with any launcher."""
+    """Gives Hydra's sweeper the trials that are left, which any launcher runs, and reports at the end."""
 
-    _held: ClassVar = contextlib.ExitStack()  # a launcher sends callbacks to its workers, and locks can't be sent
+    # Of the class, as a launcher sends callbacks to its workers, and locks can't be sent.
+    _lock: ClassVar = contextlib.ExitStack()
+    _plan: ClassVar[Plan]
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Begin the sweep, or go on with it."""
-        HydraConfig.instance().set_config(config)  # names may come from there
-        with _explaining(config):
-            left = begin(config, self._held)
+        """Start the sweep, or resume it."""
+        HydraConfig.instance().set_config(config)  # names in the configuration may refer to it
+        path = Path(config.hydra.sweep.dir).resolve()
+        shared = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "sweep")])
+        shared.sweep, shared.run_dir, shared.resume = None, str(path), None
+        plan = Plan(path, config.sweep, shared, config.hydra)
+        type(self)._plan = plan
+        with _exit_on_error(config.hydra.job.config_name):
+            left = start(plan, self._lock)
         if not left:
-            self.on_multirun_end(config)
+            self.on_multirun_end()
             sys.exit(0)
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.sweeper.params = {"sweep.trial": ",".join(map(str, left))}
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Say what was found."""
-        with self._held, _explaining(config):
-            end(config)
+    def on_multirun_end(self, *_: Any, **kwargs: Any) -> None:
+        """Report the results."""
+        with self._lock, _exit_on_error(self._plan.hydra.job.config_name):
+            end(self._plan)
 
 
 @contextlib.contextmanager
-def _explaining(config: DictConfig) -> Iterator[None]:
-    """Leave with a status and a message: of what a callback raises Hydra would make a mere warning."""
+def _exit_on_error(config_name: str) -> Iterator[None]:
+    """Exit with a status and a message; Hydra would turn an exception of a callback into a mere warning."""
     try:
-        with explaining(str(config.hydra.job.config_name)):
+        with explaining(config_name):
             yield
     except Exception:
         log.exception("the sweep ends here")
         sys.exit(1)
 
 
-def begin(config: DictConfig, held: contextlib.ExitStack) -> list[int]:
-    """Make the study and the data, where they are not there yet.
+def start(plan: Plan, lock: contextlib.ExitStack) -> list[int]:
+    """Create the study, and prepare the data, where that is not done yet; `lock` keeps the lock on the sweep's folder.
 
     Returns:
         The numbers of the trials that are left.
 
     Raises:
-        UserError: the sweep's folder is another sweep's, or in use.
+        UserError: the sweep's folder is that of another sweep, or in use.
     """
     if process_count() > 1:
         raise UserError("each trial of a sweep takes one process; leave torchrun out")
-    for override in map(OverridesParser.create().parse_override, config.hydra.overrides.task):
+    for override in map(OverridesParser.create().parse_override, plan.hydra.overrides.task):
         if override.is_sweep_override():
             raise UserError(f"{override.input_line}: beside sweep=... values to try are part of sweep.space")
-    path = folder_of(config)
-    held.enter_context(resume.exclusive_lock(path))
-    asked = identity_of(config)
-    if (path / SWEEP_FILE).exists():
-        require_same(path, asked)
-    points = grid(config.sweep.space) if config.sweep.trials is None else list(defaults_in(config))
-    study = open_study(config.sweep, config.seed)
-    write_json(path / SWEEP_FILE, asked)
-    enqueue(study, config.sweep.trials or len(points), points)
+    lock.enter_context(exclusive_lock(plan.path))
+    settings = plan.sweep
+    asked = identity(plan)
+    require_same_settings(plan.path, asked)
+    points = grid(settings.space) if settings.trials is None else list(default_point(plan))
+    study = open_study(settings, plan.shared.seed)
+    write_json(plan.path / SWEEP_FILE, {**asked, "command": typed_command(plan.hydra)})
+    enqueue(study, settings.trials or len(points), points)
     left = unfinished(study)
     if left:
-        print(f"{path}: {len(study.trials)} trials, {len(left)} of them to do", flush=True)
-        prepare(plain(config).data, config.accept)  # once, before the workers
-        tracker = tracker_of(config)
-        if tracker:
-            tracker.log_hyperparams({"space": dict(settings_of(config.sweep.space))})
+        print(f"{plan.path}: {len(study.trials)} trials, {len(left)} of them to do", flush=True)
+        prepare(plan.shared.data, plan.shared.accept)  # once, before the workers
+        logger = mlflow_logger(plan)
+        if logger:
+            logger.log_hyperparams({"space": dict(settings_of(settings.space))})
     return left
 
 
-def end(config: DictConfig) -> None:
-    """Table, page and experiment file; MLflow has it all, too."""
-    path = folder_of(config)
-    study = open_study(config.sweep, config.seed)
-    overrides = [override for override in config.hydra.overrides.task if not of_sweep(override)]
-    tell(study, path, list(config.sweep.objectives), overrides, config.hydra.runtime.choices)
-    tracker = tracker_of(config)
-    if tracker:
-        for waiting in path.glob(f"*/{UNSENT_FILE}"):  # of trials that ended while MLflow was away
-            if instantiate(load_config(waiting.parent).logger).keep():
-                resume.clean(waiting.parent)
-        tracker.adopt(str(path / str(trial.number)) for trial in study.trials)
-        tracker.keep()
-    resume.clean(path)
+def end(plan: Plan) -> None:
+    """Print and write the report, and send what is left to MLflow."""
+    trials = report_sweep(plan.path)
+    logger = mlflow_logger(plan)
+    if logger:
+        for unsent in plan.path.glob(f"*/{UNSENT_FILE}"):  # of trials that ended while MLflow could not be reached
+            if instantiate(load_config(unsent.parent).logger).keep():
+                resume.mark_finished(unsent.parent)
+        logger.add_children(str(plan.path / str(trial)) for trial in range(trials))
+        logger.keep()
+    resume.mark_finished(plan.path)
 
 
-def folder_of(config: DictConfig) -> Path:
-    """Where the sweep lies."""
-    return Path(config.hydra.sweep.dir).resolve()
+def typed_command(hydra: DictConfig) -> dict[str, Any]:
+    """What the report needs of the command line: the line itself, overrides of trials, groups, and config folders."""
+    folders = [s.path for s in hydra.runtime.config_sources if s.schema == "file" and s.provider != "main"]
+    return {
+        "line": in_this_folder(command("train", *sys.argv[1:])),
+        "overrides": [override for override in hydra.overrides.task if not is_of_sweep(override)],
+        "groups": sorted(hydra.runtime.choices),
+        "config_folders": [str(Path(folder).resolve()) for folder in folders],
+    }
 
 
-def plain(config: DictConfig) -> DictConfig:
-    """The configuration of a run that is no trial."""
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "sweep")])
-    own.sweep, own.run_dir, own.resume = None, str(folder_of(config)), None
-    return own
+def identity(plan: Plan) -> dict[str, Any]:
+    """The settings that tell this sweep from others; its folder and MLflow server may change."""
+    sweep, shared = (OmegaConf.to_container(part, resolve=True) for part in (plan.sweep, plan.shared))
+    assert isinstance(sweep, dict) and isinstance(shared, dict)
+    shared |= {"run_dir": "", "logger": None}
+    return {"run": shared, "sweep": {name: value for name, value in sweep.items() if name not in MAY_CHANGE}}
 
 
-def identity_of(config: DictConfig) -> dict[str, Any]:
-    """What makes it this sweep and no other."""
-    own = plain(config)
-    own.run_dir, own.logger = "", None  # it may be moved, and told to another server
-    sweep: Any = OmegaConf.to_container(config.sweep, resolve=True)
-    asked = {name: value for name, value in sweep.items() if name not in GROWS}
-    return {"run": OmegaConf.to_container(own, resolve=True), "sweep": asked}
-
-
-def require_same(path: Path, asked: dict[str, Any]) -> None:
-    """Raise UserError where a sweep would go on with other settings than it was begun with."""
+def require_same_settings(path: Path, asked: dict[str, Any]) -> None:
+    """Raise UserError where the folder `path` is that of a sweep with other settings."""
+    if not (path / SWEEP_FILE).exists():
+        return
     began = read_json(path / SWEEP_FILE, "a sweep's folder")
-    different = sorted(set(differences(began, asked)))
-    if different:
+    one, other = (
+        {(name, repr(value)) for name, value in leaves({key: content[key] for key in asked}) if value is not None}
+        for content in (began, asked)
+    )
+    names = sorted({name.removeprefix("run.") for name, _ in one ^ other})
+    if names:
         raise UserError(
-            f"{path} is a sweep that was begun with other settings ({', '.join(different)}); "
+            f"{path} is a sweep that was begun with other settings ({', '.join(names)}); "
             "give this one a name of its own: sweep.name=..."
         )
 
 
-def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
-    """The settings whose values differ."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in one.keys() | other.keys():
-            yield from differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
-    elif one != other:
-        yield name.removeprefix("run.")
-
-
-def defaults_in(config: DictConfig) -> Iterator[dict[str, Any]]:
-    """The settings as they are without a sweep, if its space has them all: what the others are compared with."""
-    choices = config.hydra.runtime.choices
+def default_point(plan: Plan) -> Iterator[dict[str, Any]]:
+    """The settings of a run without a sweep, where the space has them all: the point that the others compare with."""
+    choices = plan.hydra.runtime.choices
     values = {}
-    for name, distribution in distributions(config.sweep.space).items():
-        value = choices[name] if name in choices else OmegaConf.select(config, name, throw_on_missing=False)
+    for name, distribution in distributions(plan.sweep.space).items():
+        value = choices[name] if name in choices else OmegaConf.select(plan.shared, name, throw_on_missing=False)
         if OmegaConf.is_config(value):
             value = OmegaConf.to_container(value, resolve=True)
-        values[name] = typed(distribution, text_of(value))
+        values[name] = parse_value(distribution, text_of(value))
     if all(value is not None for value in values.values()):
         yield values
 
 
-def tracker_of(config: DictConfig) -> Any:
-    """The sweep's own run in MLflow, or None."""
-    if not config.logger:
+def mlflow_logger(plan: Plan) -> Any:
+    """The logger of the sweep's MLflow run, or None."""
+    if not plan.shared.logger:
         return None
-    own = plain(config)
-    own.logger.run_name, own.logger.system_metrics = config.sweep.name, False
-    return instantiate(own.logger, tags={"sweep": config.sweep.name})
+    settings = {"run_name": plan.sweep.name, "system_metrics": False}
+    return instantiate(plan.shared.logger, tags={"sweep": plan.sweep.name}, **settings)

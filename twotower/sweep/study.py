@@ -1,7 +1,7 @@
-"""A sweep's study, kept by Optuna: trial k is the sweep's job k, and lies in its folder k.
+"""The sweep's Optuna study: trial k is Hydra's job k, with its files in folder k.
 
-All trials are in the store from the beginning on, waiting, so a killed sweep knows what is left of it. A trial that was
-begun has drawn its settings, and goes on with them.
+All trials are stored from the start, in state WAITING, so a killed sweep knows what is left of it. A trial that was
+started keeps the settings it drew.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,28 +11,31 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from twotower.core.files import make_once
+from twotower.core.files import create_file_once
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
 SQLITE = "sqlite:///"
-PATIENCE = 60.0  # seconds that a worker waits for another's write to SQLite
+STUDY_FILE = "study.db"  # in the sweep's folder, with the storage that conf/sweep/tpe.yaml names
+SWEEP_FILE = "sweep.json"  # in the sweep's folder: its settings, and the command that resumes it
+PRUNED, FAILED, SECONDS = "pruned", "error", "seconds"  # attributes of a trial: epoch, message, duration
+LOCK_TIMEOUT = 60.0  # seconds that a worker waits for another's write to SQLite
 
 
 def open_study(sweep: DictConfig, seed: int) -> "optuna.Study":
-    """The study of these settings, made if there is none.
+    """Open the study, which is created where it is missing.
 
     Args:
-        sweep: the configuration's part of that name.
-        seed: of what the sampler draws; workers that share a study need different ones.
+        sweep: the configuration's group of that name.
+        seed: of the sampler; workers that share a study need different ones.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if sweep.storage.startswith(SQLITE):  # a kill must not leave a half-made one
-        make_once(Path(sweep.storage.removeprefix(SQLITE)), lambda path: _storage(f"{SQLITE}{path}"))
+    if sweep.storage.startswith(SQLITE):  # a kill must not leave half a file
+        create_file_once(Path(sweep.storage.removeprefix(SQLITE)), lambda path: _storage(f"{SQLITE}{path}"))
     return optuna.create_study(
         storage=_storage(sweep.storage),
         study_name=sweep.name,
@@ -43,33 +46,47 @@ def open_study(sweep: DictConfig, seed: int) -> "optuna.Study":
     )
 
 
+def load_study(path: Path, sweep: Mapping[str, Any]) -> "optuna.Study":
+    """Open the study of the sweep's folder `path` for reading; `sweep` are the settings it was begun with."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    file = path / STUDY_FILE
+    storage = f"{SQLITE}{file}" if file.is_file() else sweep["storage"]  # the folder may have been moved
+    return optuna.load_study(study_name=sweep["name"], storage=_storage(storage))
+
+
 def _storage(url: str) -> Any:
     import optuna
 
-    waits = {"connect_args": {"timeout": PATIENCE}} if url.startswith(SQLITE) else {}
-    storage = optuna.storages.RDBStorage(url, engine_kwargs=waits)
-    return optuna.storages.get_storage(storage)
+    timeout = {"connect_args": {"timeout": LOCK_TIMEOUT}} if url.startswith(SQLITE) else {}
+    return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=timeout))
 
 
-def enqueue(study: "optuna.Study", trials: int, known: Sequence[Mapping[str, Any]]) -> None:
-    """Let there be so many trials; the first have these settings, and all else is drawn."""
+def enqueue(study: "optuna.Study", trials: int, points: Sequence[Mapping[str, Any]]) -> None:
+    """Add trials until there are `trials`; the first have the settings `points`, the others draw theirs."""
     for number in range(len(study.trials), trials):
-        study.enqueue_trial(dict(known[number]) if number < len(known) else {})
+        study.enqueue_trial(dict(points[number]) if number < len(points) else {})
 
 
 def unfinished(study: "optuna.Study") -> list[int]:
-    """The numbers of the trials that wait, or were begun and not ended."""
+    """Numbers of the trials that wait, or were started and not ended."""
     return [trial.number for trial in study.trials if not trial.state.is_finished()]
 
 
-def take(study: "optuna.Study", number: int, space: "Mapping[str, BaseDistribution]") -> "optuna.Trial":
-    """Begin a trial, or go on with it; its settings are drawn where they were not yet."""
+def claim_trial(study: "optuna.Study", number: int, space: "Mapping[str, BaseDistribution]") -> "optuna.Trial":
+    """Start or resume a trial; settings that it has not drawn yet are drawn."""
     import optuna
 
-    known = study.trials[number]
-    if known.state == optuna.trial.TrialState.WAITING:  # ask() would pick one itself; to a certain one no way is public
-        study._storage.set_trial_state_values(known._trial_id, optuna.trial.TrialState.RUNNING)
-    trial = optuna.Trial(study, known._trial_id)
+    frozen = study.trials[number]
+    if frozen.state == optuna.trial.TrialState.WAITING:  # Optuna's ask() would choose the trial itself
+        study._storage.set_trial_state_values(frozen._trial_id, optuna.trial.TrialState.RUNNING)
+    trial = optuna.Trial(study, frozen._trial_id)
     for name, distribution in space.items():
         trial._suggest(name, distribution)  # of any kind
     return trial
+
+
+def short_text(value: Any) -> str:
+    """A setting's value as text, numbers to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,118 +1,124 @@
-"""One trial of a sweep: it trains with settings that the study draws, on validation alone; no refit, no test."""
+"""One trial of a sweep: train with the settings that the study draws, and validate; no refit, no test."""
 
 import logging
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from twotower.core.command_line import command
 from twotower.core.errors import UserError
+from twotower.core.files import read_json
 from twotower.runs import layout, resume, run
+from twotower.runs.lock import exclusive_lock
 from twotower.sweep.serving_cost import SERVING, serving_cost
 from twotower.sweep.space import distributions
-from twotower.sweep.study import open_study, take
-from twotower.training import complete
+from twotower.sweep.study import FAILED, PRUNED, SECONDS, SWEEP_FILE, claim_trial, open_study, short_text
+from twotower.training.pipeline import train_with_validation
 
 if TYPE_CHECKING:
     import optuna
 
 log = logging.getLogger(__name__)
-PRUNED, FAILED, SECONDS = "pruned", "error", "seconds"  # what the study is told of a trial beside its values
 
 
-def attempt(config: DictConfig) -> None:
-    """Do what is left to do of trial `config.sweep.trial`. Where it fails the study is told why, and others go on."""
-    import optuna
+def run_trial(config: DictConfig) -> Path:
+    """Start or resume trial `config.sweep.trial`, record its outcome in the study, and return its folder.
+
+    Where it fails, the study keeps the reason, and the sweep continues with the other trials.
+    """
+    from optuna.trial import TrialState
 
     if config.sweep.trial is None:
-        raise UserError("a sweep is many runs, so it wants -m: python train.py -m sweep=...")
+        raise UserError(f"a sweep is many runs, so it takes -m: {command('train', '-m', 'sweep=...')}")
     number, path = int(config.sweep.trial), Path(config.run_dir)
     study = open_study(config.sweep, config.seed + number)
-    with resume.exclusive_lock(path):
-        trial = take(study, number, distributions(config.sweep.space))
+    with exclusive_lock(path):
+        trial = claim_trial(study, number, distributions(config.sweep.space))
         begin = time.monotonic()
-        state, values = optuna.trial.TrialState.COMPLETE, None
+        state, values = TrialState.COMPLETE, None
         try:
-            values = validate(config, trial)
+            values = validate(trial_config(trial, config.sweep.name, path), trial, list(config.sweep.objectives))
             if PRUNED in trial.user_attrs:
-                state, values = optuna.trial.TrialState.PRUNED, None
+                state, values = TrialState.PRUNED, None
                 shutil.rmtree(path / layout.CHECKPOINTS_FOLDER, ignore_errors=True)
         except KeyboardInterrupt:
-            print("interrupted; the same command goes on with the sweep")
+            print(f"interrupted; next: {read_json(path.parent / SWEEP_FILE, 'a sweep')['command']['line']}")
             raise
-        except Exception as error:  # of any kind: it is this trial's alone
+        except Exception as error:  # of any kind: it concerns this trial alone
             log.exception("trial %d failed", number)
-            state = optuna.trial.TrialState.FAIL
-            cause = error.__cause__ or error  # what Hydra says of a failure is long
+            state = TrialState.FAIL
+            cause = error.__cause__ or error  # without Hydra's long text around it
             trial.set_user_attr(FAILED, f"{type(cause).__name__}: {cause}".splitlines()[0])
         trial.set_user_attr(SECONDS, trial.user_attrs.get(SECONDS, 0.0) + time.monotonic() - begin)
         study.tell(number, values, state)
-    print(line_of(study.trials[number], len(study.trials)))
+    print(trial_line(study.trials[number], len(study.trials)))
+    return path
 
 
-def validate(config: DictConfig, trial: "optuna.Trial") -> list[float]:
-    """Train, and give the values of the sweep's objectives."""
-    names = list(config.sweep.objectives)
-    own = config_of(config, trial)
-    by_epoch = len(names) == 1 and names[0].startswith("val/")  # Optuna prunes by one value alone
-    pruning = [Pruning(trial, names[0])] if by_epoch else []
-    _, _, logger, fitted = complete.train(own, pruning)
-    path = Path(own.run_dir)
-    found = fitted.metrics()
-    if any(name.startswith(SERVING) for name in names):
-        found |= serving_cost(run.load_run(path))
+def validate(config: DictConfig, trial: "optuna.Trial", objectives: list[str]) -> list[float]:
+    """Train the trial's run, and return the values of the sweep's objectives."""
+    prunable = len(objectives) == 1 and objectives[0].startswith("val/")  # Optuna prunes by a single value
+    trained = train_with_validation(config, [Pruning(trial, objectives[0])] if prunable else [])
+    path = Path(config.run_dir)
+    metrics = trained.picked.metrics()
+    if any(name.startswith(SERVING) for name in objectives):
+        metrics |= serving_cost(run.load_run(path))
+    logger = trained.logger
     if logger:
-        logger.log_metrics({f"best/{name.rpartition('/')[2]}": found[name] for name in names})
+        logger.log_metrics({f"best/{name.rpartition('/')[2]}": metrics[name] for name in objectives})
     if not logger or logger.keep(status="KILLED" if PRUNED in trial.user_attrs else "FINISHED"):
-        resume.clean(path)
-    return [found[name] for name in names]
+        resume.mark_finished(path)
+    return [metrics[name] for name in objectives]
 
 
-def config_of(config: DictConfig, trial: "optuna.Trial") -> DictConfig:
-    """The configuration of the run that this trial is."""
+def trial_config(trial: "optuna.Trial", sweep_name: str, path: Path) -> DictConfig:
+    """Compose the configuration of the trial's run: the overrides of the command line, then the settings it drew."""
     job = HydraConfig.get()
     drawn = [f"{name}={value}" for name, value in trial.params.items()]
-    typed = [o for o in job.overrides.task if not of_sweep(o) and o.lstrip("+").partition("=")[0] not in trial.params]
-    own = hydra.compose(job.job.config_name, [*typed, *drawn])
-    own.sweep, own.run_dir, own.resume = None, config.run_dir, None
-    with open_dict(own.callbacks):
-        own.callbacks.pop("progress_bar", None)
-    if own.logger:
-        own.logger.run_name = f"{config.sweep.name} {trial.number}"
-        own.logger.parent = str(Path(config.run_dir).parent)
-    return own
+    typed = [
+        o for o in job.overrides.task if not is_of_sweep(o) and o.lstrip("+").partition("=")[0] not in trial.params
+    ]
+    config = hydra.compose(job.job.config_name, [*typed, *drawn])
+    config.sweep, config.run_dir, config.resume = None, str(path), None
+    with open_dict(config.callbacks):
+        config.callbacks.pop("progress_bar", None)
+    if config.logger:
+        config.logger.run_name = f"{sweep_name} {trial.number}"
+        config.logger.parent = str(path.parent)
+    return config
 
 
-def of_sweep(override: str) -> bool:
-    """Whether an override of the command line is of the sweep, not of its trials."""
+def is_of_sweep(override: str) -> bool:
+    """Whether an override sets the sweep rather than its trials."""
     key = override.lstrip("+~").partition("=")[0]
     return key.replace("/", ".").split(".")[0] == "sweep"
 
 
-def line_of(trial: "optuna.trial.FrozenTrial", trials: int) -> str:
-    """What a person sees of a trial that has ended."""
-    figures = " ".join(f"{value:.4f}" for value in trial.values or [])
-    told = {"COMPLETE": figures, "PRUNED": f"pruned at {figures}", "FAIL": f"failed: {trial.user_attrs.get(FAILED)}"}
-    settings = " ".join(f"{name}={shown(value)}" for name, value in trial.params.items())
-    return f"trial {trial.number} of {trials}  {told[trial.state.name]}  {trial.user_attrs[SECONDS]:.0f} s  {settings}"
-
-
-def shown(value: Any) -> str:
-    """A setting's value, short enough for people."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def trial_line(trial: "optuna.trial.FrozenTrial", trials: int) -> str:
+    """One line on a trial that has ended."""
+    values = " ".join(f"{value:.4f}" for value in trial.values or [])
+    outcome = {"COMPLETE": values, "PRUNED": f"pruned at {values}", "FAIL": f"failed: {trial.user_attrs.get(FAILED)}"}
+    settings = " ".join(f"{name}={short_text(value)}" for name, value in trial.params.items())
+    end = f"{outcome[trial.state.name]}  {trial.user_attrs[SECONDS]:.0f} s"
+    return f"trial {trial.number} of {trials}  {end}  {settings}"
 
 
 class Pruning(Callback):
-    """Tells the study of each validation, and stops the trial where it looks bad beside the others.
+    """Reports each validation to the study, and stops the trial where the study's pruner decides so.
+
+    >>> import optuna
+    >>> Pruning(optuna.create_study().ask(), "val/ndcg_at_20").objective
+    'val/ndcg_at_20'
 
     Args:
         trial: of the study.
-        objective: the metric that it is judged by.
+        objective: the metric to report.
     """
 
     def __init__(self, trial: "optuna.Trial", objective: str) -> None:
@@ -120,14 +126,14 @@ class Pruning(Callback):
         self.objective = objective
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop at once, if that was decided before a kill."""
+        """Stop at once where the trial was pruned before a kill."""
         trainer.should_stop = PRUNED in self.trial.user_attrs
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report, and judge."""
+        """Report the epoch, and ask the pruner."""
         epoch = trainer.current_epoch
         known = self.trial.study.trials[self.trial.number].intermediate_values
-        if epoch not in known:  # after a kill an epoch may come again
+        if epoch not in known:  # after a kill an epoch is trained again
             self.trial.report(float(trainer.callback_metrics[self.objective]), epoch)
         if self.trial.should_prune():
             self.trial.set_user_attr(PRUNED, epoch)

@@ -1,10 +1,10 @@
-"""The bundle as an MLflow model, in MLflow's "models from code": this file goes along and is run where the model is.
+"""The bundle as an MLflow model from code: MLflow keeps this file with the model and runs it where the model is loaded.
 
     mlflow.pyfunc.load_model("models:/NAME@candidate").predict([["sku-1", "sku-2"]], params={"k": 10})
     mlflow models serve --model-uri models:/NAME@candidate --env-manager local
 
-A request over HTTP is described in serving.http_request. In a process of one's own serving.retriever does the same
-with less around it.
+serving.http_request describes requests over HTTP. Inside a Python process, serving.retriever does the same with less
+overhead.
 """
 
 import json
@@ -22,28 +22,36 @@ from twotower.core.errors import UserError
 from twotower.serving.http_request import PARAMS, is_item_id, is_single, read_json_text, refusal
 from twotower.serving.retriever import Retriever
 
-BUNDLE = "bundle"  # the artifact
+BUNDLE = "bundle"  # name of the artifact
 SERVER, APP = "mlflow.pyfunc.scoring_server", "mlflow.pyfunc.scoring_server.app"
 
 
 class Answer(BaseModel):
-    """The answer to one history, best first."""
+    """Items for one history, best first.
+
+    >>> Answer(ids=["sku-1"], scores=[0.5]).model_dump()
+    {'ids': ['sku-1'], 'scores': [0.5]}
+    """
 
     ids: list[int | str]
-    scores: list[float | None]  # None: no item of the history is known, so these are the most popular ones
+    scores: list[float | None]  # None: the history has no known item, and these are the most popular ones
 
 
 class RefusedRequest(MlflowException):  # type: ignore[misc]  # MLflow publishes no types
-    """Status 400, and the message as it is: MLflow would put all of the request before it."""
+    """Status 400 with the message alone; MLflow would put the whole request before it.
+
+    >>> RefusedRequest.invalid_parameter_value("k is -1").message
+    'k is -1'
+    """
 
     message = property(lambda self: self.args[0], lambda self, _: None)
 
 
 class RetrieverModel(PythonModel):  # type: ignore[misc]  # as above
-    """Answers histories from a bundle."""
+    """MLflow model that answers histories from a bundle."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Open the bundle; and where this process is MLflow's server, refuse what it would not."""
+        """Open the bundle; in MLflow's server, also check requests before MLflow parses them."""
         self._retriever = Retriever.load(context.artifacts[BUNDLE])
         if APP in sys.modules:
             guard(sys.modules[SERVER])
@@ -54,15 +62,15 @@ class RetrieverModel(PythonModel):  # type: ignore[misc]  # as above
         model_input: list[list[int | str | dict[str, Any]]],
         params: dict[str, Any] | None = None,
     ) -> list[Answer]:
-        """An answer to each history of item ids or events, oldest first; see `Retriever.recommend`.
+        """Answer each history of item ids or events, oldest first; see `Retriever.recommend`.
 
         Args:
-            context: MLflow's; not used.
+            context: unused.
             model_input: the histories.
             params: see serving.http_request.
 
         Raises:
-            RefusedRequest: the request can't be answered; the message says why.
+            RefusedRequest: the parameters or histories are invalid.
         """
         try:
             answers = self._retriever.recommend(model_input, **arguments({**PARAMS, **(params or {})}))
@@ -76,7 +84,7 @@ class RetrieverModel(PythonModel):  # type: ignore[misc]  # as above
 
 
 def arguments(params: dict[str, Any]) -> dict[str, Any]:
-    """What `Retriever.recommend` takes, from a request's parameters; raises UserError for what is none."""
+    """Return the arguments of `Retriever.recommend` for a request's parameters; raises UserError for invalid ones."""
     texts = {name: params[name] for name in ("filters", "include", "exclude", "max_per", "context")}
     read = {name: None if text is None else read_json_text(text, name) for name, text in texts.items()}
     for name in ("include", "exclude"):
@@ -91,9 +99,9 @@ def arguments(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def guard(server: ModuleType) -> None:
-    """Let MLflow's scoring server answer only what `refusal` has nothing against.
+    """Let MLflow's scoring server refuse the requests that `refusal` names.
 
-    The server has no hook for that, and calls `invocations` by its name in the module.
+    The server has no hook for that; it looks `invocations` up in its module.
     """
     answer: Callable[..., Any] = server.invocations
 

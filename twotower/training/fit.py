@@ -1,8 +1,7 @@
-"""Train a model, or test one: what a configuration, data and weights make together. Wiring only."""
+"""Train a model: build loader, module and trainer from a configuration, check the memory, and run Lightning's loop."""
 
 import logging
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,32 +16,45 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from twotower.core.errors import UserError
 from twotower.core.schema import Prepared, read_item_features
 from twotower.data.loader import SessionLoader, query_loader, training_loader
-from twotower.evaluation.evaluate_run import ModelResults
 from twotower.model.two_tower import TwoTower
-from twotower.runs import build
+from twotower.runs.build import build_model, input_sizes
 from twotower.runs.checkpoint import Checkpoints, last_good
-from twotower.training import memory_forecast as preflight
-from twotower.training.callbacks import LastCheckpoint, Progress
+from twotower.training import memory_forecast
+from twotower.training.callbacks.last_checkpoint import LastCheckpoint
+from twotower.training.callbacks.progress import Progress
 from twotower.training.module import TwoTowerModule
 
 log = logging.getLogger(__name__)
 
 
-def queries(config: DictConfig, prepared: Prepared, part: str, inputs: list[str]) -> SessionLoader:
-    """The queries of "validation" or "test", with these event inputs."""
-    settings = config.evaluation
+def queries(
+    prepared: Prepared,
+    inputs: Sequence[str],
+    max_length: int,
+    target_weights: Any,
+    evaluation: DictConfig,
+    part: str,
+) -> SessionLoader:
+    """Return the queries of one part of the data.
+
+    Args:
+        prepared: the data.
+        inputs: event inputs of the model, in its order.
+        max_length: the longest history, in events.
+        target_weights: weight by event type, or None.
+        evaluation: the configuration's group of that name.
+        part: "validation" or "test".
+
+    Raises:
+        UserError: the part has no query.
+    """
+    positions, least = evaluation.positions_per_batch, evaluation.min_history
     loader = query_loader(
-        prepared,
-        part,
-        config.model.max_length,
-        settings.positions_per_batch,
-        settings.min_history,
-        inputs=inputs,
-        target_weights=config.target_weights,
+        prepared, part, max_length, positions, least, inputs=list(inputs), target_weights=target_weights
     )
     if loader.num_queries == 0:
         raise UserError(
-            f"the {part} part has no query with a history of {settings.min_history} or more events; "
+            f"the {part} part has no query with a history of {least} or more events; "
             "give more data, another split, or a smaller evaluation.min_history"
         )
     return loader
@@ -57,9 +69,9 @@ def fit(
     refit_epochs: int = 0,
     callbacks: Sequence[pl.Callback] = (),
 ) -> Progress:
-    """Train with validation; or, without it, for a known number of epochs on training + validation data.
+    """Train with validation; or, without it, for `refit_epochs` epochs on training + validation data.
 
-    It goes on from the checkpoint `last`, if there is one, and leaves its newest there.
+    Resumes from the checkpoint `last` where it exists, and keeps the newest state there.
     """
     pl.seed_everything(config.seed, verbose=False)
     loader = training_loader(
@@ -67,60 +79,73 @@ def fit(
         config.model.max_length,
         config.positions_per_batch,
         config.seed,
-        validation_too=bool(refit_epochs),
-        inputs=list(build.input_sizes(config, prepared.manifest)),
+        include_validation=bool(refit_epochs),
+        inputs=list(input_sizes(config.model, prepared.manifest)),
         target_weights=config.target_weights,
     )
     if len(loader) == 0:
         raise UserError("no training session has two events; the split leaves nothing to learn from")
     phase = "refit" if refit_epochs else "train"
-    module = build_module(config, prepared, loader, fresh_model(config, prepared, loader), phase)
+    module = build_module(config, prepared, loader, new_model(config.model, prepared, loader), phase)
+    interactive = "progress_bar" in config.callbacks and sys.stdout.isatty()  # redrawn lines would fill a log file
     progress = Progress()
-    chosen = config.callbacks
-    if refit_epochs:  # nothing is picked here: no validation, no best checkpoint
-        chosen = {name: chosen[name] for name in ("weight_average", "progress_bar") if name in chosen}
-    interactive = "progress_bar" in chosen and sys.stdout.isatty()  # redrawn lines would fill a log file
-    configured = [instantiate(c) for name, c in chosen.items() if interactive or name != "progress_bar"]
     trainer = instantiate(
         config.trainer,
         max_epochs=refit_epochs or config.trainer.max_epochs,
-        callbacks=[*configured, *callbacks, progress, LastCheckpoint(last, config.checkpoint_minutes)],
+        callbacks=[
+            *configured_callbacks(config.callbacks, bool(refit_epochs), interactive),
+            *callbacks,
+            progress,
+            LastCheckpoint(last, config.checkpoint_minutes),
+        ],
         plugins=[Checkpoints()],
         enable_progress_bar=interactive,
         logger=logger or False,
         default_root_dir=config.run_dir,
     )
     if validation is not None:
-        check_room(config, module, loader, validation, trainer)
+        check_memory(module, config.model.dim, "weight_average" in config.callbacks, loader, validation, trainer)
     try:
         with logging_redirect_tqdm() if interactive else nullcontext():  # log lines go above the bar, not into it
             trainer.fit(module, loader, validation, ckpt_path=last_good(last))
-    except SystemExit:  # Lightning's way out of Ctrl-C, after the last checkpoint was written
+    except SystemExit:  # how Lightning leaves after Ctrl-C, once the last checkpoint is written
         raise KeyboardInterrupt from None
     return progress
 
 
-def check_room(
-    config: DictConfig, module: TwoTowerModule, loader: SessionLoader, validation: SessionLoader, trainer: pl.Trainer
+def configured_callbacks(settings: DictConfig, refit: bool, interactive: bool) -> list[pl.Callback]:
+    """Build the callbacks of the configuration's group `callbacks`; a refit picks nothing, so it has few of them."""
+    wanted = [name for name in settings if not refit or name in ("weight_average", "progress_bar")]
+    return [instantiate(settings[name]) for name in wanted if interactive or name != "progress_bar"]
+
+
+def check_memory(
+    module: TwoTowerModule,
+    dim: int,
+    averaged: bool,
+    loader: SessionLoader,
+    validation: SessionLoader,
+    trainer: pl.Trainer,
 ) -> None:
-    """Say what the training will take, and refuse what cannot fit."""
-    size = preflight.size_of(
+    """Log what training will need; raises UserError where it can't fit into memory."""
+    size = memory_forecast.size_of(
         module,
-        config.model.loss,
+        dim,
         positions=loader.largest_batch // trainer.world_size,
         length=int(loader.windows.length.max()),
         evaluated=validation.largest_batch // trainer.world_size,
-        averaged="weight_average" in config.callbacks,
+        averaged=averaged,
     )
-    device, found = trainer.strategy.root_device, preflight.forecast(size)
-    free = preflight.free_memory(device)
-    log.info("before the first step:\n%s", preflight.describe(size, found, len(loader), trainer.max_epochs, free))
-    preflight.require_room(found, free, weights_are_there=device.type == "cpu")
+    device, forecast = trainer.strategy.root_device, memory_forecast.forecast(size)
+    free = memory_forecast.free_memory(device)
+    table = memory_forecast.describe(size, forecast, len(loader), trainer.max_epochs, free)
+    log.info("before the first step:\n%s", table)
+    memory_forecast.require_room(forecast, free, weights_are_there=device.type == "cpu")
 
 
-def fresh_model(config: DictConfig, prepared: Prepared, loader: SessionLoader) -> TwoTower:
-    """The towers, about to learn from the events that `loader` delivers."""
-    model = build.build_model(config, prepared.manifest, read_item_features(prepared.path))
+def new_model(settings: DictConfig, prepared: Prepared, loader: SessionLoader) -> TwoTower:
+    """Build the model of the group `model`, with what its towers take from the targets that `loader` delivers."""
+    model = build_model(settings, prepared.manifest, read_item_features(prepared.path))
     target_counts = torch.from_numpy(loader.target_counts())
     for tower in model.item_towers():
         tower.begin_training(target_counts)  # type: ignore[operator]
@@ -130,7 +155,7 @@ def fresh_model(config: DictConfig, prepared: Prepared, loader: SessionLoader) -
 def build_module(
     config: DictConfig, prepared: Prepared, loader: SessionLoader, model: TwoTower, phase: str = "train"
 ) -> TwoTowerModule:
-    """The towers with all that trains them, for the events that `loader` delivers."""
+    """Build the Lightning module that trains `model`, or tests it, on the batches of `loader`."""
     return TwoTowerModule(
         model=model,
         negatives=instantiate(config.model.negatives, target_counts=torch.from_numpy(loader.target_counts())),
@@ -143,20 +168,3 @@ def build_module(
         phase=phase,
         matryoshka=config.model.matryoshka,
     )
-
-
-def test_model(trainer: pl.Trainer, module: TwoTowerModule, test: SessionLoader) -> ModelResults:
-    """Of a model with its weights."""
-    begin = time.perf_counter()
-    metrics = dict(trainer.test(module, test, verbose=False)[0])
-    seconds = time.perf_counter() - begin
-    with torch.no_grad():
-        items = module.model.encode_items().cpu().numpy()
-    return ModelResults(metrics, module.answers(), items, seconds)
-
-
-def test_weights(config: DictConfig, prepared: Prepared, test: SessionLoader, model: TwoTower) -> ModelResults:
-    """Test a model that has been loaded."""
-    module = build_module(config, prepared, test, model)
-    settings = {"enable_progress_bar": sys.stdout.isatty(), "enable_checkpointing": False, "logger": False}
-    return test_model(instantiate(config.trainer, **settings, default_root_dir=config.run_dir), module, test)

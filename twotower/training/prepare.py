@@ -1,4 +1,4 @@
-"""The data of a run: prepared, drawn on a data card, and found sound by the audit."""
+"""Prepare the data of a run, draw its data card, and stop where the audit found errors."""
 
 import logging
 from collections.abc import Iterable
@@ -13,16 +13,19 @@ log = logging.getLogger(__name__)
 
 
 def prepare(data: DictConfig, accept: Iterable[str] | None) -> Prepared:
-    """Prepare the events, or find them prepared already; raises UserError where the audit found errors.
+    """Prepare the events, or open the prepared directory that exists already.
 
     Args:
         data: the configuration's group `data`.
         accept: checks of the audit whose errors count as warnings.
+
+    Raises:
+        UserError: the audit found errors.
     """
     prepared: Prepared = instantiate(data)
     try:
         from twotower.report.data_card import write_data_card
-    except ImportError as error:  # a machine that only trains may lack what draws
+    except ImportError as error:  # a machine that only trains may lack the packages that draw
         log.warning("no data card is drawn: %s", error)
     else:
         write_data_card(prepared)

@@ -1,4 +1,4 @@
-"""What the processes that torchrun started agree on before, between and after training; one alone agrees at once."""
+"""Coordination of the processes that torchrun started, outside of training itself; with one process, nothing to do."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -11,47 +11,50 @@ import torch.distributed as dist
 
 from twotower.core.distributed import is_first_process, process_count
 
-Thing = TypeVar("Thing")
-PATIENCE = timedelta(days=2)  # others wait while the first prepares data
+Result = TypeVar("Result")
+TIMEOUT = timedelta(days=2)  # the other processes wait while the first prepares data
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Join the others."""
-    if process_count() == 1 or dist.is_initialized():  # by who started them
+def process_group() -> Iterator[None]:
+    """Join the process group of torch.distributed, unless there is one process or the launcher has joined it."""
+    if process_count() == 1 or dist.is_initialized():
         yield
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     try:
         yield
     finally:
         dist.destroy_process_group()
 
 
-def in_turn(task: Callable[[], Thing]) -> Thing:
-    """Let the first process do it, then the others, who find it done."""
-    done: list[Thing] = []
-    first(lambda: done.append(task()))
-    return done[0] if done else task()
+def first_process_first(task: Callable[[], Result]) -> Result:
+    """Call `task` in the first process, then in the others, which find its files."""
+    results: list[Result] = []
+    on_first_process(lambda: results.append(task()))
+    return results[0] if results else task()
 
 
-def first(task: Callable[[], Thing]) -> Thing:
-    """Let the first process do it; all get what it returns. Where it fails the others leave, and it alone says why."""
+def on_first_process(task: Callable[[], Result]) -> Result:
+    """Call `task` in the first process and return its result in all of them.
+
+    Where it raises, the others exit with status 2, so that the first alone reports the error.
+    """
     if process_count() == 1:
         return task()
-    answer: list[Any] = [False, None]
+    message: list[Any] = [False, None]  # succeeded, result
     try:
         if is_first_process():
-            answer = [True, task()]
+            message = [True, task()]
     finally:
-        dist.broadcast_object_list(answer, device=torch.device("cpu"))
-    done, result = answer
-    if not done:
+        dist.broadcast_object_list(message, device=torch.device("cpu"))
+    succeeded, result = message
+    if not succeeded:
         sys.exit(2)
-    return cast(Thing, result)
+    return cast(Result, result)
 
 
-def say(text: str) -> None:
-    """Once, however many processes there are."""
+def print_once(text: str) -> None:
+    """Print `text` in the first process."""
     if is_first_process():
         print(text)

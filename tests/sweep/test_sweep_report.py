@@ -1,5 +1,6 @@
-"""What is said of a study, against a study made by hand."""
+"""The report of a sweep, against a study made by hand."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,19 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 from rich.console import Console
 
-from twotower.sweep.outcome import by_rank, counts, head, importance_of, summary, tell, write_experiment
-from twotower.sweep.trial import FAILED, SECONDS
+from twotower.commands import sweep_report
+from twotower.core.errors import UserError
+from twotower.core.files import write_json
+from twotower.sweep.study import FAILED, SECONDS, SWEEP_FILE
+from twotower.sweep.sweep_report import (
+    best_trials,
+    count_states,
+    header,
+    importance_of,
+    rank_trials,
+    report_sweep,
+    write_experiment,
+)
 
 SPACE = {
     "optimizer.learning_rate": FloatDistribution(1e-4, 1, log=True),
@@ -42,8 +54,8 @@ def made(values: Sequence[Sequence[float] | None], directions: Sequence[str] = (
 @pytest.mark.parametrize(("direction", "expected"), [("maximize", [2, 0, 3]), ("minimize", [3, 0, 2])])
 def test_trials_are_ranked_by_the_first_objective(direction: str, expected: list[int]) -> None:
     study = made([[0.2], None, [0.3], [0.1]], [direction])
-    assert [trial.number for trial in by_rank(study)] == expected
-    assert counts(study) == "3 complete, 1 failed"
+    assert [trial.number for trial in rank_trials(study)] == expected
+    assert count_states(study) == "3 complete, 1 failed"
 
 
 def test_lists_stand_in_the_table_as_they_are() -> None:
@@ -57,13 +69,13 @@ def test_lists_stand_in_the_table_as_they_are() -> None:
     )
     console = Console(width=100)
     with console.capture() as shown:
-        console.print(summary(study, by_rank(study), ["val/ndcg_at_20"]))
+        console.print(best_trials(study, rank_trials(study), ["val/ndcg_at_20"]))
     assert "[event_type]" in shown.get()
 
 
 def test_of_two_objectives_those_that_nothing_beats_come_first() -> None:
     study = made([[0.5, 9.0], [0.4, 1.0], [0.45, 9.5], [0.1, 1.5]], ["maximize", "minimize"])
-    assert [trial.number for trial in by_rank(study)] == [0, 1, 2, 3]
+    assert [trial.number for trial in rank_trials(study)] == [0, 1, 2, 3]
 
 
 def test_importance_finds_the_setting_that_decides() -> None:
@@ -76,13 +88,13 @@ def test_importance_finds_the_setting_that_decides() -> None:
 
 def test_names_are_short_where_they_are_one_settings_alone() -> None:
     study = made([[0.1]])
-    assert head(study.trials, ["val/ndcg_at_20"]) == ["trial", "val/ndcg@20", "seconds", "learning_rate", "dim"]
+    assert header(study.trials, ["val/ndcg_at_20"]) == ["trial", "val/ndcg@20", "seconds", "learning_rate", "dim"]
     trial = optuna.trial.create_trial(
         value=1.0,
         params={"a.dim": 1.0, "b/dim": 2.0},
         distributions=dict.fromkeys(("a.dim", "b/dim"), FloatDistribution(0, 9)),
     )
-    assert head([trial], ["x"])[-2:] == ["a.dim", "b/dim"]
+    assert header([trial], ["x"])[-2:] == ["a.dim", "b/dim"]
 
 
 def run_of(path: Path) -> None:
@@ -107,35 +119,67 @@ def test_the_experiment_says_all_that_was_typed_and_drawn(tmp_path: Path) -> Non
     }
 
 
-def test_a_person_is_told_the_best_the_failures_and_what_to_type(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def sweep_folder(path: Path, study: optuna.Study, objectives: Sequence[str], **command: Any) -> Path:
+    """A sweep's folder with a copy of `study`, and the run of each trial."""
+    path.mkdir(parents=True)
+    optuna.copy_study(
+        from_study_name=study.study_name,
+        from_storage=study._storage,
+        to_storage=f"sqlite:///{path / 'study.db'}",
+        to_study_name="shop",
+    )
+    for trial in study.trials:
+        run_of(path / str(trial.number))
+    typed = {"line": "", "overrides": [], "groups": sorted(GROUPS), "config_folders": [], **command}
+    sweep = {"name": "shop", "storage": "sqlite:///elsewhere.db", "objectives": dict.fromkeys(objectives, "maximize")}
+    write_json(path / SWEEP_FILE, {"sweep": sweep, "command": typed})
+    return path
+
+
+def test_the_report_names_the_best_the_failures_and_what_to_type(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     study = made([[0.1 * number + 0.1] if number != 3 else None for number in range(8)])
-    run_of(tmp_path / "7")
-    tell(study, tmp_path, ["val/ndcg_at_20"], ["name=x", "~callbacks.health"], GROUPS)
-    said = capsys.readouterr().out
-    assert "8 trials: 7 complete, 1 failed" in said and "trial 3 failed: ValueError: too <odd>" in said
-    assert f"again: python train.py --config-dir {tmp_path} experiment=best '~callbacks.health'" in said
-    assert f"next: python train.py resume={tmp_path / '7'} " in said
-    page = (tmp_path / "sweep.html").read_text()
-    assert page.count("<svg") >= 4 and "0.8000" in page and "What mattered" in page
+    typed = {"overrides": ["name=x", "~callbacks.health"], "config_folders": ["/my shop, a=b/conf"]}
+    path = sweep_folder(tmp_path / "a sweep", study, ["val/ndcg_at_20"], **typed)
+    assert report_sweep(path) == 8
+    printed = capsys.readouterr().out
+    assert "8 trials: 7 complete, 1 failed" in printed and "trial 3 failed: ValueError: too <odd>" in printed
+    lines = {line.partition(": ")[0]: shlex.split(line.partition(": ")[2]) for line in printed.splitlines()}
+    assert lines["again"][:3] == lines["next"][:3] == ["cd", str(tmp_path), "&&"]
+    assert lines["again"][-6:] == [
+        *("train", "--config-dir", str(path), "experiment=best"),
+        *("hydra.searchpath=['file:///my shop, a=b/conf']", "~callbacks.health"),
+    ]
+    assert f"resume='{path / '7'}'" in lines["next"]
+    page = (path / "sweep.html").read_text()
+    assert page.count("<svg") >= 4 and "0.8000" in page and "Importance" in page
 
 
 def test_a_sweep_without_a_complete_trial_recommends_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tell(made([None, None]), tmp_path, ["val/ndcg_at_20"], [], GROUPS)
-    assert "no trial came to its end" in capsys.readouterr().out
-    assert (tmp_path / "sweep.html").exists() and not (tmp_path / "experiment").exists()
+    path = sweep_folder(tmp_path / "sweep", made([None, None]), ["val/ndcg_at_20"])
+    assert report_sweep(path) == 2
+    assert "nothing can be recommended" in capsys.readouterr().out
+    assert (path / "sweep.html").exists() and not (path / "experiment").exists()
 
 
 def test_two_objectives_are_drawn_against_each_other(tmp_path: Path) -> None:
-    run_of(tmp_path / "1")
-    tell(
-        made([[0.1, 3.0], [0.2, 2.0]], ["maximize", "minimize"]),
-        tmp_path,
-        ["val/ndcg_at_20", "serving/megabytes"],
-        [],
-        GROUPS,
-    )
-    assert "Trade-off" in (tmp_path / "sweep.html").read_text()
+    study = made([[0.1, 3.0], [0.2, 2.0]], ["maximize", "minimize"])
+    path = sweep_folder(tmp_path / "sweep", study, ["val/ndcg_at_20", "serving/megabytes"])
+    report_sweep(path)
+    assert "Trade-off" in (path / "sweep.html").read_text()
+
+
+def test_the_command_reports_a_sweep_again_and_refuses_any_other_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sweep_folder(tmp_path / "sweep", made([[0.25]]), ["val/ndcg_at_20"])
+    assert sweep_report.main([str(path)]) == 0
+    assert "0.2500" in capsys.readouterr().out and (path / "sweep.html").exists()
+    assert sweep_report.main([str(tmp_path)]) == 2
+    assert str(tmp_path / SWEEP_FILE) in capsys.readouterr().err
+    with pytest.raises(UserError, match=SWEEP_FILE):
+        report_sweep(tmp_path)

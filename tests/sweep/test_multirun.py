@@ -1,0 +1,88 @@
+"""A sweep in this process: started, resumed, refused with other settings, reported."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from twotower.commands import hydra_command
+from twotower.sweep import trial
+from twotower.sweep.multirun import Sweep
+from twotower.sweep.study import load_study
+from twotower.training.pipeline import train_with_validation
+
+TINY = ["data.items=60", "data.users=60", "data.sessions=600", "data.days=14", "trainer.max_epochs=1", "refit=false"]
+TINY += ["positions_per_batch=256", "trainer.accelerator=cpu", "logger=none"]
+GRID = ["-m", "sweep=grid", "sweep.name=ours", "sweep.space.positions_per_batch=null", "sweep.space.optimizer=null"]
+GRID += ["sweep.space.model={dim: 'choice(8,7,16)'}", "sweep.space.model.user_tower=null"]  # 7 can't be cut in two heads
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Hydra configures logging for the process that it runs in."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    libraries = [logging.getLogger(name) for name in ("hydra", "pytorch_lightning", "faiss.loader")]
+    levels = [logger.level for logger in libraries]
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for logger, before in zip(libraries, levels, strict=True):
+        logger.setLevel(before)
+    for name in logging.root.manager.loggerDict:
+        logging.getLogger(name).disabled = False
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
+    """Type `twotower train` in a folder; returns the exit status."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["twotower"])
+    try:
+        hydra_command.run("twotower.commands.train:train", "train", [*arguments, *TINY])
+    except SystemExit as left:
+        return int(left.code or 0)
+    return 0
+
+
+def test_a_sweep_that_was_interrupted_is_resumed_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(config, callbacks):  # type: ignore[no-untyped-def]
+        if Path(config.run_dir).name == "1":
+            raise KeyboardInterrupt
+        return train_with_validation(config, callbacks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "train_with_validation", interrupted)
+        assert typed(monkeypatch, tmp_path, *GRID) == 130
+    Sweep._lock.close()  # as the end of the process does
+    path = tmp_path / "sweeps" / "ours"
+    line = json.loads((path / "sweep.json").read_text())["command"]["line"]
+    printed = capsys.readouterr().out
+    assert f"interrupted; next: {line}" in printed and line.startswith(f"cd {tmp_path} && ")
+    before = (path / "0" / "fitted.json").stat().st_mtime_ns
+
+    assert typed(monkeypatch, tmp_path, *GRID) == 0
+    assert (path / "0" / "fitted.json").stat().st_mtime_ns == before
+    printed = capsys.readouterr().out
+    assert "3 trials, 2 of them to do" in printed and "3 trials: 2 complete, 1 failed" in printed
+    study = load_study(path, {"name": "ours"})
+    assert [t.params for t in study.trials] == [{"model.dim": dim} for dim in ("8", "7", "16")]
+    assert "model.dim=7" in study.trials[1].user_attrs["error"]
+    best = OmegaConf.load(path / "experiment" / "best.yaml")
+    assert str(best.model.dim) == study.best_trial.params["model.dim"]
+    assert not (path / ".lock").exists()
+
+    assert typed(monkeypatch, tmp_path, *GRID, "seed=1") == 2
+    assert "(data.seed, seed)" in capsys.readouterr().err
+
+
+def test_values_to_try_belong_to_the_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert typed(monkeypatch, tmp_path, "-m", "sweep=tpe", "model.dim=8,16") == 2
+    assert "model.dim=8,16: beside sweep=..." in capsys.readouterr().err

@@ -1,0 +1,148 @@
+"""Runs on tiny data in this process: each step leaves its files, and is not repeated."""
+
+import json
+import logging
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from twotower.commands import train as command
+from twotower.commands.train import train
+from twotower.core.errors import UserError
+from twotower.runs.config_errors import CONF
+from twotower.runs.run import load_run
+from twotower.training import pipeline
+
+TINY = ["data.items=60", "data.users=60", "data.sessions=600", "data.days=14", "model.dim=8", "trainer.max_epochs=2"]
+TINY += ["positions_per_batch=256", "evaluation.replicates=20", "trainer.accelerator=cpu", "logger=none", "name=tiny"]
+Configure = Callable[..., DictConfig]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Levels that the command gives to other libraries' loggers, taken back."""
+    names = ("pytorch_lightning", "faiss.loader")
+    levels = [logging.getLogger(name).level for name in names]
+    yield
+    for name, level in zip(names, levels, strict=True):
+        logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shop")
+
+
+@pytest.fixture(scope="module")
+def configure(shop: Path) -> Configure:
+    """The configuration of a run in a folder of the shop."""
+
+    def make(run: str, *overrides: str) -> DictConfig:
+        settings = [*TINY, f"run_dir={shop / 'runs' / 'today' / run}", f"prepared_root={shop / 'prepared'}"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("train", [*settings, *overrides])
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def trained(configure: Configure) -> Path:
+    return train(configure("first"))
+
+
+def forbidden(*_: Any, **__: Any) -> None:
+    raise AssertionError("this step was done before")
+
+
+def test_a_run_is_returned_with_its_files_and_its_model(trained: Path, configure: Configure) -> None:
+    assert trained == Path(configure("first").run_dir)
+    assert {file.name for file in trained.iterdir()} >= {"config.yaml", "metrics.json", "answers.npz", "report.html"}
+    assert {file.name for file in (trained / "checkpoints").iterdir()} == {"best.safetensors", "refit.safetensors"}
+    run = load_run(trained)
+    fitted = json.loads((trained / "fitted.json").read_text())
+    best = fitted["validated"][str(fitted["best_epoch"])]
+    assert best["val/ndcg_at_20"] == max(epoch["val/ndcg_at_20"] for epoch in fitted["validated"].values())
+    assert run.metrics.items() >= best.items() and 0 < run.metrics["test/recall_at_20"] < 1
+
+
+def test_a_run_whose_report_is_missing_trains_nothing(
+    trained: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (trained / "metrics.json").read_text()
+    monkeypatch.setattr(pipeline, "fit", forbidden)
+    (trained / "metrics.json").unlink()
+    (trained / ".lock").touch()
+    assert train(configure("second", f"resume={trained}")) == trained
+    after = json.loads((trained / "metrics.json").read_text())
+    timed = {name for name in after if "second" in name}
+    assert {k: v for k, v in after.items() if k not in timed} == {
+        k: v for k, v in json.loads(before).items() if k not in timed
+    }
+    assert not (trained / ".lock").exists() and not (trained.parent / "second").exists()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"run: {trained}"
+    assert shlex.split(lines[-2])[-2:] == ["export", f"run={trained}"]
+
+
+def test_a_finished_run_is_named_and_a_run_with_other_settings_is_new(
+    trained: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "run_pipeline", forbidden)
+    assert train(configure("third", "resume=auto")) == trained
+    assert f"run: {trained}" in capsys.readouterr().out
+    with pytest.raises(AssertionError):
+        train(configure("fourth", "resume=auto", "seed=1"))
+    with pytest.raises(UserError, match="is finished"):
+        train(configure("third", f"resume={trained}"))
+
+
+def test_an_interrupted_run_prints_the_line_that_resumes_it(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(config: DictConfig) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run_pipeline", interrupt)
+    config = configure("My Shop (1)")
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    line = capsys.readouterr().out.splitlines()[-2].partition("next: ")[2]
+    assert shlex.split(line)[:3] == ["cd", str(Path.cwd()), "&&"]
+    assert shlex.split(line)[-1] == f"resume='{config.run_dir}'"
+
+
+def test_a_run_on_the_same_data_prepares_nothing(
+    trained: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {file: file.stat().st_mtime_ns for file in (trained.parents[2] / "prepared").rglob("*")}
+    path = train(configure("fifth", "refit=false", "evaluation.baselines=false", "trainer.max_epochs=1"))
+    assert {file: file.stat().st_mtime_ns for file in (trained.parents[2] / "prepared").rglob("*")} == before
+    assert {file.name for file in (path / "checkpoints").iterdir()} == {"best.safetensors"}
+
+
+def test_the_metrics_that_pick_the_epoch_are_required(configure: Configure) -> None:
+    with pytest.raises(UserError, match=r"evaluation\.ks=\[1, 10\] lacks 20"):
+        train(configure("sixth", "evaluation.ks=[1,10]"))
+    with pytest.raises(UserError, match=r"takes -m: .* train -m"):
+        train(configure("seventh", "sweep=tpe"))
+    with pytest.raises(UserError, match=r"no query with a history of 99"):
+        train(configure("eighth", "evaluation.min_history=99"))
+
+
+def test_a_run_is_evaluated_again_and_on_data_of_other_items(
+    trained: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = json.loads((trained / "metrics.json").read_text())
+    path = train(configure("again", f"evaluate={trained}"))
+    again = json.loads((path / "metrics.json").read_text())
+    tested = {name for name in metrics if name.startswith(("test/", "baseline/")) and "second" not in name}
+    assert {name: again[name] for name in tested} == pytest.approx({name: metrics[name] for name in tested}, abs=1e-6)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"evaluation: {path}" and shlex.split(lines[-2])[-3:] == ["compare", str(trained), str(path)]
+    other = train(configure("other", f"evaluate={trained}", "data.seed=5", "data.items=80"))
+    assert json.loads((other / "metrics.json").read_text())["test/queries"] > 0

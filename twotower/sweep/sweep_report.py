@@ -1,0 +1,192 @@
+"""The report of a sweep: a table, a page, and an experiment file with the best trial's settings."""
+
+import sys
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from twotower.core.command_line import command, in_this_folder, override
+from twotower.core.files import read_json, write_bytes
+from twotower.report.html import card, document, figure, grid, heading, table
+from twotower.report.sweep_plots import history, importances, settings, trade_off
+from twotower.runs.resume import resume_command
+from twotower.runs.run import load_config
+from twotower.sweep.study import FAILED, SECONDS, SWEEP_FILE, load_study, short_text
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+PAGE_FILE, EXPERIMENT_FILE = "sweep.html", "experiment/best.yaml"
+WIDTH = 140  # characters of the table where it is not printed to a terminal
+SHOWN = 10  # trials in the terminal's table
+STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
+
+
+def report_sweep(path: Path) -> int:
+    """Print the table, and write page and experiment file into the sweep's folder `path`; returns the trials' number.
+
+    Raises:
+        UserError: `path` is no sweep's folder.
+    """
+    content = read_json(path / SWEEP_FILE, "a sweep's folder")
+    study, typed = load_study(path, content["sweep"]), content["command"]
+    objectives, ranked, importance = list(content["sweep"]["objectives"]), rank_trials(study), importance_of(study)
+    if importance:
+        print("importance: " + ", ".join(f"{name} {share:.2f}" for name, share in importance.items()))
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(best_trials(study, ranked[:SHOWN], objectives))
+    print(f"{len(study.trials)} trials: {count_states(study)}")
+    for trial in study.trials:
+        if FAILED in trial.user_attrs:
+            print(f"trial {trial.number} failed: {trial.user_attrs[FAILED]} (see {path / str(trial.number)})")
+    write_bytes(path / PAGE_FILE, page(study, ranked, importance, path.name, objectives).encode())
+    print(f"page: {path / PAGE_FILE}")
+    if not ranked:
+        print("no trial came to its end; nothing can be recommended")
+        return len(study.trials)
+    best = ranked[0]
+    write_experiment(path, best, objectives, typed["overrides"], typed["groups"])
+    print(f"again: {again(path, typed)}")
+    print(f"next: {resume_command(path / str(best.number))}    # trial {best.number}: its refit and test")
+    return len(study.trials)
+
+
+def again(path: Path, typed: Mapping[str, Any]) -> str:
+    """The shell line that trains with the best trial's settings; `typed` is SWEEP_FILE's "command"."""
+    words = ["--config-dir", str(path.resolve()), "experiment=best"]
+    if typed["config_folders"]:  # beside --config-dir, of which Hydra takes one
+        folders = ",".join(override("", f"file://{folder}")[1:] for folder in typed["config_folders"])
+        words.append(f"hydra.searchpath=[{folders}]")
+    deleted = [word for word in typed["overrides"] if word.startswith("~")]  # which a file can't express
+    return in_this_folder(command("train", *words, *deleted))
+
+
+def rank_trials(study: "optuna.Study") -> "list[FrozenTrial]":
+    """Complete trials, best first by the first objective; of several objectives, the Pareto front comes first."""
+    complete = [trial for trial in study.trials if trial.values and trial.state.name == "COMPLETE"]
+    front = front_of(study)
+    sign = -1 if study.directions[0].name == "MAXIMIZE" else 1
+    return sorted(complete, key=lambda trial: (trial.number not in front, sign * trial.values[0], trial.number))
+
+
+def front_of(study: "optuna.Study") -> set[int]:
+    """Numbers of the trials that no other beats in all objectives."""
+    complete = any(trial.state.name == "COMPLETE" for trial in study.trials)
+    return {trial.number for trial in study.best_trials} if complete else set()
+
+
+def importance_of(study: "optuna.Study") -> dict[str, float]:
+    """Each setting's share of the first objective's variance (fANOVA, Hutter et al. 2014), largest first.
+
+    Empty where fewer than four values are known.
+    """
+    import optuna
+
+    if len({trial.values[0] for trial in study.trials if trial.state.name == "COMPLETE"}) < 4:
+        return {}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return optuna.importance.get_param_importances(study, evaluator=evaluator, target=lambda trial: trial.values[0])
+
+
+def count_states(study: "optuna.Study") -> str:
+    """How many trials are in each state, as text."""
+    number = Counter(STATES[trial.state.name] for trial in study.trials)
+    return ", ".join(f"{count} {name}" for name, count in number.most_common())
+
+
+def best_trials(study: "optuna.Study", ranked: "Sequence[FrozenTrial]", objectives: Sequence[str]) -> Table:
+    """The terminal's table; trials of the Pareto front are bold."""
+    front = front_of(study)
+    rows = Table(*header(ranked, objectives))
+    for trial in ranked:
+        rows.add_row(*map(escape, row(trial)), style="bold" if trial.number in front else None)
+    return rows
+
+
+def header(ranked: "Sequence[FrozenTrial]", objectives: Sequence[str]) -> list[str]:
+    """Names of the columns of `row`; a setting's last part, where no other setting ends so."""
+    names = list(ranked[0].params) if ranked else []
+    last = [name.replace("/", ".").rpartition(".")[2] for name in names]
+    short = [part if last.count(part) == 1 else name for name, part in zip(names, last, strict=True)]
+    return ["trial", *(name.replace("_at_", "@") for name in objectives), "seconds", *short]
+
+
+def row(trial: "FrozenTrial") -> list[str]:
+    """A trial's number, values, duration and settings as text."""
+    values = [f"{value:.4f}" for value in trial.values]
+    return [str(trial.number), *values, f"{trial.user_attrs[SECONDS]:.0f}", *map(short_text, trial.params.values())]
+
+
+def page(
+    study: "optuna.Study",
+    ranked: "Sequence[FrozenTrial]",
+    importance: Mapping[str, float],
+    name: str,
+    objectives: Sequence[str],
+) -> str:
+    """The HTML page of the whole sweep."""
+    seconds = sum(trial.user_attrs.get(SECONDS, 0.0) for trial in study.trials)
+    tiles = {"trials": str(len(study.trials)), "hours of all trials": f"{seconds / 3600:.2f}"}
+    if ranked:
+        tiles |= {name: f"{value:.4f}" for name, value in zip(objectives, ranked[0].values, strict=True)}
+    plots = figures(study, ranked, importance, objectives) if ranked else []
+    rows = card("Complete trials, best first", table(header(ranked, objectives), list(map(row, ranked))))
+    title = f"Sweep {name}"
+    return document(title, [heading(title, count_states(study), tiles), grid(plots), grid([rows])])
+
+
+def figures(
+    study: "optuna.Study", ranked: "Sequence[FrozenTrial]", importance: Mapping[str, float], objectives: Sequence[str]
+) -> list[Any]:
+    """The page's plots: values by trial, importance, trade-off, and values by each setting."""
+    first = [trial.values[0] for trial in ranked]
+    maximize = study.directions[0].name == "MAXIMIZE"
+    pruned = [trial for trial in study.trials if trial.state.name == "PRUNED" and trial.values]
+    last = [trial.number for trial in pruned], [trial.values[0] for trial in pruned]
+    plot = history([trial.number for trial in ranked], first, *last, maximize, objectives[0])
+    legend = ["complete", "pruned: the last epoch's value"]
+    cards = [figure("Trial by trial", plot, "the line is the best so far", legend)]
+    if importance:
+        note = "each setting's share of the variance, alone and with others (fANOVA, Hutter et al. 2014)"
+        cards.append(figure("Importance", importances(list(importance), list(importance.values())), note))
+    if len(objectives) > 1:
+        second, front = [trial.values[1] for trial in ranked], front_of(study)
+        plot = trade_off(second, first, [trial.number in front for trial in ranked], objectives[1], objectives[0])
+        cards.append(figure("Trade-off", plot, "large: no other trial is better in all objectives"))
+    for setting, distribution in ranked[0].distributions.items():
+        values, log = [trial.params[setting] for trial in ranked], getattr(distribution, "log", False)
+        cards.append(figure(setting, settings(values, first, log, objectives[0])))
+    return cards
+
+
+def write_experiment(
+    path: Path, best: "FrozenTrial", objectives: Sequence[str], overrides: Sequence[str], groups: Container[str]
+) -> None:
+    """Write EXPERIMENT_FILE: the overrides of the command line, and the settings that the best trial drew.
+
+    Args:
+        path: the sweep's folder.
+        best: the trial.
+        objectives: the names of its values.
+        overrides: of the command line, `model.dim=32` and so on.
+        groups: the names that are groups of the configuration.
+    """
+    config = load_config(path / str(best.number))
+    typed = dict(word.split("=", 1) for word in overrides if "=" in word)
+    drawn = typed | {name: str(value) for name, value in best.params.items()}
+    base = [drawn.pop("experiment")] if drawn.get("experiment", "null") != "null" else []
+    chosen: list[Any] = [{f"override /{name}": value} for name, value in drawn.items() if name in groups]
+    values = OmegaConf.create()
+    for name in (name.lstrip("+") for name in drawn if name not in groups):
+        OmegaConf.update(values, name, OmegaConf.select(config, name), force_add=True)
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in zip(objectives, best.values, strict=True))
+    text = f"# @package _global_\n# Trial {best.number} of the sweep {path.name}: {figures}\n"
+    text += OmegaConf.to_yaml(OmegaConf.create({"defaults": [*base, *chosen, "_self_"]})) + OmegaConf.to_yaml(values)
+    (path / EXPERIMENT_FILE).parent.mkdir(exist_ok=True)
+    write_bytes(path / EXPERIMENT_FILE, text.encode())

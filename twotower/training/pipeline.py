@@ -1,0 +1,105 @@
+"""Start or resume a run; skip steps whose output exists.
+
+The steps: write the configuration, prepare the data, train and pick the epoch, refit, test, report, send to MLflow.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback
+
+from twotower.core.command_line import command, override
+from twotower.core.distributed import is_first_process
+from twotower.core.files import read_json
+from twotower.core.schema import Prepared
+from twotower.data.loader import SessionLoader
+from twotower.runs import environment, layout, resume, run
+from twotower.runs.build import input_sizes
+from twotower.training.evaluate_and_report import evaluate_and_report
+from twotower.training.final_test import test_model
+from twotower.training.fit import build_module, fit, queries
+from twotower.training.pick_epoch import PickedEpoch, pick_epoch
+from twotower.training.prepare import prepare
+from twotower.training.processes import first_process_first, on_first_process, print_once
+from twotower.training.refit import refit
+
+
+class Trained(NamedTuple):
+    """A run after training with validation."""
+
+    prepared: Prepared
+    test: SessionLoader  # the test queries
+    logger: Any  # None without MLflow, and on all but the first process
+    picked: PickedEpoch
+
+
+def run_pipeline(config: DictConfig) -> None:
+    """Do every step that the run in `config.run_dir` has not done yet, and print what to do next."""
+    path = Path(config.run_dir)
+    prepared, test, logger, picked = train_with_validation(config)
+    if config.refit:
+        epochs = picked.best_epoch + 1
+        refit(path, epochs, lambda last: fit(config, prepared, logger, last, refit_epochs=epochs))
+    module = build_module(config, prepared, test, run.load_run(path).model)
+    results = test_model(module, test, config.trainer, path)
+
+    def report() -> None:
+        evaluate_and_report(config, prepared, test, results, picked.metrics(), picked.validated)
+        if logger and not send_results(logger, path):
+            print(f"MLflow can't be reached, so its run is incomplete; once it is back: {resume.resume_command(path)}")
+            return
+        resume.mark_finished(path)
+        if logger:
+            print(f"mlflow: run {logger.run_id} in {config.logger.tracking_uri}")
+
+    on_first_process(report)
+    next_line = command("export", override("run", path))
+    print_once(f"report: {path / layout.REPORT_FILE}\nnext: {next_line}\nrun: {path}")
+
+
+def train_with_validation(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Trained:
+    """Write the configuration, prepare the data, train, and pick the epoch.
+
+    Args:
+        config: of the run.
+        callbacks: further ones, beside the configured.
+    """
+    path = Path(config.run_dir)
+    if is_first_process() and not (path / layout.CONFIG_FILE).exists():
+        run.write_config(path, OmegaConf.to_yaml(config, resolve=True))
+    prepared = first_process_first(lambda: prepare(config.data, config.accept))
+    inputs = list(input_sizes(config.model, prepared.manifest))
+    loader = partial(queries, prepared, inputs, config.model.max_length, config.target_weights, config.evaluation)
+    validation, test = loader("validation"), loader("test")
+    on_first_process(lambda: run.begin_run(path, config.model, prepared))
+    logger = None
+    if config.logger and is_first_process():
+        logger = instantiate(config.logger, tags=mlflow_tags(config.model, prepared))
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+    try:
+        picked = pick_epoch(path, lambda last: fit(config, prepared, logger, last, validation, callbacks=callbacks))
+    except Exception:
+        if logger:
+            logger.finalize("failed")
+        raise
+    return Trained(prepared, test, logger, picked)
+
+
+def send_results(logger: Any, path: Path) -> bool:
+    """Send metrics, files and the model's checkpoint to MLflow; returns False where it can't be reached."""
+    metrics = read_json(path / layout.METRICS_FILE, "a run directory")
+    logger.log_metrics({name: value for name, value in metrics.items() if not name.startswith("val/")})  # it has those
+    sent: bool = logger.keep(layout.checkpoint_of(path))
+    return sent
+
+
+def mlflow_tags(model_settings: DictConfig, prepared: Prepared) -> dict[str, str]:
+    """Tags that people search runs by: classes of the model's parts, data set, git commit."""
+    names = ("user_tower", "item_tower", "loss")
+    tags = {name: str(model_settings[name]["_target_"]).rpartition(".")[2] for name in names}
+    tags |= {"dataset": str(prepared.manifest["name"]), "dataset_fingerprint": prepared.manifest["fingerprint"]}
+    return tags | {"git_commit": environment.git_commit() or "unknown"}
