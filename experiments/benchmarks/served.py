@@ -23,11 +23,11 @@ class Server(NamedTuple):
     """A server that answers."""
 
     port: int
-    process: psutil.Process | None  # None: somebody else's
+    process: psutil.Process  # the one that answers
 
 
 class Reply(NamedTuple):
-    """An answer."""
+    """An HTTP response."""
 
     status: int
     body: bytes
@@ -40,32 +40,30 @@ class Client:
         self._connection = http.client.HTTPConnection(host, port, timeout=120)
 
     def ask(self, request: Mapping[str, Any]) -> Reply:
-        """A request as it should be."""
+        """Send a well-formed request."""
         return self.post(json.dumps(request).encode())
 
     def ping(self) -> Reply:
-        """Whether it is there."""
-        self._connection.request("GET", "/ping")
-        response = self._connection.getresponse()
-        return Reply(response.status, response.read())
+        """Ask whether the server is there."""
+        return self._send("GET", "/ping", None, {})
 
-    def post(self, body: bytes, headers: Mapping[str, str] | None = None, path: str = "/invocations") -> Reply:
-        """Any body; JSON where the headers do not say otherwise."""
+    def post(self, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
+        """Send any body; JSON where the headers do not say otherwise."""
         headers = {"Content-Type": "application/json"} if headers is None else headers
         try:
-            return self._post(body, headers, path)
+            return self._send("POST", "/invocations", body, headers)
         except (ConnectionError, http.client.RemoteDisconnected):  # the server has closed it: it was idle
             self.close()
-            return self._post(body, headers, path)
-
-    def _post(self, body: bytes, headers: Mapping[str, str], path: str) -> Reply:
-        self._connection.request("POST", path, body, dict(headers))
-        response = self._connection.getresponse()
-        return Reply(response.status, response.read())
+            return self._send("POST", "/invocations", body, headers)
 
     def close(self) -> None:
         """Close the connection; the next request opens another."""
         self._connection.close()
+
+    def _send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Reply:
+        self._connection.request(method, path, body, dict(headers))
+        response = self._connection.getresponse()
+        return Reply(response.status, response.read())
 
 
 @contextmanager
@@ -80,35 +78,23 @@ def serve(model: Path | str, log: Path) -> Iterator[Server]:
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, "--host", HOST, "--port", str(port)],
-            env={**os.environ, **settings},
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+            env={**os.environ, **settings}, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
     try:
-        _await(process, port, log)
-        yield Server(port, _worker(process.pid))
+        end = time.monotonic() + LONGEST_START_S
+        while not _answers(port):
+            if time.monotonic() > end or process.poll() is not None:
+                raise RuntimeError(f"the server does not answer; its output ends:\n{log.read_text()[-3000:]}")
+            time.sleep(0.2)
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        yield Server(port, max(family, key=lambda member: member.create_time()))  # uvicorn, started by the command line
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
 
 
-def _await(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    end = time.monotonic() + LONGEST_START_S
-    while time.monotonic() < end and process.poll() is None:
-        connection = http.client.HTTPConnection(HOST, port, timeout=5)
-        try:
-            connection.request("GET", "/ping")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            time.sleep(0.2)
-        finally:
-            connection.close()
-    raise RuntimeError(f"the server does not answer; it says:\n{log.read_text()[-3000:]}")
-
-
-def _worker(pid: int) -> psutil.Process:
-    """The process that answers: the one with uvicorn, which the command line starts."""
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return max(family, key=lambda process: process.create_time())
+def _answers(port: int) -> bool:
+    try:
+        return Client(port).ping().status == 200
+    except OSError:
+        return False
