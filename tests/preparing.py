@@ -9,19 +9,12 @@ from typing import Any
 import pytest
 
 from twotower.core.schema import Prepared
-from twotower.data.preparation import prepare as prepare_module
 from twotower.data.preparation import splits
-from twotower.data.preparation.prepare import prepare_events
+from twotower.data.preparation.prepare import Preparation
 from twotower.data.readers import events
 from twotower.data.readers.source import Source
 
 Prepare = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def plain_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes a second; tests/audit and the end-to-end tests look at what is drawn."""
-    monkeypatch.setattr(prepare_module, "data_card", lambda *_: "<html></html>")
 
 
 def preparing(root: Path, split: Callable[..., Any] | None = None, **settings: Any) -> Callable[[Source], Prepared]:
@@ -37,7 +30,7 @@ def preparing(root: Path, split: Callable[..., Any] | None = None, **settings: A
         "memory_gib": 2,
     }
     split = split or partial(splits.temporal, test_fraction=0.25, validation_fraction=0.25)
-    return partial(prepare_events, **defaults | settings, split=split, prepared_root=str(root))
+    return Preparation(**defaults | settings, split=split, prepared_root=str(root))
 
 
 @pytest.fixture

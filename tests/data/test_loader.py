@@ -76,7 +76,7 @@ def test_training_sees_nothing_after_train_end_unless_validation_is_learnt_too(m
     prepared = make_prepared(sessions, train=[3, 0, 1], validation=[2, 2, 0])
     targets = {target for target, _ in queries(training_loader(prepared, 4, 10, seed=0))}
     assert targets == {2, 3}
-    refit = training_loader(prepared, 4, 10, seed=0, validation_too=True)
+    refit = training_loader(prepared, 4, 10, seed=0, include_validation=True)
     assert {target for target, _ in queries(refit)} == {2, 3, 4, 5, 8}
 
 

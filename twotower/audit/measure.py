@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from twotower.core.inputs import EVENT_TYPE, SIZES
+from twotower.core.event_codes import EVENT_TYPE, SIZES
 from twotower.core.schema import Prepared, input_file
 
 Array = npt.NDArray[Any]

@@ -8,10 +8,10 @@ import numpy.typing as npt
 
 from twotower.audit.findings import Finding, error, warning
 from twotower.audit.measure import Measures
-from twotower.core.inputs import WEEKDAY
+from twotower.core.event_codes import WEEKDAY
+from twotower.core.schema import DUPLICATE_ROW
 
 Statistics = Mapping[str, Any]
-REPETITION = "repetition of an identical row"
 BOT_EVENTS = 1000
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -28,7 +28,7 @@ def check_rows(statistics: Statistics) -> Iterator[Finding]:
         )
         level = error if outside > 0.3 else warning
         yield level("targets_outside_catalogue", message, share=outside, **targets)
-    repeated = rows["dropped"].get(REPETITION, 0)
+    repeated = rows["dropped"].get(DUPLICATE_ROW, 0)
     if repeated > 0.01 * rows["read"]:
         message = (
             f"{repeated:,} of {rows['read']:,} rows repeat another in every column and were left out; expected at most "

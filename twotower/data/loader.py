@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from twotower.core.batch import SessionBatch, gather, history_positions
 from twotower.core.errors import UserError, nearest
-from twotower.core.inputs import TIME, time_codes
+from twotower.core.event_codes import TIME, time_codes
 from twotower.core.schema import PAD, Prepared
 
 Array = npt.NDArray[Any]
@@ -86,17 +86,17 @@ def training_loader(
     max_length: int,
     positions_per_batch: int,
     seed: int,
-    validation_too: bool = False,
+    include_validation: bool = False,
     inputs: Sequence[str] = (),
     target_weights: Mapping[str, float] | None = None,
 ) -> "SessionLoader":
-    """The events that a model may learn from, shuffled; with `validation_too` up to the test.
+    """The events that a model may learn from, shuffled; with `include_validation` up to the test.
 
     Args:
         inputs: event inputs to deliver, in this order.
         target_weights: see type_weights; a negative one makes an explicit negative of its events.
     """
-    windows = training_windows(prepared.offsets[:-1], prepared.fit_end(validation_too), max_length)
+    windows = training_windows(prepared.offsets[:-1], prepared.fit_end(include_validation), max_length)
     weights = type_weights(prepared.event_types, target_weights)
     return SessionLoader(prepared, windows, max_length, positions_per_batch, seed, inputs, weights)
 

@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from twotower.core.errors import UserError
-from twotower.data.preparation.clean import choose_unit, count_looks, drop_unusable, whole_timestamps
+from twotower.data.preparation.clean import drop_unusable
+from twotower.data.preparation.timestamps import choose_unit, count_units, whole_timestamps
 
 MICRO = 1_700_000_000_123_000  # 2023-11-14T22:13:20.123Z
 TIME = dt.datetime(2023, 11, 14, 22, 13, 20, 123_000)
@@ -16,7 +17,7 @@ ZONE = dt.timezone(dt.timedelta(hours=5, minutes=30))
 
 def read(column: pl.Series, given: str = "auto") -> tuple[pl.Series, str]:
     """Both steps: find the unit, then read."""
-    unit = choose_unit(count_looks(column), given)
+    unit = choose_unit(count_units(column), given)
     return whole_timestamps(column, unit), unit
 
 
@@ -114,13 +115,13 @@ def test_unusable_timestamps(column: pl.Series, unit: str, message: str) -> None
 
 
 def test_a_unit_is_told_by_the_median_of_all_chunks() -> None:
-    looks = count_looks(pl.Series([1_700_000_000] * 3)) + count_looks(pl.Series([1_700_000_000_000] * 4))
+    looks = count_units(pl.Series([1_700_000_000] * 3)) + count_units(pl.Series([1_700_000_000_000] * 4))
     assert looks == {"s": 3, "ms": 4}
     assert choose_unit(looks, "auto") == "ms"
     assert choose_unit(looks + Counter(s=2), "auto") == "s"
     assert choose_unit(looks, "ns") == "ns"
-    assert choose_unit(count_looks(pl.Series(["2023-11-14", "7", "8"])), "auto") == "ordinal"
-    assert count_looks(pl.Series([-5.0, 7.0, None, 1e20])) == {"ordinal": 2, "beyond": 1}
+    assert choose_unit(count_units(pl.Series(["2023-11-14", "7", "8"])), "auto") == "ordinal"
+    assert count_units(pl.Series([-5.0, 7.0, None, 1e20])) == {"ordinal": 2, "beyond": 1}
 
 
 def test_each_dropped_row_has_one_reason() -> None:

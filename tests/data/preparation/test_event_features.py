@@ -30,11 +30,11 @@ def final(specs: dict[str, Any], src: Source, *chunks: pl.DataFrame) -> tuple[di
     """What each event's codes mean, by the encoder's vocabulary; and the encoders."""
     features = EventFeatures(specs, src)
     codes = [features.encode(chunk) for chunk in chunks]
-    luts = features.settle()
+    luts = features.rank_values()
     ranks = {name: np.concatenate([lut[c[name].to_numpy()] for c in codes]) for name, lut in luts.items()}
-    counts = {name: np.bincount(ranks[name], minlength=size) for name, size in features.sizes.items()}
+    counts = {name: np.bincount(ranks[FEATURE + name], minlength=luts[FEATURE + name].max() + 1) for name in specs}
     encoders = features.fit(counts)
-    found = {name: features.final(name, ranks[FEATURE + name]).tolist() for name in specs}
+    found = {name: features.codes(name, ranks[FEATURE + name]).tolist() for name in specs}
     return found, encoders
 
 

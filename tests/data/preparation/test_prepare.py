@@ -74,10 +74,10 @@ def test_every_row_is_accounted_for(prepare: Prepare, tmp_path: Path) -> None:
             "no event_type": 1,
             "no readable timestamp": 1,
             "negative timestamp": 1,
-            "repetition of an identical row": 1,
+            "duplicate of another row": 1,
             "only event of its session": 1,
-            "test event of an item that no earlier event has": 2,
-            "left alone in its session": 1,
+            "test event of an item outside the catalogue": 2,
+            "only event left in its session": 1,
         },
     }
     assert manifest["split"] == {
@@ -91,7 +91,7 @@ def test_every_row_is_accounted_for(prepare: Prepare, tmp_path: Path) -> None:
     assert manifest["timestamp_unit"] == "ordinal"
     text = prepare_module.describe(manifest)
     assert "rows read 16, kept 6, dropped 10" in text
-    assert "dropped 2: test event of an item that no earlier event has" in text
+    assert "dropped 2: test event of an item outside the catalogue" in text
 
 
 def test_training_events_do_not_go_because_of_the_test(prepare: Prepare, tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_an_item_of_few_users_stays_out(prepare: Prepare, tmp_path: Path) -> Non
     kept = pl.read_parquet(directory / "catalogue.parquet")["item_id"].to_list()
     assert kept == [1, 2, 3, 4]  # users 0 to 5 are before the test: 5 and 6 have one of them each
     dropped = json.loads((directory / "manifest.json").read_text())["rows"]["dropped"]
-    assert dropped == {"item that fewer than 2 users touched": 2 + 1 + 2 + 2}
+    assert dropped == {"item of fewer than 2 users": 2 + 1 + 2 + 2}
     assert 9 in pl.read_parquet(prepare(path, **settings) / "catalogue.parquet")["item_id"].to_list()
 
 
@@ -384,13 +384,13 @@ def test_the_data_may_be_taken_as_it_was(prepare: Prepare, tmp_path: Path) -> No
         with pytest.raises(UserError, match=r"leaves events|nothing is left to train on"):
             prepare(path, until=until)  # three events
     manifest = open_prepared(prepare(path, until="2023-11-15T09:33:20")).manifest
-    assert manifest["rows"]["dropped"] == {"from preparation.until on": 1}
+    assert manifest["rows"]["dropped"] == {"at or after preparation.until": 1}
     with pytest.raises(UserError, match=r"preparation.until=soon; expected 2026-01-31 or"):
         prepare(path, until="soon")
     ordinals = log(tmp_path / "b.parquet", timestamp=list(range(18)))
     with pytest.raises(UserError, match=r"no date is before or after them"):
         prepare(ordinals, until="2023-11-15")
-    with pytest.raises(UserError, match=r"days can't be told; take split.test_fraction"):
+    with pytest.raises(UserError, match=r"test_days: the timestamps have no unit"):
         prepare(ordinals, partial(splits.temporal, test_fraction=0.3, validation_fraction=0.3, test_days=1))
 
 

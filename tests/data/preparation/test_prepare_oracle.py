@@ -161,7 +161,7 @@ def naive(rows: list[Row], split: str, unit: str, gap: float | None) -> tuple[li
         for row in sorted(owned[key], key=in_order):
             content = tuple(row[name] for name in [*names, "timestamp"])
             if content in seen:
-                row["fate"] = "repetition of an identical row"
+                row["fate"] = "duplicate of another row"
                 continue
             seen.add(content)
             paused = owner == "user_id" and gap and previous and row["time"] - previous["time"] > gap * MINUTE
@@ -189,10 +189,10 @@ def naive(rows: list[Row], split: str, unit: str, gap: float | None) -> tuple[li
     for session in sessions:
         for row in session:
             if row["item_id"] not in known:
-                row["fate"] = "test event of an item that no earlier event has"
+                row["fate"] = "test event of an item outside the catalogue"
         left = [row for row in session if row["fate"] == "kept"]
         if len(left) == 1 and left[0]["part"] == "test":
-            left[0]["fate"] = "left alone in its session"
+            left[0]["fate"] = "only event left in its session"
     sessions = [[row for row in session if row["fate"] == "kept"] for session in sessions]
     kept = [row for session in sessions for row in session]
     if {row["part"] for row in kept} != {"train", "validation", "test"}:
@@ -286,14 +286,14 @@ def compare(directory: Path, rows: list[Row], sessions: list[list[Row]], catalog
     ]
     assert sorted(found) == sorted(expected)
     # In the order in which they began; a first event may be gone since, as one of an item that only the test has.
-    if "test event of an item that no earlier event has" not in fates:
+    if "test event of an item outside the catalogue" not in fates:
         assert [session[0][0] for session in found] == sorted(session[0][0] for session in found)
 
     parts = Counter(row["part"] for row in events)
     assert manifest["split"]["events"] == parts
     assert sum(count for count, _ in catalogue.values()) == parts["train"]
     tested = sum(row.get("part") == "test" for row in rows)
-    outside = fates["test event of an item that no earlier event has"]
+    outside = fates["test event of an item outside the catalogue"]
     assert manifest["split"]["test_events_outside_catalogue"] == pytest.approx(outside / tested)
     if manifest["split"]["kind"] == "temporal":
         start = manifest["split"]["test_start"]

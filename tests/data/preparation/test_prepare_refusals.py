@@ -45,7 +45,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "unknown test": (
         {"split": ["train"] * 15 + ["test"] * 3, "item_id": [1, 2, 3] * 5 + [7, 8, 9]},
         {"split": PREDEFINED},
-        "'test': 0.*Dropped: 3 test event of an item that no earlier event has",
+        "'test': 0.*Dropped: 3 test event of an item outside the catalogue",
     ),
     "short sessions": ({"session_id": [*range(9)] * 2}, {"split": splits.leave_one_out}, "'test': 0"),
     "one moment": ({"timestamp": [5] * 18}, {}, "of 6 sessions none ends before the test window"),

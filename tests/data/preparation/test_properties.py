@@ -7,7 +7,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -157,8 +156,7 @@ def prepared(table: Table, files: Files, folder: Path) -> Prepared:
         timestamp_unit="ms",
         items=None,
         users=None,
-        prepare=partial(
-            prepare.prepare_events,
+        prepare=prepare.Preparation(
             session_gap_minutes=table.gap,
             time_zone="UTC",
             bounce=None,

@@ -7,7 +7,14 @@ import polars as pl
 import pytest
 
 from twotower.core.errors import UserError
-from twotower.data.preparation.sessionize import Counts, Rule, describe_rule, returning, session_rule, sort_sessions
+from twotower.data.preparation.bounces import BounceRule
+from twotower.data.preparation.sessionize import (
+    SessionCounts,
+    SessionRule,
+    returning_users,
+    session_rule,
+    sort_sessions,
+)
 
 MINUTE = 60_000_000
 BASE = 1_700_000_000_000_000
@@ -26,13 +33,13 @@ def items(columns: dict[str, Any], sessions: dict[str, Any]) -> list[list[int]]:
 
 
 def test_sessions_lie_by_their_beginning_and_events_by_time_place_item_and_type() -> None:
-    counts = Counts()
+    counts = SessionCounts()
     columns, sessions = sort_sessions(
         rows(
             (9, 5, 0, 1, 1), (9, 4, 1, 2, 1),
             (7, 1, 8, 3, 2), (7, 1, 8, 3, 1), (7, 1, 8, 2, 9), (7, 1, 7, 9, 9), (7, 0.5, 99, 4, 1),
         ),
-        Rule(None, False, False, None), counts,
+        SessionRule(None, False, False, None), counts,
     )  # fmt: skip
     assert items(columns, sessions) == [[4, 9, 2, 3, 3], [2, 1]]
     assert columns["event_type"].tolist() == [1, 9, 9, 1, 2, 1, 1]
@@ -43,22 +50,22 @@ def test_sessions_lie_by_their_beginning_and_events_by_time_place_item_and_type(
 
 
 def test_repetitions_and_lonely_events_go() -> None:
-    counts = Counts()
+    counts = SessionCounts()
     columns, sessions = sort_sessions(
         rows((1, 0, 0, 5, 1), (1, 0, 3, 5, 1), (1, 0, 1, 6, 1), (1, 0, 2, 5, 1), (2, 0, 4, 5, 1), (1, 1, 9, 5, 1)),
-        Rule(None, False, False, None),
+        SessionRule(None, False, False, None),
         counts,
     )
     assert items(columns, sessions) == [[5, 6, 5]]
-    assert counts.dropped == {"repetition of an identical row": 2, "only event of its session": 1}
+    assert counts.dropped == {"duplicate of another row": 2, "only event of its session": 1}
 
 
 def test_a_gap_cuts_and_is_counted() -> None:
-    counts = Counts()
+    counts = SessionCounts()
     minutes = [0, 30, 61, 70, 140, 141, 201, 201.01]
     columns, sessions = sort_sessions(
         rows(*((1, m, i, i, 1) for i, m in enumerate(minutes)), (2, 500, 0, 8, 1), (2, 501, 1, 9, 1)),
-        Rule(30 * MINUTE, False, True, None),
+        SessionRule(30 * MINUTE, False, True, None),
         counts,
     )
     assert items(columns, sessions) == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
@@ -67,21 +74,23 @@ def test_a_gap_cuts_and_is_counted() -> None:
 
 
 def test_pauses_near_a_whole_hour() -> None:
-    counts = Counts()
+    counts = SessionCounts()
     pauses = [60, 60.4, 59.95, 120 + 1 / 60, 14 * 60, 15 * 60, 90, 60.6]
     minutes = np.cumsum([0, *pauses]).tolist()
-    sort_sessions(rows(*((1, m, 0, i, 1) for i, m in enumerate(minutes))), Rule(None, False, False, None), counts)
+    sort_sessions(
+        rows(*((1, m, 0, i, 1) for i, m in enumerate(minutes))), SessionRule(None, False, False, None), counts
+    )
     assert (counts.whole, counts.near) == (3, 2)
 
 
 def test_users_and_labels() -> None:
-    counts = Counts()
+    counts = SessionCounts()
     frame = rows(
         (1, 0, 0, 5, 1, 0, 70), (1, 1, 1, 6, 1, 2, 70), (1, 2, 2, 7, 1, 1, 0),
         (2, 0, 3, 5, 1, 0, 70), (2, 1, 4, 6, 1, 0, 80),
         extra=("split", "user_id"),
     ).with_columns(pl.col("split").cast(pl.UInt8), pl.col("user_id").cast(pl.UInt64))  # fmt: skip
-    _, sessions = sort_sessions(frame, Rule(None, False, False, None), counts)
+    _, sessions = sort_sessions(frame, SessionRule(None, False, False, None), counts)
     assert [sessions[part].tolist() for part in ("train", "validation", "test")] == [[1, 2], [1, 0], [1, 0]]
     assert counts.backwards == 1  # from test to validation
     assert counts.of_several_users == 1  # 0 is nobody that is known
@@ -91,8 +100,16 @@ def test_users_and_labels() -> None:
 def test_a_user_is_new_once() -> None:
     user = np.array([5, 0, 5, 9, 5, 0, 2**64 - 1], dtype=np.uint64)
     start = np.array([30, 1, 10, 10, 10, 2, -4])
-    assert returning(user, start).tolist() == [2, 0, 1, 1, 1, 0, 1]  # of sessions that begin together none was before
-    assert returning(user[:0], start[:0]).tolist() == []
+    assert returning_users(user, start).tolist() == [
+        2,
+        0,
+        1,
+        1,
+        1,
+        0,
+        1,
+    ]  # of sessions that begin together none was before
+    assert returning_users(user[:0], start[:0]).tolist() == []
 
 
 def test_what_is_left_soon_bounces() -> None:
@@ -100,22 +117,22 @@ def test_what_is_left_soon_bounces() -> None:
         rows(
             (1, 0, 0, 1, 3), (1, 0.04, 1, 2, 2), (1, 0.05, 2, 3, 3), (1, 9, 3, 4, 3), (2, 9, 0, 5, 3), (2, 10, 1, 6, 3)
         ),
-        Rule(None, False, False, (3, 3_000_000, 1)),
-        Counts(),
+        SessionRule(None, False, False, BounceRule(base=3, limit=3_000_000, bounce=1)),
+        SessionCounts(),
     )
     assert columns["event_type"].tolist() == [1, 2, 3, 3, 3, 3]
 
 
 def test_nothing_is_left() -> None:
     columns, sessions = sort_sessions(
-        rows((1, 0, 0, 5, 1), (2, 0, 1, 6, 1)), Rule(None, False, False, (1, 1, 2)), Counts()
+        rows((1, 0, 0, 5, 1), (2, 0, 1, 6, 1)), SessionRule(None, False, False, BounceRule(1, 1, 2)), SessionCounts()
     )
     assert len(columns["item_id"]) == len(sessions["length"]) == 0
 
 
 def test_rules() -> None:
-    assert session_rule(True, "ms", 0.5, None) == Rule(MINUTE // 2, False, True, None)
-    assert session_rule(False, "ordinal", 30, None) == Rule(None, True, False, None)
-    assert describe_rule(True, session_rule(True, "s", 7.5, None)) == "users' events, cut by gaps of over 7.5 minutes"
-    with pytest.raises(UserError, match=r"preparation\.bounce can't be told"):
-        session_rule(False, "ordinal", None, (1, 2, 3))
+    assert session_rule(True, "ms", 0.5, None) == SessionRule(MINUTE // 2, False, True, None)
+    assert session_rule(False, "ordinal", 30, None) == SessionRule(None, True, False, None)
+    assert session_rule(True, "s", 7.5, None).description == "users' events, cut by gaps of over 7.5 minutes"
+    with pytest.raises(UserError, match=r"preparation\.bounce"):
+        session_rule(False, "ordinal", None, BounceRule(1, 2, 3))

@@ -7,29 +7,34 @@ from typing import Any
 import numpy as np
 import pytest
 
-from twotower.data.preparation.sort import Block, Sorted, blocks, by_start, parts
-from twotower.data.preparation.spill import Columns
+from twotower.data.preparation.sessionize import SessionCounts
+from twotower.data.preparation.sort import Block, SortedSessions, blocks, blocks_by_start, parts
+from twotower.data.preparation.spill import ArrayFile
 from twotower.data.preparation.splits import Split
 
 Session = list[tuple[int, int, str]]  # time, item, part
 
 
-def stored(path: Path, partitions: list[list[Session]]) -> tuple[Sorted, Split]:
+def stored(path: Path, partitions: list[list[Session]]) -> SortedSessions:
     sessions = [session for partition in partitions for session in sorted(partition, key=lambda s: s[0][0])]
     events = [event for session in sessions for event in session]
     path.mkdir()
-    columns = Columns(path, {"timestamp": "<i8", "item_id": "<u4"})
-    columns.append({"timestamp": np.array([e[0] for e in events]), "item_id": np.array([e[1] for e in events])})
+    columns = {}
+    for place, (name, dtype) in enumerate({"timestamp": "<i8", "item_id": "<u4"}.items()):
+        columns[name] = ArrayFile(path / f"{name}.npy", dtype)
+        columns[name].append(np.array([event[place] for event in events]))
+        columns[name].close()
     lengths = [len(s) for s in sessions]
     counts = {part: np.array([sum(e[2] == part for e in s) for s in sessions]) for part in ("train", "validation")}
-    sorted_ = Sorted(
+    return SortedSessions(
         columns,
         np.array([s[0][0] for s in sessions]),
         np.array([s[0][1] for s in sessions], dtype=np.uint8),  # anything: here the first item
         np.concatenate([[0], np.cumsum(lengths)]),
         np.concatenate([[0], np.cumsum([len(p) for p in partitions])]),
+        Split(counts["train"], counts["validation"], {}),
+        SessionCounts(),
     )
-    return sorted_, Split(counts["train"], counts["validation"], {})
 
 
 def listed(found: list[Block]) -> list[Session]:
@@ -64,9 +69,9 @@ def test_the_order_is_that_of_the_beginning(tmp_path: Path, rows: int, moments: 
     for number, cuts in enumerate([[0, 120], [0, 11, 11, 60, 120]]):  # one of the partitions is empty
         shuffled = [sessions[i] for i in random.permutation(120)]
         partitions = [shuffled[a:b] for a, b in itertools.pairwise(cuts)]
-        sorted_, split = stored(tmp_path / str(number), partitions)
-        assert sorted(listed(list(blocks(sorted_, split, rows)))) == sorted(sessions)
-        found.append(listed(list(by_start(sorted_, split, rows))))
+        stored_sessions = stored(tmp_path / str(number), partitions)
+        assert sorted(listed(list(blocks(stored_sessions, rows)))) == sorted(sessions)
+        found.append(listed(list(blocks_by_start(stored_sessions, rows))))
         assert sorted(found[-1]) == sorted(sessions)
         assert [s[0][0] for s in found[-1]] == sorted(s[0][0] for s in sessions)
     assert found[0] == found[1]  # also among those that begin together
@@ -74,8 +79,8 @@ def test_the_order_is_that_of_the_beginning(tmp_path: Path, rows: int, moments: 
 
 def test_blocks_have_about_the_rows_asked_for(tmp_path: Path) -> None:
     sessions = random_sessions(np.random.default_rng(0), 400, 10**6)
-    sorted_, split = stored(tmp_path / "a", [sessions[:100], sessions[100:]])
-    for found in (list(blocks(sorted_, split, 50)), list(by_start(sorted_, split, 50))):
+    stored_sessions = stored(tmp_path / "a", [sessions[:100], sessions[100:]])
+    for found in (list(blocks(stored_sessions, 50)), list(blocks_by_start(stored_sessions, 50))):
         sizes = [len(block.first) for block in found]
         assert max(sizes) < 50 + 6 and len(sizes) < 1 + 1.2 * sum(sizes) / 50
 

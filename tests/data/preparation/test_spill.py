@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from twotower.data.preparation.spill import KEY, ArrayWriter, Columns, Dictionary, Partitions, ranks
+from twotower.data.preparation.identifiers import Dictionary, ranks
+from twotower.data.preparation.spill import KEY, ArrayFile, Partitions
 
 
 @pytest.mark.parametrize("dtype", [pl.String, pl.Int64])
@@ -68,20 +69,23 @@ def test_hashes_are_secret_and_keep_nulls(tmp_path: Path) -> None:
     assert one[0] != other[0]
 
 
-def test_columns_are_read_by_range(tmp_path: Path) -> None:
-    columns = Columns(tmp_path, {"small": "|u1", "large": "<i8"})
+def test_arrays_are_read_by_range(tmp_path: Path) -> None:
+    small, large = ArrayFile(tmp_path / "small.npy", "|u1"), ArrayFile(tmp_path / "large.npy", "<i8")
     for start in (0, 10, 10, 30):
         values = np.arange(start, start + 10)
-        columns.append({"small": values, "large": values * 10**12})
-    assert columns.read("small", 5, 15).tolist() == [5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
-    assert columns.read("large", 38, 40).tolist() == [38 * 10**12, 39 * 10**12]
-    assert columns.read("large", 7, 7).tolist() == []
+        small.append(values)
+        large.append(values * 10**12)
+    small.close()
+    large.close()
+    assert small.read(5, 15).tolist() == [5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+    assert large.read(38, 40).tolist() == [38 * 10**12, 39 * 10**12]
+    assert large.read(7, 7).tolist() == []
 
 
 @pytest.mark.parametrize("pieces", [[], [0], [3], [3, 0, 100_000, 1]])
 def test_an_array_written_piece_by_piece(tmp_path: Path, pieces: list[int]) -> None:
     parts = [np.arange(size) for size in pieces]
-    writer = ArrayWriter(tmp_path / "a.npy", "int32")
+    writer = ArrayFile(tmp_path / "a.npy", "int32")
     for part in parts:
         writer.append(part)
     writer.close()

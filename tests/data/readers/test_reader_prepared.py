@@ -12,7 +12,7 @@ from captured import write
 
 from twotower.core.schema import Prepared, read_item_features
 from twotower.data.preparation import splits
-from twotower.data.preparation.prepare import prepare_events
+from twotower.data.preparation.prepare import Preparation
 from twotower.data.readers import amazon, diginetica, events, movielens, otto, rees46, retailrocket, yoochoose
 
 SESSIONS, LENGTH, DAY = 60, 4, 86_400_000
@@ -34,8 +34,7 @@ def prepared(tmp_path: Path) -> Callable[..., Prepared]:
 
     def run(read: Callable[..., Prepared], rows: int = len(ROWS), split: Any = TEMPORAL, **settings: Any) -> Prepared:
         features = {"items": settings.pop("items_", {}), "events": settings.pop("events_", {})}
-        prepare = partial(
-            prepare_events,
+        prepare = Preparation(
             session_gap_minutes=30,
             time_zone="UTC",
             bounce=None,

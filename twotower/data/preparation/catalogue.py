@@ -1,43 +1,79 @@
-"""The catalogue: which items exist for the model, and their rows. Shapes: K different items, V of the catalogue."""
+"""The catalogue: which items a model knows, and their rows. Shapes: K distinct items, V items of the catalogue."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from twotower.core.errors import UserError
-from twotower.core.inputs import MS_PER_DAY
+from twotower.core.event_codes import MS_PER_DAY
 from twotower.core.schema import AGE_DAYS, ITEM_ID, TIMESTAMP, TRAIN_COUNT, USER_ID
 from twotower.data.preparation.sort import Block
 from twotower.data.preparation.splits import PARTS, TEST, TRAIN, VALIDATION
 
-Ints = npt.NDArray[Any]
+Array = npt.NDArray[Any]
 
 
-def identifiers(values: pl.Series) -> pl.Series:
-    """Item ids as Int64 where every one is a whole number, else as String.
+class Catalogue(NamedTuple):
+    """The items that a model knows; row r of the table is item_index r + 1.
 
-    Numbers that went through a floating-point column on their way are whole ("12.0"); numbers with leading zeros
-    are strings.
+    >>> table = pl.DataFrame({"item_id": ["fig", "pear"], "train_count": [4, 2], "age_days": [30, 7]})
+    >>> catalogue = Catalogue(table, np.array([0, 1, 0, 2]), few_users=np.zeros(4, dtype=bool), test_events=3)
+    >>> catalogue.table["item_id"][int(catalogue.item_index[3]) - 1]
+    'pear'
     """
-    if values.dtype.is_integer():
-        return values.cast(pl.Int64)
-    digits = values.str.strip_suffix(".0")
-    whole = digits.cast(pl.Int64, strict=False)
-    same = whole.null_count() == values.null_count() and (whole.cast(pl.String) == digits).all()
-    return whole if same else values
+
+    table: pl.DataFrame  # [V] ITEM_ID, TRAIN_COUNT and AGE_DAYS
+    item_index: Array  # [K + 1] item_index by rank of the item's id, 0 where the item is not in the catalogue
+    few_users: Array  # [K + 1] True where that is because too few users have events of the item
+    test_events: int  # number of test events of all items
 
 
-def count_items(found: Iterable[Block], items: int) -> tuple[Ints, Ints]:
-    """[3, K + 1] events by part and item, and [K + 1] days from an item's first event to the last of all.
+def build_catalogue(
+    read_blocks: Callable[[], Iterator[Block]], ids: pl.Series, timed: bool, min_users: int
+) -> Catalogue:
+    """Return the items of the events before the test, in the order of their ids, without those of too few users.
 
-    Days are whole, and of events before the test; an item without any has a negative number.
+    Validation is cut from the training data, so its items are known; an item that only the test has is not.
+
+    Args:
+        read_blocks: yields all events; called once or twice.
+        ids: [K] in ascending order.
+        timed: whether timestamps have a unit.
+        min_users: items with events of fewer distinct users before the test are left out.
+
+    Raises:
+        UserError: fewer than two items.
+    """
+    counts, age_days = _count_items(read_blocks(), len(ids))
+    known = counts[TRAIN] + counts[VALIDATION] > 0
+    few_users = np.zeros(len(ids) + 1, dtype=bool)
+    if min_users > 1:
+        few_users = known & (_count_users(read_blocks(), min_users, len(ids)) < min_users)
+    chosen = np.flatnonzero(known & ~few_users)
+    if len(chosen) < 2:
+        few = f", {few_users.sum():,} of too few users" if few_users.any() else ""
+        raise UserError(
+            f"before the test there are {len(chosen)} different items{few}; ranking needs at least 2. "
+            f"Is data.columns.item_id right? (The test part alone has {(counts[TEST] > 0).sum():,} items.)"
+        )
+    index = np.zeros(len(ids) + 1, dtype=np.int32)
+    index[chosen] = np.arange(1, len(chosen) + 1)
+    age = pl.Series(age_days[chosen] if timed else [None] * len(chosen), dtype=pl.Int64)
+    table = pl.DataFrame({ITEM_ID: ids.gather(chosen - 1), TRAIN_COUNT: counts[TRAIN][chosen], AGE_DAYS: age})
+    return Catalogue(table, index, few_users, int(counts[TEST].sum()))
+
+
+def _count_items(blocks: Iterable[Block], items: int) -> tuple[Array, Array]:
+    """Return [3, K + 1] events by part and item, and [K + 1] whole days from an item's first event to the last of all.
+
+    Only events before the test have a time; an item without any has a negative number of days.
     """
     counts = np.zeros((len(PARTS), items + 1), dtype=np.int64)
     first, last = np.full(items + 1, np.iinfo(np.int64).max), 0
-    for block in found:
+    for block in blocks:
         item, before = block.columns[ITEM_ID], block.part != TEST
         keys = block.part * np.int64(items + 1) + item
         counts += np.bincount(keys, minlength=counts.size).reshape(counts.shape)
@@ -47,79 +83,25 @@ def count_items(found: Iterable[Block], items: int) -> tuple[Ints, Ints]:
     return counts, (last - first) // MS_PER_DAY
 
 
-def count_values(found: Iterable[Block], index: Ints, sizes: Mapping[str, int]) -> dict[str, Ints]:
-    """How many events before the test, of items of the catalogue, have each value of some columns.
+def _count_users(blocks: Iterable[Block], enough: int, items: int) -> Array:
+    """Return [K + 1] distinct users of each item before the test, counted up to `enough`; keeps K * `enough` pairs.
 
-    Args:
-        index: [K + 1] item_index of each item, 0 where it is not in the catalogue.
-        sizes: column -> how many values it has.
+    Where the user of a session is unknown, the session counts as one.
     """
-    counts = {name: np.zeros(size, dtype=np.int64) for name, size in sizes.items()}
-    for block in found if sizes else ():
-        learnt = (block.part != TEST) & (index[block.columns[ITEM_ID]] > 0)
-        for name, count in counts.items():
-            count += np.bincount(block.columns[name][learnt], minlength=len(count))
-    return counts
-
-
-def users_of_items(found: Iterable[Block]) -> Iterator[pl.DataFrame]:
-    """Items and users of the events before the test; where no user is known, a session stands for one."""
     sessions = 0
-    for block in found:
+    seen: pl.DataFrame | None = None
+    for block in blocks:
         session = np.cumsum(block.first, dtype=np.uint64) + np.uint64(sessions)
         user = block.columns.get(USER_ID, session)
         before = block.part != TEST
-        yield pl.DataFrame({"item": block.columns[ITEM_ID][before], "user": np.where(user == 0, session, user)[before]})
-        sessions += int(block.first.sum())
-
-
-def count_users(pairs: Iterable[pl.DataFrame], enough: int, items: int) -> Ints:
-    """[K + 1] how many different users touched each item, counted up to `enough`.
-
-    Args:
-        pairs: frames of the columns item and user, any number of rows; at most K * `enough` of them are kept.
-    """
-    seen: pl.DataFrame | None = None
-    for frame in pairs:
-        seen = (frame if seen is None else seen.vstack(frame)).unique()
+        pairs = pl.DataFrame(
+            {"item": block.columns[ITEM_ID][before], "user": np.where(user == 0, session, user)[before]}
+        )
+        seen = (pairs if seen is None else seen.vstack(pairs)).unique()
         seen = seen.filter(pl.int_range(pl.len()).over("item") < enough)
+        sessions += int(block.first.sum())
     counts = np.zeros(items + 1, dtype=np.int64)
     if seen is not None:
-        found = seen.group_by("item").len()
-        counts[found["item"].to_numpy()] = found["len"].to_numpy()
+        by_item = seen.group_by("item").len()
+        counts[by_item["item"].to_numpy()] = by_item["len"].to_numpy()
     return counts
-
-
-def build_catalogue(
-    ids: pl.Series, counts: Ints, age_days: Ints | None, few_users: npt.NDArray[np.bool_]
-) -> tuple[pl.DataFrame, Ints]:
-    """The items of the events before the test, but those that few users touched, by id: row r is item_index r + 1.
-
-    Validation is cut from the training data, so its items are known; an item that only the test has seen is not.
-    `train_count` counts training events alone.
-
-    Args:
-        ids: [K] in their order.
-        counts: [3, K + 1] events by part and item, from 1.
-        age_days: [K + 1]; None where the timestamps have no unit.
-        few_users: [K + 1].
-
-    Returns:
-        A frame [V] of ITEM_ID, train_count and age_days, and [K + 1] the item_index of each item, 0 where it has none.
-
-    Raises:
-        UserError: fewer than two items.
-    """
-    known = counts[TRAIN] + counts[VALIDATION] > 0
-    chosen = np.flatnonzero(known & ~few_users)
-    if len(chosen) < 2:
-        few = f", {known.sum() - len(chosen):,} of too few users" if known.sum() > len(chosen) else ""
-        raise UserError(
-            f"before the test there are {len(chosen)} different items{few}; ranking needs at least 2. "
-            "Is data.columns.item_id right? (The test part alone has "
-            f"{(counts[TEST] > 0).sum():,} items.)"
-        )
-    index = np.zeros(counts.shape[1], dtype=np.int32)
-    index[chosen] = np.arange(1, len(chosen) + 1)
-    age = pl.Series([None] * len(chosen) if age_days is None else age_days[chosen], dtype=pl.Int64)
-    return pl.DataFrame({ITEM_ID: ids.gather(chosen - 1), TRAIN_COUNT: counts[TRAIN][chosen], AGE_DAYS: age}), index

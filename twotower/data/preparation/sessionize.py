@@ -8,35 +8,45 @@ import numpy.typing as npt
 import polars as pl
 
 from twotower.core.errors import UserError
-from twotower.core.ragged import runs
-from twotower.core.schema import EVENT_TYPE, ITEM_ID, SPLIT, TIMESTAMP, USER_ID
-from twotower.data.preparation.clean import ORDINAL
+from twotower.core.ragged import ranges
+from twotower.core.schema import DUPLICATE_ROW, EVENT_TYPE, ITEM_ID, ORDINAL, SPLIT, TIMESTAMP, USER_ID
+from twotower.data.preparation.bounces import SECOND, BounceRule, mark_bounces
+from twotower.data.preparation.duplicates import drop_duplicate_rows
 from twotower.data.preparation.spill import KEY
+from twotower.data.preparation.splits import PARTS
 from twotower.data.readers.source import PLACE
 
 Array = npt.NDArray[Any]
-MINUTE, SECOND = 60_000_000, 1_000_000  # microseconds
-BOUNCE = "bounce"
-DUPLICATE, ALONE = "repetition of an identical row", "only event of its session"
+MINUTE = 60 * SECOND  # in microseconds
+SINGLE_EVENT = "only event of its session"
 
 
-class Rule(NamedTuple):
-    """What makes a session."""
+class SessionRule(NamedTuple):
+    """How rows become sessions."""
 
     gap: int | None  # microseconds: a longer pause ends a session; None: never
-    ordinal: bool  # timestamps are no times
-    by_user: bool  # the key is a user
-    bounce: tuple[int, int, int] | None  # a type left within so many microseconds becomes another type
+    ordinal: bool  # timestamps are ordinals
+    by_user: bool  # the key of a row is its user, not its session
+    bounce: BounceRule | None
+
+    @property
+    def description(self) -> str:
+        """Where sessions come from, in words."""
+        if not self.by_user:
+            return "the session column"
+        if self.gap is None:
+            return "all events of a user"
+        return f"users' events, cut by gaps of over {self.gap / MINUTE:g} minutes"
 
 
 @dataclass
-class Counts:
-    """What sorting the sessions found out, over all parts of the events."""
+class SessionCounts:
+    """Counts made while sessions are formed, over all partitions."""
 
-    dropped: dict[str, int] = field(default_factory=lambda: {DUPLICATE: 0, ALONE: 0})
+    dropped: dict[str, int] = field(default_factory=lambda: {DUPLICATE_ROW: 0, SINGLE_EVENT: 0})
     pauses: int = 0  # between two events of a key
     cut: int = 0  # pauses that end a session
-    within_twice: int = 0  # of these, pauses of under twice the gap
+    within_twice: int = 0  # of these, pauses shorter than twice the gap
     whole: int = 0  # pauses of half a day and less, within a second of a whole hour
     near: int = 0  # within 30 seconds of a whole hour, but not within one
     of_several_users: int = 0  # sessions
@@ -44,14 +54,14 @@ class Counts:
 
     @property
     def cuts(self) -> dict[str, int]:
-        """Of pauses, how many cut."""
+        """Pauses, and how many of them cut."""
         return {"pauses": self.pauses, "cut": self.cut, "within_twice": self.within_twice}
 
 
-def session_rule(by_user: bool, unit: str, gap_minutes: float | None, bounce: tuple[int, int, int] | None) -> Rule:
-    """The rule for events whose key is a user or a session.
+def session_rule(by_user: bool, unit: str, gap_minutes: float | None, bounce: BounceRule | None) -> SessionRule:
+    """Return the rule for events whose key is a user or a session.
 
-    Raises UserError for a gap or a bounce that can't be told with these timestamps.
+    Raises UserError for a gap or a bounce that these timestamps do not allow.
     """
     gap = None
     if by_user and gap_minutes is not None:
@@ -60,42 +70,59 @@ def session_rule(by_user: bool, unit: str, gap_minutes: float | None, bounce: tu
         if unit == ORDINAL:
             raise UserError(
                 "the timestamps have no unit, so a gap in minutes can't cut sessions; give data.timestamp_unit, "
-                "a session column, or preparation.session_gap_minutes=null for a session a user"
+                "a session column, or preparation.session_gap_minutes=null for one session per user"
             )
         gap = round(gap_minutes * MINUTE)
     if bounce and unit == ORDINAL:
-        raise UserError("the timestamps have no unit, so preparation.bounce can't be told; leave it out")
-    return Rule(gap, unit == ORDINAL, by_user, bounce)
+        raise UserError("preparation.bounce: the timestamps have no unit, so no event is left within seconds")
+    return SessionRule(gap, unit == ORDINAL, by_user, bounce)
 
 
-def describe_rule(by_user: bool, rule: Rule) -> str:
-    """Where sessions come from, in words."""
-    if not by_user:
-        return "the session column"
-    if rule.gap is None:
-        return "all events of a user"
-    return f"users' events, cut by gaps of over {rule.gap / MINUTE:g} minutes"
-
-
-def sort_sessions(rows: pl.DataFrame, rule: Rule, counts: Counts) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Sort the rows of some keys into sessions, in the order in which they begin; add to `counts`.
+def sort_sessions(
+    rows: pl.DataFrame, rule: SessionRule, counts: SessionCounts
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Sort the rows of some keys into sessions, in the order of their first events; add to `counts`.
 
     Within a session the order is by time; equal times keep their order in the file; where files differ, the place in
     the file decides, then the item and the type. So the result is the same for any names and order of files.
-    Repetitions of a row and events alone in their session are dropped.
+    Duplicate rows and sessions of one event are dropped.
 
     Args:
-        rows: [E] with KEY, TIMESTAMP in microseconds or ordinals, PLACE, ITEM_ID, EVENT_TYPE, and where there are any
-            SPLIT, USER_ID and features; all of them numbers.
+        rows: [E] integers: KEY, TIMESTAMP in microseconds or ordinals, PLACE, ITEM_ID, EVENT_TYPE, and where there are
+            any SPLIT, USER_ID (0: unknown) and features.
 
     Returns:
         Columns [E] of the events, without KEY, PLACE and SPLIT, in milliseconds or ordinals; and columns [S] of the
-        sessions: start, end, length, where there are any user (0: not known) and, with SPLIT, train, validation and
+        sessions: start, end, length, where there are any user (0: unknown) and, with SPLIT, train, validation and
         test: how many events have that label.
     """
     by = (KEY, TIMESTAMP, PLACE, ITEM_ID, EVENT_TYPE)
-    rest = [name for name in rows.columns if name not in (*by, USER_ID)]  # a user's number is random
-    rows = _drop_repetitions(rows.sort(*by, *rest), counts)
+    rest = [name for name in rows.columns if name not in (*by, USER_ID)]  # hashes of users are random
+    rows, duplicates = drop_duplicate_rows(rows.sort(*by, *rest))
+    counts.dropped[DUPLICATE_ROW] += duplicates
+    begin, length = _cut_sessions(rows, rule, counts)
+    take, starts = ranges(begin, length), np.cumsum(length) - length
+    events = {name: rows[name].to_numpy()[take] for name in rows.columns if name not in (KEY, PLACE, SPLIT)}
+    if rule.bounce:
+        events[EVENT_TYPE] = mark_bounces(events[EVENT_TYPE], events[TIMESTAMP], starts, rule.bounce)
+    time = events[TIMESTAMP] = events[TIMESTAMP] // _scale(rule)
+    sessions = {"start": time[starts], "end": time[starts + length - 1], "length": length}
+    if rule.by_user:
+        sessions[USER_ID] = rows[KEY].to_numpy()[begin]
+    elif USER_ID in events:
+        sessions[USER_ID] = _last_known_user(events[USER_ID], starts, length, counts)
+    if SPLIT in rows.columns:
+        sessions |= _count_labels(rows[SPLIT].to_numpy()[take], starts, counts)
+    return events, sessions
+
+
+def _scale(rule: SessionRule) -> int:
+    """Microseconds order the events of a session; from then on milliseconds are enough."""
+    return 1 if rule.ordinal else 1000
+
+
+def _cut_sessions(rows: pl.DataFrame, rule: SessionRule, counts: SessionCounts) -> tuple[Array, Array]:
+    """Return the first row [S] and the length [S] of each session of two or more events, by time of the first event."""
     key, time = rows[KEY].to_numpy(), rows[TIMESTAMP].to_numpy()
     first = np.ones(len(key), dtype=bool)
     first[1:] = key[1:] != key[:-1]
@@ -106,56 +133,36 @@ def sort_sessions(rows: pl.DataFrame, rule: Rule, counts: Counts) -> tuple[dict[
         first |= pause > rule.gap
     begin = np.flatnonzero(first)
     length = np.diff(begin, append=len(key))
-    counts.dropped[ALONE] += int((length == 1).sum())
+    counts.dropped[SINGLE_EVENT] += int((length == 1).sum())
     begin, length = begin[length > 1], length[length > 1]
-    scale = 1 if rule.ordinal else 1000  # the order within a session is settled; milliseconds are enough from here
-    order = np.argsort(time[begin] // scale, kind="stable")
-    begin, length = begin[order], length[order]
-    take = runs(begin, length)
-    starts = np.cumsum(length) - length
-    columns = {name: rows[name].to_numpy()[take] for name in rows.columns if name not in (KEY, PLACE, SPLIT)}
-    if rule.bounce:
-        columns[EVENT_TYPE] = _bounced(columns[EVENT_TYPE], columns[TIMESTAMP], starts, rule.bounce)
-    columns[TIMESTAMP] = columns[TIMESTAMP] // scale
-    time = columns[TIMESTAMP]
-    sessions = {"start": time[starts], "end": time[starts + length - 1], "length": length}
-    if USER_ID in columns and len(length):
-        user = columns[USER_ID]  # 0: not known; a visit may begin before its user is
-        least = np.minimum.reduceat(np.where(user == 0, np.iinfo(user.dtype).max, user), starts)
-        counts.of_several_users += int((least < np.maximum.reduceat(user, starts)).sum())
-        known = np.where(user == 0, np.repeat(starts, length), np.arange(len(user)))
-        sessions[USER_ID] = user[np.maximum.reduceat(known, starts)]  # the last one
-    if rule.by_user:
-        sessions[USER_ID] = key[begin]
-    if SPLIT in rows.columns:
-        label = rows[SPLIT].to_numpy()[take]
-        inside = np.ones(len(label), dtype=bool)
-        inside[starts] = False
-        counts.backwards += int(((np.diff(label.astype(np.int8), prepend=0) < 0) & inside).sum())
-        names = ("train", "validation", "test")
-        of = (
-            {n: np.add.reduceat(label == i, starts, dtype=np.int32) for i, n in enumerate(names)} if len(starts) else {}
-        )
-        sessions |= of or {name: length for name in names}
-    return columns, sessions
+    order = np.argsort(time[begin] // _scale(rule), kind="stable")
+    return begin[order], length[order]
 
 
-def _drop_repetitions(rows: pl.DataFrame, counts: Counts) -> pl.DataFrame:
-    """Of identical rows the first stays; only rows that share key and time are compared."""
-    same = (pl.col(KEY) == pl.col(KEY).shift(1)) & (pl.col(TIMESTAMP) == pl.col(TIMESTAMP).shift(1))
-    same = same.fill_null(False)
-    tied = rows.select(same | same.shift(-1, fill_value=False)).to_series().arg_true()
-    if len(tied) == 0:
-        return rows
-    repeated = rows[tied].drop(PLACE).select(~pl.struct(pl.all()).is_first_distinct()).to_series()
-    keep = np.ones(rows.height, dtype=bool)
-    keep[tied.filter(repeated).to_numpy()] = False
-    counts.dropped[DUPLICATE] += int(repeated.sum())
-    return rows.filter(pl.Series(keep)) if repeated.any() else rows
+def _last_known_user(user: Array, starts: Array, length: Array, counts: SessionCounts) -> Array:
+    """Return the last user [S] of each session that is not 0 (unknown): a visit may begin before a login."""
+    least = np.minimum.reduceat(np.where(user == 0, np.iinfo(user.dtype).max, user), starts)
+    counts.of_several_users += int((least < np.maximum.reduceat(user, starts)).sum())
+    known = np.where(user == 0, np.repeat(starts, length), np.arange(len(user)))
+    last: Array = user[np.maximum.reduceat(known, starts)]
+    return last
 
 
-def returning(user: Array, start: Array) -> Array:
-    """[S] uint8: 2 where the user [S] has a session that begins earlier, 1 where not, 0 where no user is known (0)."""
+def _count_labels(label: Array, starts: Array, counts: SessionCounts) -> dict[str, Array]:
+    """Return for each part how many events [S] of a session the split column gives to it."""
+    inside = np.ones(len(label), dtype=bool)
+    inside[starts] = False
+    counts.backwards += int(((np.diff(label.astype(np.int8), prepend=0) < 0) & inside).sum())
+    return {name: np.add.reduceat(label == code, starts, dtype=np.int32) for code, name in enumerate(PARTS)}
+
+
+def returning_users(user: Array, start: Array) -> Array:
+    """Return [S] uint8: 1 for the first session of a user, 2 for later ones, 0 for the unknown user 0.
+
+    Args:
+        user: [S] hashes.
+        start: [S] time of the first event; of sessions that start together none is later.
+    """
     order = np.lexsort((start, user))
     user, start = user[order], start[order]
     first = np.flatnonzero(np.diff(user, prepend=~user[:1]))
@@ -165,7 +172,7 @@ def returning(user: Array, start: Array) -> Array:
     return result
 
 
-def _count_pauses(pause: Array, gap: int | None, counts: Counts) -> None:
+def _count_pauses(pause: Array, gap: int | None, counts: SessionCounts) -> None:
     counts.pauses += len(pause)
     if gap is not None:
         counts.cut += int((pause > gap).sum())
@@ -174,12 +181,3 @@ def _count_pauses(pause: Array, gap: int | None, counts: Counts) -> None:
     beside = np.abs((short + 30 * MINUTE) % (60 * MINUTE) - 30 * MINUTE)
     counts.whole += int((beside <= SECOND).sum())
     counts.near += int(((beside > SECOND) & (beside <= 30 * SECOND)).sum())
-
-
-def _bounced(event_type: Array, time: Array, starts: Array, bounce: tuple[int, int, int]) -> Array:
-    """The type of events that another one followed within the session and the limit."""
-    base, limit, becomes = bounce
-    left = np.zeros(len(time), dtype=bool)
-    left[:-1] = np.diff(time) < limit
-    left[starts[1:] - 1] = False
-    return np.where(left & (event_type == base), becomes, event_type).astype(event_type.dtype)

@@ -1,13 +1,13 @@
-"""Rows on disk, by session: what lets preparation work on one part of the events at a time.
+"""Intermediate files, which let preparation work on one part of the events at a time.
 
-Memory: a chunk of rows, and each dictionary's distinct values. Disk: about 30 bytes a row, until the end.
+Memory: a chunk of rows. Disk: about 30 bytes a row, until the end.
 """
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,70 +16,29 @@ import pyarrow as pa
 
 Array = npt.NDArray[Any]
 KEY = "key"
-FEW = 64  # values that are faster found as an enumeration than by a join
-Thing = TypeVar("Thing")
+T = TypeVar("T")
 
 
-def ahead(things: Iterator[Thing]) -> Iterator[Thing]:
-    """The same things, each made in another thread while the one before it is worked on."""
-    with ThreadPoolExecutor(max_workers=1) as maker:
-        coming = maker.submit(next, things, None)
-        while (thing := coming.result()) is not None:
-            coming = maker.submit(next, things, None)
-            yield thing
-
-
-class Dictionary:
-    """Codes for the values of a column, from 1 on in the order in which they come; 0 is null."""
-
-    def __init__(self) -> None:
-        self._table = pl.DataFrame()
-
-    def encode(self, column: pl.Series) -> pl.Series:
-        """[E] values -> [E] UInt32 codes."""
-        values = column.rename("value")
-        if self._table.width == 0:
-            self._table = values.clear().to_frame().with_columns(code=pl.lit(0, pl.UInt32))
-        codes = self._look_up(values)
-        if codes.null_count() > values.null_count():
-            missing = codes.is_null().arg_true()
-            new = values.gather(missing).drop_nulls().unique()
-            first = self._table.height + 1
-            numbers = pl.int_range(first, first + len(new), dtype=pl.UInt32)
-            self._table = self._table.vstack(new.to_frame().with_columns(code=numbers)).rechunk()
-            codes = codes.scatter(missing, self._look_up(values.gather(missing)))
-        return codes.fill_null(0).alias(column.name)
-
-    def _look_up(self, values: pl.Series) -> pl.Series:
-        if values.dtype == pl.String and self._table.height <= FEW:
-            places = values.cast(pl.Enum(self._table["value"]), strict=False).to_physical()
-            return places.cast(pl.UInt32) + 1
-        return values.to_frame().join(self._table, on="value", how="left", maintain_order="left")["code"]
-
-    @property
-    def values(self) -> pl.Series:
-        """The distinct values, by code from 1."""
-        return self._table["value"] if self._table.width else pl.Series("value", [], pl.String)
-
-
-def ranks(values: pl.Series) -> tuple[pl.Series, Array]:
-    """Sort a dictionary's values, so that nothing depends on the order in which they came.
-
-    Returns:
-        The distinct values in their order, and [codes + 1] each code's rank among them from 1; 0 stays 0.
-    """
-    rank = values.rank("dense").cast(pl.UInt32).to_numpy()
-    return values.unique().sort(), np.concatenate([np.zeros(1, np.uint32), rank])
+def prefetched(items: Iterator[T]) -> Iterator[T]:
+    """Yield the same items, each computed in another thread while the one before it is processed."""
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        upcoming = executor.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = executor.submit(next, items, None)
+            yield item
 
 
 class Partitions:
-    """Files of rows: all rows of a key lie in one, each file holds about the same share of the keys.
+    """Files of rows: all rows of a key are in one of them, and each holds about the same share of the keys.
 
-    Keys are hashed with a random number that lives as long as this object: no id is written anywhere.
+    Keys are hashed with a random seed that lives as long as this object, so no id is ever written.
 
     Args:
         folder: where the files go.
-        count: how many there are, a power of two.
+        count: number of files, a power of two.
+
+    >>> Partitions(Path("work"), 1).hashed(pl.Series(["a", "b", None])).null_count()
+    1
     """
 
     def __init__(self, folder: Path, count: int) -> None:
@@ -90,11 +49,11 @@ class Partitions:
         self._writers: dict[int, Any] = {}
 
     def hashed(self, column: pl.Series) -> pl.Series:
-        """[E] ids -> [E] UInt64 secret hashes; null stays null."""
+        """Return UInt64 secret hashes [E] of ids [E]; null stays null."""
         return column.hash(self._seed).set(column.is_null(), None) if column.null_count() else column.hash(self._seed)
 
     def append(self, rows: pl.DataFrame) -> None:
-        """Add rows; their column KEY holds hashes, all frames have the same columns."""
+        """Add rows; their column KEY holds hashes, and all frames have the same columns."""
         if self.count == 1:
             self._write(0, rows)
             return
@@ -109,12 +68,12 @@ class Partitions:
         self._writers[number].write_table(table)
 
     def close(self) -> None:
-        """Nothing is appended any more."""
+        """Finish the files; no rows can be appended afterwards."""
         for writer in self._writers.values():
             writer.close()
 
     def take_all(self) -> Iterator[pl.DataFrame]:
-        """The rows of one file after another; a file goes once it is read."""
+        """Yield the rows of one file after another, and delete each file once it is read."""
         for number in sorted(self._writers):
             with pa.OSFile(str(self._paths[number])) as file:
                 table = pa.ipc.open_stream(file).read_all()
@@ -124,35 +83,23 @@ class Partitions:
             yield frame
 
 
-class Columns:
-    """Flat columns that grow at their end and are read by range, one raw file each."""
+class ArrayFile:
+    """A one-dimensional .npy file that is appended to, then closed, then read by range.
 
-    def __init__(self, folder: Path, dtypes: Mapping[str, str]) -> None:
-        self.dtypes = {name: np.dtype(dtype) for name, dtype in dtypes.items()}
-        self._paths = {name: folder / f"{name}.column" for name in dtypes}
-        for path in self._paths.values():
-            path.touch()
-
-    def append(self, arrays: Mapping[str, Array]) -> None:
-        """Add rows; each column must be given."""
-        for name, dtype in self.dtypes.items():
-            with self._paths[name].open("ab") as file:
-                np.ascontiguousarray(arrays[name], dtype=dtype).tofile(file)
-
-    def read(self, name: str, begin: int, end: int) -> Array:
-        """[end - begin] of one column."""
-        dtype = self.dtypes[name]
-        return np.fromfile(self._paths[name], dtype, count=end - begin, offset=begin * dtype.itemsize)
-
-
-class ArrayWriter:
-    """Writes a one-dimensional .npy file piece by piece; it is complete once closed."""
+    >>> import tempfile
+    >>> file = ArrayFile(Path(tempfile.mkdtemp()) / "a.npy", "int32")
+    >>> file.append(np.array([1, 2])), file.append(np.array([3])), file.close()
+    (None, None, None)
+    >>> file.read(1, 3), np.load(file.path)
+    (array([2, 3], dtype=int32), array([1, 2, 3], dtype=int32))
+    """
 
     def __init__(self, path: Path, dtype: str) -> None:
+        self.path = path
         self.dtype = np.dtype(dtype)
         self.length = 0
-        self._file: IO[bytes] = path.open("wb")
-        self._header()
+        self._file = path.open("wb")
+        self._begin = self._write_header()
 
     def append(self, array: Array) -> None:
         """Add elements at the end."""
@@ -160,13 +107,18 @@ class ArrayWriter:
         self.length += len(array)
 
     def close(self) -> None:
-        """Write the length, and close."""
+        """Write the length, and close the file."""
         self._file.seek(0)
-        self._header()
+        self._write_header()
         self._file.close()
 
-    def _header(self) -> None:
+    def read(self, begin: int, end: int) -> Array:
+        """Return elements [end - begin] of a closed file."""
+        return np.fromfile(self.path, self.dtype, end - begin, offset=self._begin + begin * self.dtype.itemsize)
+
+    def _write_header(self) -> int:
         # NumPy leaves room in the header for a length that grows, so a second one is as long as the first.
         header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.length,)}
         np.lib.format.write_array_header_1_0(self._file, header)
         self._file.flush()
+        return self._file.tell()

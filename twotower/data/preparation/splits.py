@@ -1,4 +1,4 @@
-"""Which events train, which validate and which test.
+"""Splits: which events are for training, validation and testing.
 
 Every split cuts each session in two places: its first events train, the next validate, the rest test.
 Shapes: S sessions.
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from twotower.core.errors import UserError
-from twotower.core.inputs import MS_PER_DAY
+from twotower.core.event_codes import MS_PER_DAY
 
 Array = npt.NDArray[Any]
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -21,42 +21,59 @@ LABELS |= {"test": TEST}
 
 
 class Sessions(NamedTuple):
-    """What a split may look at."""
+    """What a split decides on.
 
-    length: Array  # [S] events
-    end: Array  # [S] the last event's timestamp
+    >>> sessions = Sessions(length=np.array([4, 2]), end=np.array([90, 70]), labelled=None)
+    >>> leave_one_out(sessions).train
+    array([2, 2])
+    """
+
+    length: Array  # [S] number of events
+    end: Array  # [S] timestamp of the last event
     labelled: Array | None  # [S, 3] events that the split column gives to training, validation, test
+    timed: bool = True  # whether timestamps have a unit
 
 
 class Split(NamedTuple):
-    """How many of each session's events are in which part, and what the manifest says of it."""
+    """How many events of each session are in which part, and the manifest's entry `split`.
 
-    train: Array  # [S] the first so many train
-    validation: Array  # [S] the next so many validate; the rest test
+    >>> Split(train=np.array([2]), validation=np.array([1]), facts={"kind": "leave_one_out"}).facts["kind"]
+    'leave_one_out'
+    """
+
+    train: Array  # [S] number of first events that train
+    validation: Array  # [S] number of next events that validate; the rest test
     facts: dict[str, Any]
 
 
 def temporal(
     sessions: Sessions, test_fraction: float, validation_fraction: float, test_days: float | None = None
 ) -> Split:
-    """The sessions that end last test, those that end before them validate, whole sessions each.
+    """Test on the sessions that end last, and validate on those that end before them; whole sessions each.
 
-    A session belongs to the window in which it ends, so no training event is later than the split.
-    Sessions that end at the same moment stay together, in the later window. The test is the latest `test_fraction` of
-    the sessions or, where given, those of the last `test_days` up to the end of all.
+    A session belongs to the window in which it ends, so no training event is later than the split. Sessions that end at
+    the same moment stay together, in the later window.
+
+    Args:
+        sessions: of all events.
+        test_fraction: share of the sessions that test.
+        validation_fraction: share of the other sessions that validate.
+        test_days: where given, the sessions that end in the last so many days test, instead of `test_fraction`.
     """
     part = np.full(len(sessions.end), TRAIN, dtype=np.int8)
-    facts: dict[str, Any] = {"kind": "temporal"}
     if test_days is None:
-        facts["test_start"] = _label_latest(part, sessions.end, test_fraction, TEST, "test")
+        test_start = _label_latest(part, sessions.end, test_fraction, TEST)
     else:
-        facts["test_start"] = _label_days(part, sessions.end, test_days)
-    facts["validation_start"] = _label_latest(part, sessions.end, validation_fraction, VALIDATION, "validation")
+        if not sessions.timed:
+            raise UserError("split.test_days: the timestamps have no unit; use split.test_fraction instead")
+        test_start = _label_days(part, sessions.end, test_days)
+    validation_start = _label_latest(part, sessions.end, validation_fraction, VALIDATION)
+    facts = {"kind": "temporal", "test_start": test_start, "validation_start": validation_start}
     return Split(sessions.length * (part == TRAIN), sessions.length * (part == VALIDATION), facts)
 
 
 def predefined(sessions: Sessions, validation_fraction: float) -> Split:
-    """The split column says train, validation or test; without validation, the latest training sessions do.
+    """Follow the split column; if it has no validation, the latest training sessions validate.
 
     Raises UserError where there is no split column.
     """
@@ -66,22 +83,21 @@ def predefined(sessions: Sessions, validation_fraction: float) -> Split:
     facts: dict[str, Any] = {"kind": "predefined"}
     if not validation.any():
         whole = np.flatnonzero(train == sessions.length)
-        latest = np.full(len(whole), TRAIN, dtype=np.int8)
-        end = sessions.end[whole]
-        facts["validation_start"] = _label_latest(latest, end, validation_fraction, VALIDATION, "validation")
-        chosen = whole[latest == VALIDATION]
+        part = np.full(len(whole), TRAIN, dtype=np.int8)
+        facts["validation_start"] = _label_latest(part, sessions.end[whole], validation_fraction, VALIDATION)
+        chosen = whole[part == VALIDATION]
         train[chosen], validation[chosen] = 0, sessions.length[chosen]
     return Split(train, validation, facts)
 
 
 def leave_one_out(sessions: Sessions) -> Split:
-    """Each session's last event tests, the one before it validates; sessions of under three events train."""
+    """Test on the last event of each session, and validate on the one before; sessions of under three events train."""
     long = sessions.length >= 3
     return Split(sessions.length - 2 * long, 1 * long, {"kind": "leave_one_out"})
 
 
 def read_labels(column: pl.Series) -> pl.Series:
-    """A split column as UInt8 TRAIN, VALIDATION and TEST; raises UserError for other values."""
+    """Convert a split column to UInt8 TRAIN, VALIDATION and TEST; raises UserError for other values."""
     names = column.str.to_lowercase()
     unknown = sorted(set(names.unique()) - set(LABELS))
     if unknown:
@@ -89,8 +105,9 @@ def read_labels(column: pl.Series) -> pl.Series:
     return names.replace_strict(LABELS, return_dtype=pl.UInt8)
 
 
-def _label_latest(part: Array, end: Array, fraction: float, label: int, name: str) -> int:
-    """Label the latest `fraction` of the sessions still in training; give the moment their ends begin."""
+def _label_latest(part: Array, end: Array, fraction: float, label: int) -> int:
+    """Label the latest `fraction` of the sessions still in training, and return the earliest of their ends."""
+    name = PARTS[label]
     if not isinstance(fraction, int | float) or not 0 < fraction < 1:
         raise UserError(f"split.{name}_fraction={fraction}; expected a number between 0 and 1")
     ends = np.sort(end[part == TRAIN])
@@ -106,7 +123,7 @@ def _label_latest(part: Array, end: Array, fraction: float, label: int, name: st
 
 
 def _label_days(part: Array, end: Array, days: float) -> int:
-    """Label the sessions of the last `days` as TEST; give the moment their ends begin."""
+    """Label the sessions that end in the last `days` as TEST, and return where these days begin."""
     if isinstance(days, bool) or not isinstance(days, int | float) or not days > 0:
         raise UserError(f"split.test_days={days}; expected a number of days above 0")
     start = int(end.max()) + 1 - round(days * MS_PER_DAY)

@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from twotower.core.errors import UserError, nearest
-from twotower.core.schema import TIMESTAMP
-from twotower.data.preparation.clean import ORDINAL, choose_unit, count_looks, whole_timestamps
+from twotower.core.schema import ORDINAL, TIMESTAMP
+from twotower.data.preparation.timestamps import choose_unit, count_units, whole_timestamps
 from twotower.data.readers.chunks import csv_separator
 from twotower.data.readers.files import CSV, PARQUET, file_format, find_files, readable
 
@@ -37,7 +37,7 @@ def feature_table(
     tables = []
     for file in files:
         with readable(file):
-            table = _scan(file)
+            table = scan_table(file)
             present = table.collect_schema().names()
         columns = {name: _own(name, names, present) for name in (identifier, TIMESTAMP)}
         own = columns[identifier]
@@ -60,7 +60,7 @@ def _own(name: str, names: Mapping[str, str | None], present: list[str]) -> str 
     return next((n for n in (names.get(name), name) if n in present), None)
 
 
-def _scan(file: Path) -> pl.LazyFrame:
+def scan_table(file: Path) -> pl.LazyFrame:
     path, kind = glob.escape(str(file)), file_format(file)
     if kind == PARQUET:
         return pl.scan_parquet(path, hive_partitioning=False)
@@ -70,6 +70,6 @@ def _scan(file: Path) -> pl.LazyFrame:
 
 
 def _milliseconds(column: pl.Series, unit: str) -> pl.Series:
-    chosen = choose_unit(count_looks(column), unit)
+    chosen = choose_unit(count_units(column), unit)
     whole = whole_timestamps(column, chosen)
     return whole if chosen == ORDINAL else whole // 1000

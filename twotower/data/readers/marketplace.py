@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from twotower.core.files import fill_once, sha256, write_json
+from twotower.core.files import create_directory_once, sha256, write_json
 from twotower.core.schema import CATALOGUE_FILE, CEILING_FILE, ITEM_ID, SESSION_ID, TIMESTAMP, Prepared
 from twotower.data import synthetic
 from twotower.data.readers import events
@@ -40,7 +40,7 @@ def prepare_marketplace(
     raw = Path(root) / f"marketplace-{hashlib.sha256(settings.encode()).hexdigest()[:12]}-raw"
     if not raw.exists():
         log.info("generating a marketplace of %d items and %d sessions: %s", items, sessions, raw)
-        fill_once(raw, lambda folder: generate(folder, market, oracle=oracle))
+        create_directory_once(raw, lambda folder: generate(folder, market, oracle=oracle))
     prepared = events.read(
         str(raw / "events"),
         columns={},
