@@ -1,135 +1,163 @@
-"""What a model's answers are worth: baselines on the same queries, intervals, slices, lists. Wiring only.
+"""Evaluate a model's ranking of the test queries: baselines on the same queries, intervals, slices, list metrics.
 
 Shapes: Q queries, V items, D embedding dim.
 """
 
-import logging
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from omegaconf import DictConfig
 
 from twotower.core.batch import build_history
 from twotower.core.files import read_json
 from twotower.core.schema import CEILING_FILE, FEATURES_FILE, Prepared, read_item_features
 from twotower.data.loader import SessionLoader, type_weights
-from twotower.evaluation.assessment import MODEL, PRIMARY_METRIC, assess
-from twotower.evaluation.baselines.baselines import answer_queries, fit_baselines
-from twotower.evaluation.record import Record
+from twotower.evaluation.baselines.baselines import BaselineFit, fit_baselines, rank_with_baselines
+from twotower.evaluation.results_file import SavedResults
 from twotower.evaluation.slices import Grouping, QueryFacts, feature_groupings, groupings_of, query_facts
+from twotower.evaluation.summary import MODEL, PRIMARY_METRIC, summarize
 from twotower.metrics import beyond_accuracy
-from twotower.metrics.collapse import signs_of, warnings_of
-from twotower.metrics.results import LISTED, RankingResults, means_by_type, per_query_metrics
+from twotower.metrics.collapse import collapse_metrics, collapse_warnings
+from twotower.metrics.ranking_results import LIST_LENGTH, RankingResults, means_by_type, per_query_metrics
 
 Array = npt.NDArray[Any]
-log = logging.getLogger(__name__)
+Metrics = dict[str, float]  # flat: `test/recall_at_20`, `baseline/item_knn/recall_at_20`
+
+
+class ModelResults(NamedTuple):
+    """What a model did in its test."""
+
+    metrics: Metrics
+    ranking: RankingResults
+    items: Array  # [V, D] its vectors of the catalogue
+    seconds: float  # that ranking took
+
+
+class Settings(NamedTuple):
+    """What an evaluation depends on beside the data and the model's results."""
+
+    ks: list[int]  # cut-offs
+    baselines: bool  # whether to compare with baselines
+    recent_fraction: float  # see fit_baselines
+    refit: bool  # whether model and baselines may learn from the validation part
+    max_length: int  # of a history
+    target_weights: Mapping[str, float] | None  # by event type
+    replicates: int  # of the bootstrap
+    seed: int  # of its draws
+    extra_baselines: Mapping[str, BaselineFit] = {}  # by name
 
 
 class Evaluation(NamedTuple):
-    """What a run keeps of its test."""
+    """The evaluation of one model on one test set."""
 
-    found: dict[str, Any]  # see evaluation.assessment.assess; also "catalogue": {"coverage", "gini"}, "health": [text]
-    metrics: dict[str, float]  # flat: `baseline/item_knn/recall_at_20`, `test/novelty_bits_at_20` and so on
-    record: Record  # to compare it with others
+    summary: dict[str, Any]  # see summary.summarize; also "catalogue": {"coverage", "gini"}, "health": [text]
+    metrics: Metrics  # `baseline/item_knn/recall_at_20`, `test/novelty_bits_at_20` and so on
+    saved: SavedResults  # for comparisons with other models
     facts: QueryFacts
     history: Array  # [Q, L] item_index, PAD on the right
     counts: Array  # [V + 1] training events by item_index
     features: list[Grouping]  # of the items
 
 
-class ModelResults(NamedTuple):
-    """What a model did in its test."""
-
-    metrics: dict[str, float]  # flat: `test/recall_at_20`
-    answers: RankingResults
-    items: Array  # [V, D] its vectors of the catalogue
-    seconds: float  # that the answers took
-
-
 def evaluate_results(
-    config: DictConfig, prepared: Prepared, test: SessionLoader, model: RankingResults, items: Array
+    prepared: Prepared, test: SessionLoader, ranking: RankingResults, items: Array, settings: Settings
 ) -> Evaluation:
-    """Compare, slice and count.
+    """Compare a model's results with those of baselines on the same queries, and summarize them.
 
     Args:
-        config: of the run.
         prepared: the events.
         test: the queries.
-        model: its answers.
+        ranking: the model's results.
         items: [V, D] its vectors of the catalogue.
+        settings: of the evaluation.
     """
-    ks = list(config.evaluation.ks)
-    answers = {MODEL: model}
-    metrics: dict[str, float] = {}
-    if config.evaluation.baselines:
-        baselines = fit_baselines(prepared, config.refit, config.evaluation.recent_fraction)
-        others, cost = answer_queries(baselines, test, prepared.num_items)
-        answers |= others
-        metrics |= {f"baseline/{key}": value for key, value in cost.items()}
-        types = prepared.event_type[model.event]
-        for name, own in others.items():
-            means = means_by_type(own, types, ks, prepared.event_types)
-            metrics |= {f"baseline/{name}/{key}": value for key, value in means.items()}
-    if (prepared.path / CEILING_FILE).exists() and not config.target_weights:  # it is that of all queries
-        ceiling = read_json(prepared.path / CEILING_FILE, "a prepared directory")
-        metrics |= {f"ceiling/{key}": value for key, value in ceiling.items()}
-    facts = query_facts(prepared, model.event)
-    learnt = prepared.learnt(config.refit)
-    counts = np.bincount(prepared.item_index[learnt], minlength=prepared.num_items + 1)
-    learnt_until = int(prepared.timestamp[learnt].max(initial=0))
+    results, metrics = {MODEL: ranking}, _ceiling(prepared, settings.target_weights)
+    if settings.baselines:
+        baselines, costs = _baselines(prepared, test, settings)
+        results, metrics = results | baselines, metrics | costs
+    facts = query_facts(prepared, ranking.event)
+    training = prepared.training_mask(settings.refit)
+    counts = np.bincount(prepared.item_index[training], minlength=prepared.num_items + 1)
+    trained_until = int(prepared.timestamp[training].max(initial=0))
     encoders = read_json(prepared.path / FEATURES_FILE, "a prepared directory")
-    of_items = encoders.get("items", {})  # a bundle has none
-    arrays = read_item_features(prepared.path) if of_items else {}
-    features = feature_groupings(of_items, arrays)
-    history = build_history(prepared.item_index, facts.event, facts.length, config.model.max_length)
-    lists = _about_lists(facts, history, model, counts, items, features, ks)
-    groupings = groupings_of(prepared, counts, learnt_until, features, encoders["events"], facts)
-    weights = {}
-    if config.target_weights:
-        of_type = type_weights(prepared.event_types, config.target_weights)
-        weights["weighted"] = of_type[prepared.event_type[model.event]]
-    for price in [array for name, array in arrays.items() if name.endswith(".price")][:1]:
-        worth = np.nan_to_num(price[facts.target - 1]).clip(min=0)
-        weights |= {"revenue": worth} if worth.any() else {}
-    found = assess(answers, facts, groupings, ks, lists, config.evaluation.replicates, config.seed, weights)
-    exposed = beyond_accuracy.exposures(model.top, prepared.num_items)
-    found["catalogue"] = {"coverage": beyond_accuracy.coverage(exposed), "gini": beyond_accuracy.gini(exposed)}
-    metrics |= {f"test/{name}": mean for name, (mean, _, _) in found["lists"].items()}
-    metrics |= {f"test/{name}_at_{LISTED}": value for name, value in found["catalogue"].items()}
-    for kind, rankers in found["weighted"].items():
-        for name, (mean, _, _) in rankers.items():
-            metrics[f"{'test' if name == MODEL else f'baseline/{name}'}/{kind}_{PRIMARY_METRIC}"] = mean
-    low, high = found["rankers"][MODEL][PRIMARY_METRIC][1:]
-    if low is not None:
-        metrics |= {f"test/{PRIMARY_METRIC}_low": low, f"test/{PRIMARY_METRIC}_high": high}
-    tensors = (torch.from_numpy(x) for x in (items, items[:0], model.top.astype(np.int64), counts))
-    found["health"] = warnings_of(signs_of(*tensors), items.shape[1])
-    record = Record(prepared.manifest["fingerprint"], ks, model, facts.session, groupings)
-    return Evaluation(found, metrics, record, facts, history, counts, features)
+    item_encoders = encoders.get("items", {})  # a bundle has none
+    arrays = read_item_features(prepared.path) if item_encoders else {}
+    features = feature_groupings(item_encoders, arrays)
+    history = build_history(prepared.item_index, facts.event, facts.length, settings.max_length)
+    lists = _list_metrics(facts.target, history, ranking, counts, items, features)
+    groupings = groupings_of(prepared, counts, trained_until, features, encoders["events"], facts)
+    weights = _query_weights(prepared, facts, arrays, settings.target_weights)
+    replicates, seed = settings.replicates, settings.seed
+    summary = summarize(results, facts.session, groupings, settings.ks, lists, replicates, seed, weights)
+    exposed = beyond_accuracy.exposures(ranking.top, prepared.num_items)
+    summary["catalogue"] = {"coverage": beyond_accuracy.coverage(exposed), "gini": beyond_accuracy.gini(exposed)}
+    tensors = (torch.from_numpy(x) for x in (items, items[:0], ranking.top.astype(np.int64), counts))
+    summary["health"] = collapse_warnings(collapse_metrics(*tensors), items.shape[1])
+    saved = SavedResults(prepared.manifest["fingerprint"], settings.ks, ranking, facts.session, groupings)
+    return Evaluation(summary, metrics | _flat(summary), saved, facts, history, counts, features)
 
 
-def _about_lists(
-    facts: QueryFacts,
-    history: Array,
-    model: RankingResults,
-    counts: Array,
-    items: Array,
-    features: list[Grouping],
-    ks: list[int],
+def _ceiling(prepared: Prepared, target_weights: Mapping[str, float] | None) -> Metrics:
+    """Return the best possible metrics where they are known: of all queries, so not with weighted targets."""
+    if target_weights or not (prepared.path / CEILING_FILE).exists():
+        return {}
+    ceiling = read_json(prepared.path / CEILING_FILE, "a prepared directory")
+    return {f"ceiling/{name}": value for name, value in ceiling.items()}
+
+
+def _baselines(
+    prepared: Prepared, test: SessionLoader, settings: Settings
+) -> tuple[dict[str, RankingResults], Metrics]:
+    """Return each baseline's results for the queries, and its metrics and costs."""
+    baselines = fit_baselines(prepared, settings.refit, settings.recent_fraction, settings.extra_baselines)
+    results, metrics = rank_with_baselines(baselines, test, prepared.num_items)
+    for name, each in results.items():
+        means = means_by_type(each, prepared.event_type[each.event], settings.ks, prepared.event_types)
+        metrics |= {f"{name}/{metric}": value for metric, value in means.items()}
+    return results, {f"baseline/{name}": value for name, value in metrics.items()}
+
+
+def _query_weights(
+    prepared: Prepared, facts: QueryFacts, arrays: Mapping[str, Array], target_weights: Mapping[str, float] | None
 ) -> dict[str, Array]:
-    """[Q] what each list is like."""
-    popular = 1 + np.argsort(-counts[1:], kind="stable")[:LISTED]
-    found = per_query_metrics(model, ks)[f"recall_at_{LISTED}"]
-    return {
-        f"novelty_bits_at_{LISTED}": beyond_accuracy.novelty(model.top, counts),
-        f"vector_diversity_at_{LISTED}": beyond_accuracy.vector_diversity(model.top, items),
-        **{
-            f"{feature.name}_diversity_at_{LISTED}": beyond_accuracy.category_diversity(model.top, feature.code)
-            for feature in features
-        },
-        f"serendipity_at_{LISTED}": beyond_accuracy.serendipity(found, facts.target, history, popular),
-        f"popularity_at_{LISTED}": beyond_accuracy.popularity(model.top, counts),
-        "history_popularity": beyond_accuracy.history_popularity(history, counts),
+    """Return [Q] weights by name: the weight of the target's event type, and the price of the target item."""
+    weights = {}
+    if target_weights:
+        by_type = type_weights(prepared.event_types, target_weights)
+        weights["weighted"] = by_type[prepared.event_type[facts.event]]
+    price = next((array for name, array in arrays.items() if name.endswith(".price")), None)
+    if price is not None:
+        revenue = np.nan_to_num(price[facts.target - 1]).clip(min=0)
+        weights |= {"revenue": revenue} if revenue.any() else {}
+    return weights
+
+
+def _list_metrics(
+    target: Array, history: Array, ranking: RankingResults, counts: Array, items: Array, features: Sequence[Grouping]
+) -> dict[str, Array]:
+    """Return metrics of the model's lists beside accuracy, [Q] by name."""
+    popular = 1 + np.argsort(-counts[1:], kind="stable")[:LIST_LENGTH]
+    recall = per_query_metrics(ranking, [LIST_LENGTH])[f"recall_at_{LIST_LENGTH}"]
+    metrics = {
+        "novelty_bits": beyond_accuracy.novelty(ranking.top, counts),
+        "vector_diversity": beyond_accuracy.vector_diversity(ranking.top, items),
+        **{f"{f.name}_diversity": beyond_accuracy.category_diversity(ranking.top, f.code) for f in features},
+        "serendipity": beyond_accuracy.serendipity(recall, target, history, popular),
+        "popularity": beyond_accuracy.popularity(ranking.top, counts),
     }
+    at_cutoff = {f"{name}_at_{LIST_LENGTH}": values for name, values in metrics.items()}
+    return at_cutoff | {"history_popularity": beyond_accuracy.history_popularity(history, counts)}
+
+
+def _flat(summary: Mapping[str, Any]) -> Metrics:
+    """Return what of the summary belongs to the run's flat metrics."""
+    metrics = {f"test/{name}": mean for name, (mean, _, _) in summary["lists"].items()}
+    metrics |= {f"test/{name}_at_{LIST_LENGTH}": value for name, value in summary["catalogue"].items()}
+    for weighting, rankers in summary["weighted"].items():
+        for name, (mean, _, _) in rankers.items():
+            metrics[f"{'test' if name == MODEL else f'baseline/{name}'}/{weighting}_{PRIMARY_METRIC}"] = mean
+    _, low, high = summary["rankers"][MODEL][PRIMARY_METRIC]
+    interval = {f"test/{PRIMARY_METRIC}_low": low, f"test/{PRIMARY_METRIC}_high": high}
+    return metrics | (interval if low is not None else {})

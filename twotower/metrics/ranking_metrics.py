@@ -1,11 +1,13 @@
 """recall@k, ndcg@k and mrr@k over the whole catalogue, of all queries and by event type.
 
 A new metric is one function of the target's rank, added to METRICS: logs, tables, intervals, slices and comparisons
-take names and values from there. Shapes: Q queries, T event types, M metrics times cut-offs, R ranks.
+take names and values from there. Another package adds its metrics as entry points of the group "twotower.metrics".
+Shapes: Q queries, T event types, M metrics times cut-offs, R ranks.
 """
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.metadata import entry_points
 
 import torch
 from torch import Tensor
@@ -30,7 +32,10 @@ def mrr(rank: Tensor) -> Tensor:
 
 
 # The value of a target at each rank [R], 1 the best, up to the cut-off k; it is 0 beyond.
-METRICS: tuple[Callable[[Tensor], Tensor], ...] = (recall, ndcg, mrr)
+METRICS: tuple[Callable[[Tensor], Tensor], ...] = (
+    *(recall, ndcg, mrr),
+    *(entry.load() for entry in entry_points(group="twotower.metrics")),  # of other installed packages
+)
 
 
 class RankingMetrics(Metric):

@@ -1,4 +1,4 @@
-"""The test of a run: compared, written into the run directory, drawn, and printed."""
+"""Evaluate a tested model, and write results and report into the run directory."""
 
 import logging
 from collections.abc import Mapping
@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from twotower.core.files import write_bytes, write_json
 from twotower.core.schema import CARD_FILE, Prepared
 from twotower.data.loader import SessionLoader
-from twotower.evaluation.evaluate_run import ModelResults, evaluate_results
-from twotower.evaluation.record import RECORD_FILE, write_record
-from twotower.evaluation.tables import print_report
+from twotower.evaluation.evaluate_run import ModelResults, Settings, evaluate_results
+from twotower.evaluation.results_file import RESULTS_FILE, write_results
+from twotower.evaluation.terminal_tables import print_evaluation
 from twotower.runs.layout import ASSESSMENT_FILE, METRICS_FILE, REPORT_FILE
 
 Array = npt.NDArray[Any]
@@ -24,57 +25,57 @@ def evaluate_and_report(
     config: DictConfig,
     prepared: Prepared,
     test: SessionLoader,
-    tested: ModelResults,
+    model: ModelResults,
     metrics: dict[str, Any],
-    validated: Mapping[int, Mapping[str, float]] | None = None,
+    validation: Mapping[int, Mapping[str, float]] | None = None,
     position: Array | None = None,
 ) -> None:
-    """Compare, write all of it into the run directory, and print it.
+    """Evaluate a model's results, write everything into the run directory, and print the tables.
 
     Args:
         config: of the run.
         prepared: its events.
         test: the queries.
-        tested: the model's answers to them.
-        metrics: what is known of the run so far.
-        validated: metrics of each epoch's validation, if there was any.
-        position: where each event lies in the data, if `prepared` has not all of them.
+        model: its results for them.
+        metrics: of the run so far.
+        validation: metrics of each epoch's validation, if there was any.
+        position: of each event in the data, if `prepared` is a part of them.
     """
     path = Path(config.run_dir)
-    answers, items = tested.answers, tested.items
-    assessed = evaluate_results(config, prepared, test, answers, items)
-    speed = test.num_queries / tested.seconds
-    metrics = metrics | tested.metrics | {"test/queries": test.num_queries, "test/queries_per_second": speed}
-    metrics |= assessed.metrics
-    record = assessed.record
+    evaluation = evaluate_results(prepared, test, model.ranking, model.items, settings_of(config))
+    speed = test.num_queries / model.seconds
+    metrics = metrics | model.metrics | {"test/queries": test.num_queries, "test/queries_per_second": speed}
+    metrics |= evaluation.metrics
+    saved = evaluation.saved
     if position is not None:
-        record = record._replace(answers=answers._replace(event=position[answers.event]))
-    write_record(path / RECORD_FILE, record)
-    write_json(path / ASSESSMENT_FILE, assessed.found)
+        saved = saved._replace(ranking=model.ranking._replace(event=position[model.ranking.event]))
+    write_results(path / RESULTS_FILE, saved)
+    write_json(path / ASSESSMENT_FILE, evaluation.summary)
     write_json(path / METRICS_FILE, metrics)
     title = f"{config.name}: {test.num_queries:,} test queries, {prepared.num_items:,} items"
     try:
-        from twotower.report.names import item_names
-        from twotower.report.run_page import Result, report
+        from twotower.report.run_page import run_page
     except ImportError as error:  # a machine that only trains may lack what draws
         log.warning("no report is written: %s", error)
     else:
-        result = Result(
-            title=title,
-            metrics=metrics,
-            found=assessed.found,
-            validated=validated or {},
-            answers=answers,
-            facts=assessed.facts,
-            history=assessed.history,
-            counts=assessed.counts,
-            items=items,
-            features=assessed.features,
-            names=item_names(prepared.path),
-            data=prepared.manifest,
-            has_card=(path / CARD_FILE).exists(),
-            config=OmegaConf.to_yaml(config, resolve=True),
-        )
-        page = report(result, config.seed)
+        has_card, settings = (path / CARD_FILE).exists(), OmegaConf.to_yaml(config, resolve=True)
+        page = run_page(title, metrics, evaluation, model.items, validation or {}, prepared, has_card, settings)
         write_bytes(path / REPORT_FILE, page.encode())
-    print_report(metrics, assessed.found, title)
+    print_evaluation(metrics, evaluation.summary, title)
+
+
+def settings_of(config: DictConfig) -> Settings:
+    """Return the evaluation's part of a run's configuration."""
+    return Settings(
+        ks=list(config.evaluation.ks),
+        baselines=config.evaluation.baselines,
+        recent_fraction=config.evaluation.recent_fraction,
+        refit=config.refit,
+        max_length=config.model.max_length,
+        target_weights=config.target_weights,
+        replicates=config.evaluation.replicates,
+        seed=config.seed,
+        extra_baselines={
+            name: instantiate(fit) for name, fit in (config.evaluation.get("extra_baselines") or {}).items()
+        },
+    )

@@ -1,11 +1,12 @@
-"""Rankers without training that a model must beat to be worth deploying.
+"""Rankers without gradient training, which a model must beat before it is deployed.
 
-Each learns from the same events as the model and answers the same queries. Shapes: Q queries, L history length,
-V items.
+Each is fitted on the same events as the model and ranks the catalogue for the same queries. Shapes: Q queries, L
+history length, V items.
 """
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,71 +16,88 @@ from torch import Tensor
 from tqdm import tqdm
 
 from twotower.core.batch import SessionBatch
-from twotower.core.inputs import GAP
+from twotower.core.event_codes import GAP
 from twotower.core.schema import Prepared
 from twotower.evaluation.baselines.item_neighbours import ItemKNN, SequentialRules
 from twotower.evaluation.baselines.session_neighbours import STAN, VSKNN
+from twotower.metrics.ranking_results import RankingResults, concatenate_results
 from twotower.metrics.ranks import chunks, histories_of, queries_of, rank
-from twotower.metrics.results import RankingResults, in_order
 
 Array = npt.NDArray[Any]
 
 
 class Baseline(Protocol):
-    """[Q, L] histories, PAD on the right -> [Q, V] scores; column c belongs to item_index c + 1."""
+    """A scorer of the whole catalogue: [Q, L] histories, PAD on the right -> [Q, V]; column c is item_index c + 1."""
 
     def __call__(self, history: Tensor) -> Tensor: ...
 
 
+class BaselineFit(Protocol):
+    """Fits a baseline on training events [E]: rows of one session stand together, oldest first."""
+
+    def __call__(self, *, item_index: Array, session: Array, timestamp: Array, num_items: int) -> Baseline: ...
+
+
 class Fitted(NamedTuple):
-    """A baseline, and how long it took to learn."""
+    """A baseline and the time that fitting took."""
 
     scorer: Baseline
     seconds: float
 
 
 class Popularity:
-    """Items by how many training events they have."""
+    """Items by their number of training events [V + 1], the same for every history.
+
+    >>> Popularity(np.array([0, 7, 2]))(torch.tensor([[2]])).tolist()
+    [[7.0, 2.0]]
+    """
 
     def __init__(self, counts: Array) -> None:
         self.counts = torch.from_numpy(counts[1:].astype(np.float32))
 
     def __call__(self, history: Tensor) -> Tensor:
-        """The same order for every history."""
+        """Return [Q, V] the counts."""
         return self.counts.expand(len(history), -1)
 
 
 class SessionRepeat:
-    """The session's own items, the most recent first, then the popular ones."""
+    """The items of the session itself, the most recent first, then others by popularity [V + 1].
+
+    >>> SessionRepeat(np.array([0, 9, 0, 0]))(torch.tensor([[3, 2, 0]])).tolist()
+    [[0.8999999761581421, 2.0, 1.0]]
+    """
 
     def __init__(self, counts: Array) -> None:
-        self.rest = torch.from_numpy(counts / (counts.max() + 1)).float()  # below 1, the least a seen item gets
+        self.rest = torch.from_numpy(counts / (counts.max() + 1)).float()  # below 1, the least score of a seen item
 
     def __call__(self, history: Tensor) -> Tensor:
-        """An item's score is the position of its last occurrence."""
+        """Return [Q, V] the position of each item's last occurrence, from 1."""
         scores = self.rest.repeat(len(history), 1)
         recency = torch.arange(1, history.shape[1] + 1, dtype=scores.dtype).expand(history.shape)
         return scores.scatter_reduce(1, history, recency, "amax")[:, 1:]
 
 
-def fit_baselines(prepared: Prepared, validation_too: bool, recent_fraction: float) -> dict[str, Fitted]:
-    """All baselines, from the events that a model may learn from.
+def fit_baselines(
+    prepared: Prepared, include_validation: bool, recent_fraction: float, extra: Mapping[str, BaselineFit] | None = None
+) -> dict[str, Fitted]:
+    """Fit all baselines on the events that a model may learn from.
 
     Args:
         prepared: the events.
-        validation_too: whether those of the validation may be learnt from.
+        include_validation: whether the validation part belongs to these.
         recent_fraction: the latest share of the events that `recent_popularity` counts.
+        extra: further baselines by name, such as those of another package.
     """
     num_items = prepared.num_items
     session = np.repeat(np.arange(len(prepared.offsets) - 1), np.diff(prepared.offsets))
-    learnt = prepared.learnt(validation_too)
-    item_index, session, timestamp = prepared.item_index[learnt], session[learnt], prepared.timestamp[learnt]
+    training = prepared.training_mask(include_validation)
+    item_index, session, timestamp = prepared.item_index[training], session[training], prepared.timestamp[training]
 
     def counts(since: float) -> Array:
         return np.bincount(item_index[timestamp >= since], minlength=num_items + 1)
 
     recently = np.quantile(timestamp, 1 - recent_fraction)
-    fade_days = 5.0 if GAP in prepared.inputs else None  # without gaps the timestamps tell the order alone
+    fade_days = 5.0 if GAP in prepared.inputs else None  # without gaps the timestamps are only an order
     recipes: dict[str, Callable[[], Baseline]] = {
         "popularity": lambda: Popularity(counts(-np.inf)),
         "recent_popularity": lambda: Popularity(counts(recently)),
@@ -89,6 +107,10 @@ def fit_baselines(prepared: Prepared, validation_too: bool, recent_fraction: flo
         "v_sknn": lambda: VSKNN(item_index, session, timestamp, num_items),
         "stan": lambda: STAN(item_index, session, timestamp, num_items, fade_days=fade_days),
     }
+    for name, fit_extra in (extra or {}).items():
+        recipes[name] = partial(
+            fit_extra, item_index=item_index, session=session, timestamp=timestamp, num_items=num_items
+        )
     fitted = {}
     for name, fit in tqdm(recipes.items(), "fitting baselines", leave=False, disable=None):
         begin = time.perf_counter()
@@ -96,11 +118,11 @@ def fit_baselines(prepared: Prepared, validation_too: bool, recent_fraction: flo
     return fitted
 
 
-def answer_queries(
+def rank_with_baselines(
     baselines: Mapping[str, Fitted], batches: Iterable[SessionBatch], num_items: int
 ) -> tuple[dict[str, RankingResults], dict[str, float]]:
-    """Each baseline's answers to the queries of all batches, and what it cost: `item_knn/queries_per_second`."""
-    answers: dict[str, list[RankingResults]] = {name: [] for name in baselines}
+    """Rank the targets of all batches; return each baseline's results and costs (`item_knn/queries_per_second`)."""
+    parts: dict[str, list[RankingResults]] = {name: [] for name in baselines}
     seconds = dict.fromkeys(baselines, 0.0)
     for batch in tqdm(batches, "baselines", unit="batch", leave=False, disable=None):
         queries = queries_of(batch)
@@ -111,8 +133,8 @@ def answer_queries(
                 ranks = rank(scorer(history[chunk]), queries.target[chunk])
                 seconds[name] += time.perf_counter() - begin
                 event = queries.event[chunk]
-                answers[name].append(RankingResults.of(event, ranks, event.new_empty(len(event), 0)))
-    whole = {name: in_order(parts) for name, parts in answers.items()}
-    cost = {f"{name}/fit_seconds": fitted.seconds for name, fitted in baselines.items()}
-    speed = {f"{name}/queries_per_second": len(whole[name].event) / max(s, 1e-9) for name, s in seconds.items()}
-    return whole, cost | speed
+                parts[name].append(RankingResults.of(event, ranks, event.new_empty(len(event), 0)))
+    results = {name: concatenate_results(each) for name, each in parts.items()}
+    costs = {f"{name}/fit_seconds": fitted.seconds for name, fitted in baselines.items()}
+    speed = {f"{name}/queries_per_second": len(results[name].event) / max(s, 1e-9) for name, s in seconds.items()}
+    return results, costs | speed

@@ -1,6 +1,6 @@
-"""Baselines that know for each item which others go with it.
+"""Baselines with a list of weighted neighbours for each item.
 
-Shapes: E events that may be learnt from, Q queries, L history length, V items, N neighbours kept in all.
+Shapes: E training events, Q queries, L history length, V items, N pairs of an item and a neighbour.
 """
 
 from collections.abc import Iterable
@@ -11,21 +11,25 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from twotower.core.ragged import place_in_group, runs
+from twotower.core.ragged import place_in_group, ranges
 from twotower.core.schema import PAD
 
 Array = npt.NDArray[Any]
 
 
 class ItemNeighbours:
-    """The best neighbours of each item, with weights: 8 bytes a neighbour.
+    """The heaviest neighbours of each item: 8 bytes a neighbour.
+
+    >>> neighbours = ItemNeighbours(np.array([1]), np.array([2]), np.array([0.5]), num_items=2, kept=1)
+    >>> neighbours.scores(query=np.array([0]), item=np.array([1]), num_queries=1).tolist()
+    [[0.0, 0.5]]
 
     Args:
         item: [N] item_index.
         neighbour: [N] item_index; no pair occurs twice.
         weight: [N].
         num_items: V.
-        kept: how many of each item's neighbours are kept, the heaviest.
+        kept: number of neighbours of an item that are kept.
     """
 
     def __init__(self, item: Array, neighbour: Array, weight: Array, num_items: int, kept: int) -> None:
@@ -38,30 +42,29 @@ class ItemNeighbours:
         self.weight = weight[order].astype(np.float32)
 
     def scores(self, query: Array, item: Array, num_queries: int) -> Tensor:
-        """[Q, V] the weights of the neighbours of each query's items, added up.
-
-        Args:
-            query: [number of items] whose item it is.
-            item: item_index.
-            num_queries: Q.
-        """
-        where = runs(self.begin[item], self.count[item])
+        """Return [Q, V] the sum of the neighbours' weights of each query's items: item[i] belongs to query[i]."""
+        where = ranges(self.begin[item], self.count[item])
         query = np.repeat(query, self.count[item])
-        return add_up(query, self.neighbour[where], self.weight[where], num_queries, self.num_items)
+        return sum_weights(query, self.neighbour[where], self.weight[where], num_queries, self.num_items)
 
 
 class ItemKNN:
     """Items that occur in the same sessions as the history's items: cosine, summed over the history.
 
-    Co-occurrence counts sessions in which both items occur (Sarwar et al. 2001; for sessions Hidasi et al. 2016).
-    An item is its own best neighbour, with cosine 1: shops see repeats, and without them this is no rival.
+    Co-occurrence counts sessions in which both items occur (Sarwar et al. 2001, https://doi.org/10.1145/371920.372071;
+    for sessions Hidasi et al. 2016). An item is its own best neighbour, with cosine 1: shops see repeats, and without
+    them this baseline is weak.
+
+    >>> knn = ItemKNN(np.array([1, 2]), np.array([0, 0]), num_items=2)
+    >>> knn(torch.tensor([[1, 0]])).tolist()
+    [[1.0, 1.0]]
 
     Args:
         item_index: [E].
         session: [E] ascending.
         num_items: V.
-        neighbours: how many of each item's best neighbours are kept.
-        window: pairs more than so many distinct items apart in their session are not counted.
+        neighbours: number of neighbours of an item that are kept.
+        window: largest distance of a counted pair, in distinct items of the session.
     """
 
     def __init__(
@@ -74,30 +77,34 @@ class ItemKNN:
         ones = ((np.minimum(a, b) * width + np.maximum(a, b), 1.0) for _, a, b in _pairs(item, session, window))
         pair, times = _total_by_key(ones)
         count = np.bincount(item, minlength=width)
-        own = np.flatnonzero(count)
-        left = np.concatenate([pair // width, pair % width, own])
-        right = np.concatenate([pair % width, pair // width, own])
-        weight = np.concatenate([times, times, count[own]]) / np.sqrt(count[left] * count[right])
+        itself = np.flatnonzero(count)
+        left = np.concatenate([pair // width, pair % width, itself])
+        right = np.concatenate([pair % width, pair // width, itself])
+        weight = np.concatenate([times, times, count[itself]]) / np.sqrt(count[left] * count[right])
         self.neighbours = ItemNeighbours(left, right, weight, num_items, neighbours)
 
     def __call__(self, history: Tensor) -> Tensor:
-        """The sum of the neighbours' weights."""
+        """Return [Q, V] the sum of the neighbours' weights."""
         items = history.numpy()
         query, column = np.nonzero(items != PAD)
         return self.neighbours.scores(query, items[query, column], len(items))
 
 
 class SequentialRules:
-    """Items that followed the history's newest item, by 1 / the number of steps until they did.
+    """Items that followed the history's newest item, weighted by 1 / the number of steps in between.
 
-    Kamehkhosh, Jannach & Ludewig 2017, with the defaults that their session-rec gives.
+    Kamehkhosh, Jannach & Ludewig 2017 (https://ceur-ws.org/Vol-1922/paper10.pdf), with session-rec's defaults.
+
+    >>> rules = SequentialRules(np.array([1, 2, 3]), np.array([0, 0, 0]), num_items=3)
+    >>> rules(torch.tensor([[1, 0]])).tolist()
+    [[0.0, 1.0, 0.5]]
 
     Args:
         item_index: [E].
         session: [E] ascending.
         num_items: V.
-        steps: the furthest that an item may follow.
-        rules: how many are kept for each item.
+        steps: largest number of steps.
+        rules: number of rules of an item that are kept.
     """
 
     def __init__(self, item_index: Array, session: Array, num_items: int, steps: int = 10, rules: int = 20) -> None:
@@ -107,23 +114,15 @@ class SequentialRules:
         self.neighbours = ItemNeighbours(pair // width, pair % width, weight, num_items, rules)
 
     def __call__(self, history: Tensor) -> Tensor:
-        """The weights of the newest item's rules."""
+        """Return [Q, V] the weights of the newest item's rules."""
         items = history.numpy()
         query = np.flatnonzero((items != PAD).any(1))
         newest = (items != PAD).sum(1) - 1
         return self.neighbours.scores(query, items[query, newest[query]], len(items))
 
 
-def add_up(query: Array, item: Array, weight: Array, num_queries: int, num_items: int) -> Tensor:
-    """[Q, V] float32 the sum of the weights of each query's items; what has none scores 0.
-
-    Args:
-        query: [number of weights].
-        item: item_index.
-        weight: of any type.
-        num_queries: Q.
-        num_items: V.
-    """
+def sum_weights(query: Array, item: Array, weight: Array, num_queries: int, num_items: int) -> Tensor:
+    """Return [Q, V] float32 sums: weight[i] is added to item[i] of query[i]; an item without weights scores 0."""
     scores = torch.zeros(num_queries, num_items)
     cell = torch.from_numpy(query * np.int64(num_items) + item - 1)
     scores.view(-1).index_add_(0, cell, torch.from_numpy(weight.astype(np.float32, copy=False)))
@@ -131,7 +130,7 @@ def add_up(query: Array, item: Array, weight: Array, num_queries: int, num_items
 
 
 def _pairs(item: Array, session: Array, furthest: int) -> Iterable[tuple[int, Array, Array]]:
-    """For each distance up to `furthest`: the items so far apart within one session, earlier and later."""
+    """Yield each distance up to `furthest`, and the earlier and later items of all pairs so far apart in a session."""
     for distance in range(1, furthest + 1):
         same = np.flatnonzero(session[distance:] == session[:-distance])
         if len(same) == 0:
@@ -140,11 +139,11 @@ def _pairs(item: Array, session: Array, furthest: int) -> Iterable[tuple[int, Ar
 
 
 def _total_by_key(parts: Iterable[tuple[Array, float]]) -> tuple[Array, Array]:
-    """The distinct keys, ascending, and for each how often it occurs, an occurrence weighing what its part says."""
+    """Return the distinct keys, ascending, and the sum of the weights of each key's occurrences."""
     keys: Array = np.empty(0, dtype=np.int64)
     totals: Array = np.empty(0)
     for key, weight in parts:
-        found, times = np.unique(key, return_counts=True)
-        keys, inverse = np.unique(np.concatenate([keys, found]), return_inverse=True)
+        distinct, times = np.unique(key, return_counts=True)
+        keys, inverse = np.unique(np.concatenate([keys, distinct]), return_inverse=True)
         totals = np.bincount(inverse, weights=np.concatenate([totals, times * weight]))
     return keys, totals

@@ -1,20 +1,19 @@
-"""Baselines that look for earlier sessions like the current one, and let those vote for their items.
+"""Baselines that find past sessions similar to the current one and let their items vote.
 
-Shapes: E events that may be learnt from, S their sessions, Q queries, L history length, V items, C candidates: pairs
-of a query and a session that has an item of its history.
+Shapes: E training events, S their sessions, Q queries, L history length, V items, C candidates: pairs of a query and a
+session that has an item of its history.
 """
 
-from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from twotower.core.inputs import MS_PER_DAY
-from twotower.core.ragged import place_in_group, runs
+from twotower.core.event_codes import MS_PER_DAY
+from twotower.core.ragged import place_in_group, ranges
 from twotower.core.schema import PAD
-from twotower.evaluation.baselines.item_neighbours import add_up
+from twotower.evaluation.baselines.item_neighbours import sum_weights
 
 Array = npt.NDArray[Any]
 
@@ -24,24 +23,31 @@ class Candidates(NamedTuple):
 
     query: Array  # [C] ascending
     session: Array  # [C] ascending within a query: from the oldest to the newest
-    overlap: Array  # [C] the weights of the history's shared items, added up
-    steps_back: Array  # [C] how many events before its newest the history has a shared item last; 0 for the newest
-    place: Array  # [C] where the session has a shared item last, from 0
+    overlap: Array  # [C] sum of the weights of the shared items
+    steps_back: Array  # [C] events between the history's newest event and its latest shared item; 0: the newest
+    place: Array  # [C] position of the session's latest shared item, from 0
 
 
-class SessionKNN(ABC):
-    """What V-SKNN and STAN have in common: an index of sessions by item, 16 bytes for each item of a session.
+class VSKNN:
+    """Vector session-kNN (Ludewig & Jannach 2018, https://arxiv.org/abs/1803.09587), with session-rec's defaults.
 
-    The `sample` latest sessions that share an item with the history are its candidates, and the `neighbours` most
-    similar of them, of equal ones the latest, vote.
+    The `sample` latest sessions that share an item with the history are candidates; the `neighbours` most similar of
+    them vote, the latest first among equals. An item of the history weighs its position over the history's length; a
+    session's votes are divided by the number of steps back to the latest shared item. The index of sessions by item
+    takes 16 bytes for each item of a session.
+
+    >>> import torch
+    >>> scorer = VSKNN(np.array([1, 2, 1, 3]), np.array([0, 0, 1, 1]), np.arange(4), num_items=3)
+    >>> scorer(torch.tensor([[1, 0]])).tolist()
+    [[2.0, 1.0, 1.0]]
 
     Args:
         item_index: [E].
         session: [E] ascending.
         timestamp: [E] ms.
         num_items: V.
-        neighbours: how many sessions vote.
-        sample: how many sessions are looked at.
+        neighbours: number of sessions that vote.
+        sample: number of sessions that are compared.
     """
 
     def __init__(
@@ -59,12 +65,10 @@ class SessionKNN(ABC):
         ended = timestamp[begin + count - 1] if len(begin) else np.empty(0, dtype=np.int64)
         order = np.argsort(ended, kind="stable")  # from here on, sessions are numbered by the time of their last event
         self.ended = ended[order]
-        by_age = runs(begin[order], count[order])
+        by_age = ranges(begin[order], count[order])
         owner = np.repeat(np.arange(len(order)), count[order])
         place = place_in_group(owner)
-        key = owner * np.int64(num_items + 1) + item_index[by_age]
-        _, last = np.unique(key[::-1], return_index=True)
-        last = len(key) - 1 - last  # the last event of each item in each session, by session and item
+        last = _last_of_each(owner * np.int64(num_items + 1) + item_index[by_age])  # by session and item
         self.item, self.place = item_index[by_age][last].astype(np.int32), place[last].astype(np.int32)
         self.size = np.bincount(owner[last], minlength=len(order))
         self.begin = np.cumsum(self.size) - self.size
@@ -74,30 +78,29 @@ class SessionKNN(ABC):
         self.holders_end = np.cumsum(self.holders)
 
     def __call__(self, history: Tensor) -> Tensor:
-        """The votes of each query's neighbours; an item without any scores 0."""
-        found = self.candidates(history.numpy())
-        similarity = self.similarity(found)
-        order = np.lexsort((-found.session, -similarity, found.query))
-        order = order[place_in_group(found.query[order]) < self.neighbours]
-        near = Candidates(*(column[order] for column in found))
-        size = self.size[near.session]
-        where = runs(self.begin[near.session], size)
-        away = np.abs(self.place[where] - np.repeat(near.place, size))
-        vote = np.repeat(similarity[order] / self.discount(near.steps_back), size) * self.closeness(away)
-        return add_up(np.repeat(near.query, size), self.item[where], vote, len(history), self.num_items)
+        """Return [Q, V] the votes of each query's neighbours; an item without votes scores 0."""
+        candidates = self.candidates(history.numpy())
+        similarity = self.similarity(candidates)
+        order = np.lexsort((-candidates.session, -similarity, candidates.query))
+        order = order[place_in_group(candidates.query[order]) < self.neighbours]
+        nearest = Candidates(*(column[order] for column in candidates))
+        size = self.size[nearest.session]
+        where = ranges(self.begin[nearest.session], size)
+        distance = np.abs(self.place[where] - np.repeat(nearest.place, size))
+        vote = np.repeat(similarity[order] / self.discount(nearest.steps_back), size) * self.closeness(distance)
+        return sum_weights(np.repeat(nearest.query, size), self.item[where], vote, len(history), self.num_items)
 
     def candidates(self, history: Array) -> Candidates:
-        """The latest sessions that share an item with each history [Q, L]."""
+        """Return the latest sessions that share an item with each history [Q, L]."""
         query, column = np.nonzero(history != PAD)
         newest = (history != PAD).sum(1) - 1
         item = history[query, column].astype(np.int64)
-        _, last = np.unique((query * np.int64(self.num_items + 1) + item)[::-1], return_index=True)
-        last = len(query) - 1 - last  # an item that occurs twice counts where it is last
+        last = _last_of_each(query * np.int64(self.num_items + 1) + item)  # a repeated item counts where it is last
         query, item, steps_back = query[last], item[last], newest[query[last]] - column[last]
         weight = self.weight(steps_back, newest[query] + 1)
         # A session among a query's latest is among the latest of each item that it shares, too.
         count = np.minimum(self.holders[item], self.sample)
-        where = runs(self.holders_end[item] - count, count)
+        where = ranges(self.holders_end[item] - count, count)
         pair = np.repeat(np.arange(len(item)), count)
         key = query[pair] * np.int64(len(self.ended)) + self.holder[where]
         order = np.argsort(key, kind="stable")
@@ -106,68 +109,46 @@ class SessionKNN(ABC):
         if len(begin) == 0:
             nothing = np.empty(0, dtype=np.int64)
             return Candidates(nothing, nothing, np.empty(0), nothing, nothing)
-        found = Candidates(
+        sharing = Candidates(
             key[begin] // len(self.ended),
             key[begin] % len(self.ended),
             np.add.reduceat(weight[pair], begin),
             np.minimum.reduceat(steps_back[pair], begin),
             np.maximum.reduceat(self.held_at[where], begin).astype(np.int64),
         )
-        newer = np.searchsorted(found.query, found.query, side="right") - np.arange(len(begin)) - 1
-        return Candidates(*(column[newer < self.sample] for column in found))
-
-    @abstractmethod
-    def weight(self, steps_back: Array, length: Array) -> Array:
-        """What an item of a history of `length` events weighs, `steps_back` before the newest."""
-
-    @abstractmethod
-    def similarity(self, found: Candidates) -> Array:
-        """[C], up to a factor that all candidates of a query share."""
-
-    @abstractmethod
-    def discount(self, steps_back: Array) -> Array:
-        """[C] by what a session's votes are divided whose latest shared item lies so far back in the history."""
-
-    @abstractmethod
-    def closeness(self, away: Array) -> Array:
-        """What a vote counts for an item so many events away from the shared one, in the session that votes."""
-
-
-class VSKNN(SessionKNN):
-    """Vector session-kNN (Ludewig & Jannach 2018), with the defaults of their session-rec.
-
-    An item counts by its place in the history over the history's length; a session's votes count 1 / the number of
-    steps back to the latest shared item.
-    """
+        newer = np.searchsorted(sharing.query, sharing.query, side="right") - np.arange(len(begin)) - 1
+        return Candidates(*(column[newer < self.sample] for column in sharing))
 
     def weight(self, steps_back: Array, length: Array) -> Array:
-        """Linear; that all are divided by the length changes no order, and whole numbers add up exactly."""
+        """Return the weight of an item of a history: linear, times the length, so that whole numbers add up exactly."""
         return (length - steps_back).astype(np.float64)
 
-    def similarity(self, found: Candidates) -> Array:
-        """The weight shared."""
-        return found.overlap
+    def similarity(self, candidates: Candidates) -> Array:
+        """Return [C] similarities, up to a factor that all candidates of a query share."""
+        return candidates.overlap
 
     def discount(self, steps_back: Array) -> Array:
-        """Harmonic."""
+        """Return [C] the divisor of a session's votes."""
         return 1.0 + steps_back
 
-    def closeness(self, away: Array) -> Array:
-        """All items of a session count the same."""
-        return np.ones(len(away))
+    def closeness(self, distance: Array) -> Array:
+        """Return the weight of a vote for an item so many events away from the session's latest shared item."""
+        return np.ones(len(distance))
 
 
-class STAN(SessionKNN):
-    """Sequence and time aware neighbourhood (Garg et al. 2019), with the defaults of session-rec.
+class STAN(VSKNN):
+    """Sequence and time aware neighbourhood (Garg et al. 2019, https://dl.acm.org/doi/10.1145/3331184.3331322).
 
-    Items of the history fade with the steps since, sessions with the days since, and a neighbour's items with their
-    distance from the latest shared one, all exponentially.
+    The weights of history items decay with the steps since, sessions with the days since, and a neighbour's items with
+    their distance from the latest shared one, all exponentially, at session-rec's default rates.
+
+    >>> scorer = STAN(np.array([1, 2, 1, 3]), np.array([0, 0, 1, 1]), np.arange(4), num_items=3, fade_days=None)
 
     Args:
-        fade_history: steps in which an item of the history fades to 1 / e.
-        fade_days: days in which a session does; None where timestamps tell the order alone.
-        fade_neighbour: steps in which a neighbour's items do.
+        fade_days: days in which a session's weight falls to 1 / e; None where timestamps are only an order.
     """
+
+    FADE_HISTORY, FADE_NEIGHBOUR = 1.02, 2.05  # steps in which a weight falls to 1 / e
 
     def __init__(
         self,
@@ -177,34 +158,38 @@ class STAN(SessionKNN):
         num_items: int,
         neighbours: int = 100,
         sample: int = 5000,
-        fade_history: float = 1.02,
         fade_days: float | None = 5.0,
-        fade_neighbour: float = 2.05,
     ) -> None:
         super().__init__(item_index, session, timestamp, num_items, neighbours, sample)
-        self.fade_history, self.fade_days, self.fade_neighbour = fade_history, fade_days, fade_neighbour
+        self.fade_days = fade_days
 
     def weight(self, steps_back: Array, length: Array) -> Array:
-        """Exponential."""
-        return np.exp(-steps_back / self.fade_history)
+        """Return the weight of an item of a history: exponential."""
+        return np.exp(-steps_back / self.FADE_HISTORY)
 
-    def similarity(self, found: Candidates) -> Array:
-        """Cosine of the history's weights and the session's items, by the session's age.
+    def similarity(self, candidates: Candidates) -> Array:
+        """Return [C] the cosine of the history's weights and the session's items, times the decay by age.
 
         Age is counted from the newest candidate on: the time from there to the query is common to all of them, and
         would only make all weights vanish in old data.
         """
-        cosine = found.overlap / np.sqrt(self.size[found.session])
+        cosine = candidates.overlap / np.sqrt(self.size[candidates.session])
         if self.fade_days is None:
             return cosine
-        newest = np.searchsorted(found.query, found.query, side="right") - 1
-        ended = self.ended[found.session]
+        newest = np.searchsorted(candidates.query, candidates.query, side="right") - 1
+        ended = self.ended[candidates.session]
         return cosine * np.exp(-(ended[newest] - ended) / (self.fade_days * MS_PER_DAY))
 
     def discount(self, steps_back: Array) -> Array:
-        """The similarity has it already."""
+        """Return 1: the similarity has the decay already."""
         return np.ones(len(steps_back))
 
-    def closeness(self, away: Array) -> Array:
-        """Exponential."""
-        return np.exp(-away / self.fade_neighbour)
+    def closeness(self, distance: Array) -> Array:
+        """Return the weight of a vote: exponential."""
+        return np.exp(-distance / self.FADE_NEIGHBOUR)
+
+
+def _last_of_each(key: Array) -> Array:
+    """Return the position of each distinct key's last occurrence, by ascending key."""
+    _, last = np.unique(key[::-1], return_index=True)
+    return len(key) - 1 - last

@@ -1,0 +1,1 @@
+"""A shop's own parts for twotower; my_shop/conf names them."""
