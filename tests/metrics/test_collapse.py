@@ -58,11 +58,11 @@ def patient(kind: str) -> list[str]:
     return collapse_warnings(collapse_metrics(items, user, top, counts), 16)
 
 
-def test_each_patient_is_called_by_name() -> None:
+def test_each_kind_of_collapse_is_named() -> None:
     assert patient("well") == []
-    assert any(w.startswith("collapse: the item vectors use 1.") for w in patient("one line of items"))
-    assert any(w.startswith("collapse: users can't be told apart") for w in patient("one user"))
+    assert any(w.startswith("collapse") and " 1." in w and "16 dimensions" in w for w in patient("one line of items"))
+    assert any(w.startswith("collapse") and "cosine" in w for w in patient("one user"))
     (popular,) = patient("popularity")
-    assert popular.startswith("popularity only: two users' lists have 100% of their items in common, and 100% of all")
+    assert popular.startswith("popularity only") and popular.count("100%") == 2
     (same,) = patient("one list")
-    assert same == "collapse: two users' lists have 100% of their items in common"
+    assert same.startswith("collapse") and same.count("100%") == 1

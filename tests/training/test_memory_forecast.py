@@ -1,5 +1,6 @@
 """The forecast of memory, worked out by hand; what it is of a small module; and what is refused."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,13 @@ from hydra import compose, initialize_config_dir
 from twotower.core.errors import UserError
 from twotower.data.loader import training_loader
 from twotower.metrics import ranks
+from twotower.model.losses.gbce import gbce
+from twotower.model.losses.scalable import scalable_cross_entropy
+from twotower.model.losses.softmax import softmax
+from twotower.model.memory_costs import memory_cost, peak_logits
+from twotower.model.negatives import MixtureNegatives
 from twotower.model.optimizers.adamw import lazy_adamw
+from twotower.model.scoring import Scores, logits
 from twotower.training import memory_forecast as preflight
 from twotower.training.memory_forecast import (
     Forecast,
@@ -25,9 +32,8 @@ from twotower.training.memory_forecast import (
 
 CONF = Path(__file__).parents[2] / "conf"
 MB = 1_000_000
-SOFTMAX = {"_target_": "twotower.model.losses.softmax.softmax"}
 DENSE = Size(
-    items=1000, dim=10, parameters=12_000, lazy=0, moments=0, positions=50, negatives=200,
+    items=1000, dim=10, parameters=12_000, sparse=0, sparse_state=0, positions=50, negatives=200,
     logits=50 * 200, activations=3500, evaluated=100, averaged=False,
 )  # fmt: skip
 
@@ -48,12 +54,12 @@ def test_dense_training_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_lazy_training_by_hand() -> None:
     """10,000 of 12,000 weights lie in the table; row-wise there is one second moment for each of 1,001 rows."""
-    found = forecast(DENSE._replace(lazy=10_000, moments=10_000 + 1001))
+    found = forecast(DENSE._replace(sparse=10_000, sparse_state=10_000 + 1001))
     assert found.gradients == 8000 + 12_000
     assert found.state == 16_000 + 44_004
     averaged = forecast(DENSE._replace(averaged=True))
     assert averaged.state - forecast(DENSE).state == 48_000
-    small = forecast(DENSE._replace(items=99, lazy=10_000))
+    small = forecast(DENSE._replace(items=99, sparse=10_000))
     assert small.gradients == 8000 + 4000  # no more distinct items than there are, PAD with them
 
 
@@ -66,28 +72,63 @@ def test_what_is_measured_of_a_module(make_prepared, make_module) -> None:
     prepared = make_prepared([[1, 2, 3, 4]] * 5, num_items=30)
     loader = training_loader(prepared, 8, 100, seed=0)
     module = make_module(loader, "gru", 1, dim=4)
-    size = size_of(module, SOFTMAX, 12, 3, 64, False)
+    size = size_of(module, 4, 12, 3, 64, False)
     dropping = make_module(loader, "transformer", 1, dim=4, dropout=0.5)
     state = torch.random.get_rng_state()
-    assert size_of(dropping, SOFTMAX, 12, 3, 64, False).activations > size.activations
+    assert size_of(dropping, 4, 12, 3, 64, False).activations > size.activations
     assert torch.equal(torch.random.get_rng_state(), state), "the same seed trains the same model"
     gru = 2 * (3 * 4 * 4 + 3 * 4)
     assert (size.items, size.dim) == (30, 4)
     assert size.parameters == sum(p.numel() for p in module.parameters()) >= 31 * 4 + gru
-    assert (size.lazy, size.moments, size.evaluated) == (0, 0, 64)
+    assert (size.sparse, size.sparse_state, size.evaluated) == (0, 0, 64)
     assert (size.negatives, size.logits) == (30, 12 * 30)
-    assert size_of(module, SOFTMAX | {"chunk_items": None}, 12, 3, 64, False).logits == 12 * 30
-    assert size_of(module, SOFTMAX | {"chunk_items": 7}, 12, 3, 64, False).logits == 12 * 7
-    assert size_of(module, {"_target_": "a.gbce"}, 12, 3, 64, False).logits == 4 * 12 * 30
-    scalable = {"_target_": "a.scalable", "buckets": 2, "bucket_positions": 3, "bucket_items": 5}
-    assert size_of(module, scalable, 12, 3, 64, False).logits == 4 * 30
-    assert size_of(make_module(loader, "gru", 1, dim=4, uniform=6), SOFTMAX, 12, 3, 64, False).negatives == 18
-    assert size_of(make_module(loader, "gru", 1, dim=4, uniform=6), SOFTMAX, 500, 3, 64, False).negatives == 30
     for row_wise, moments in ((False, 2 * 31 * 4), (True, 31 * 4 + 31)):
-        lazily = partial(lazy_adamw, learning_rate=1, weight_decay=0, warmup_fraction=1, row_wise=row_wise)
-        module.optimizer = lazily
-        size = size_of(module, SOFTMAX, 12, 3, 64, True)
-        assert (size.lazy, size.moments, size.averaged) == (31 * 4, moments, True)
+        module.optimizer = partial(lazy_adamw, learning_rate=1, weight_decay=0, warmup_fraction=1, row_wise=row_wise)
+        size = size_of(module, 4, 12, 3, 64, True)
+        assert (size.sparse, size.sparse_state, size.averaged) == (31 * 4, moments, True)
+    assert not hasattr(module, "optimization") and not module.model.item_tower.embedding.sparse, "nothing is built"
+
+
+def outside_loss(scores: Scores, strength: float) -> torch.Tensor:
+    return strength * logits(scores).negative.logsumexp(1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "numbers"),
+    [
+        (softmax, 12 * 30),
+        (partial(softmax, chunk_items=None), 12 * 30),
+        (partial(softmax, chunk_items=7), 12 * 7),
+        (partial(softmax, chunk_items=99), 12 * 30),
+        (partial(gbce, t=0.75), 4 * 12 * 30),
+        (partial(scalable_cross_entropy, buckets=2, bucket_positions=3, bucket_items=5), 4 * 2 * 3 * 5),
+        (partial(outside_loss, strength=2.0), 4 * 12 * 30),
+        (torch.nn.Identity(), 4 * 12 * 30),
+    ],
+)
+def test_losses_declare_their_logits_and_others_are_taken_for_dense_ones(loss: Callable, numbers: int) -> None:
+    assert peak_logits(loss, 12, 30) == numbers
+
+
+def test_a_loss_from_outside_may_declare_its_own() -> None:
+    declared = memory_cost(lambda positions, negatives, strength: int(positions * strength))(outside_loss)
+    assert declared is outside_loss, "so that _target_ still finds it"
+    try:
+        assert peak_logits(partial(outside_loss, strength=3), 12, 30) == 36
+    finally:
+        del outside_loss.memory_cost
+
+
+@pytest.mark.parametrize(
+    ("positions", "sources", "expected"),
+    [(12, {"uniform": 6}, 18), (500, {"uniform": 6}, 30), (12, {"uniform": 30}, 30)],
+)
+def test_negatives_of_a_step_are_counted(positions: int, sources: dict[str, int], expected: int) -> None:
+    sampler = MixtureNegatives(torch.ones(31), in_batch=True, **sources)
+    assert sampler.max_negatives(positions) == expected
+    assert len(sampler(torch.arange(positions) % 30 + 1).ids) <= expected
+    alone = MixtureNegatives(torch.ones(31), 6, in_batch=False, popularity=3, queue=5)
+    assert alone.max_negatives(12) == 14
 
 
 def test_activations_are_counted_without_the_weights() -> None:

@@ -10,7 +10,8 @@ import pytorch_lightning as pl
 from twotower.core.errors import UserError
 from twotower.data.loader import query_loader, training_loader
 from twotower.runs.checkpoint import read_checkpoint
-from twotower.training.callbacks import BestCheckpoint, WeightAverage
+from twotower.training.callbacks.best_checkpoint import BestCheckpoint
+from twotower.training.callbacks.weight_average import WeightAverage
 from twotower.training.module import TwoTowerModule
 
 EPOCHS = 3

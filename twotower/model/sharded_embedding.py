@@ -1,5 +1,6 @@
 """An embedding table distributed over processes. Shapes: R rows, D dim, W processes, n ids to look up."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -118,3 +119,21 @@ def sharded_in(model: nn.Module) -> dict[str, ShardedEmbedding]:
     """Return a model's tables that are distributed over several processes, by the names of their weights."""
     tables = {f"{name}.weight": m for name, m in model.named_modules() if isinstance(m, ShardedEmbedding)}
     return {name: table for name, table in tables.items() if table.world > 1}
+
+
+def convert_moments(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    checkpoint: dict[str, Any],
+    convert: Callable[[ShardedEmbedding, Tensor], Tensor],
+) -> None:
+    """Convert the optimiser's moments of distributed tables in a Lightning checkpoint: gather or scatter them."""
+    tables = {id(table.weight): table for table in sharded_in(model).values()}
+    if not tables or not checkpoint.get("optimizer_states"):
+        return
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state = checkpoint["optimizer_states"][0]["state"]
+    for number, parameter in enumerate(parameters):
+        if id(parameter) in tables and number in state:
+            table = tables[id(parameter)]
+            state[number] = {name: convert(table, v) if v.ndim else v for name, v in state[number].items()}

@@ -28,30 +28,14 @@ log = logging.getLogger(__name__)
 
 
 def queries(
-    prepared: Prepared,
-    inputs: Sequence[str],
-    max_length: int,
-    target_weights: Any,
-    evaluation: DictConfig,
-    part: str,
+    prepared: Prepared, inputs: Sequence[str], max_length: int, target_weights: Any, evaluation: DictConfig, part: str
 ) -> SessionLoader:
-    """Return the queries of one part of the data.
+    """Return the queries of `part`, "validation" or "test"; raises UserError where there are none.
 
-    Args:
-        prepared: the data.
-        inputs: event inputs of the model, in its order.
-        max_length: the longest history, in events.
-        target_weights: weight by event type, or None.
-        evaluation: the configuration's group of that name.
-        part: "validation" or "test".
-
-    Raises:
-        UserError: the part has no query.
+    `evaluation` is the configuration's group of that name; see data.loader.query_loader for the other arguments.
     """
     positions, least = evaluation.positions_per_batch, evaluation.min_history
-    loader = query_loader(
-        prepared, part, max_length, positions, least, inputs=list(inputs), target_weights=target_weights
-    )
+    loader = query_loader(prepared, part, max_length, positions, least, list(inputs), target_weights)
     if loader.num_queries == 0:
         raise UserError(
             f"the {part} part has no query with a history of {least} or more events; "
@@ -120,12 +104,7 @@ def configured_callbacks(settings: DictConfig, refit: bool, interactive: bool) -
 
 
 def check_memory(
-    module: TwoTowerModule,
-    dim: int,
-    averaged: bool,
-    loader: SessionLoader,
-    validation: SessionLoader,
-    trainer: pl.Trainer,
+    module: TwoTowerModule, dim: int, averaged: bool, loader: SessionLoader, validation: SessionLoader, trainer: pl.Trainer
 ) -> None:
     """Log what training will need; raises UserError where it can't fit into memory."""
     size = memory_forecast.size_of(

@@ -1,21 +1,17 @@
-"""What a training will take, said before its first step: parameters, memory, steps. What cannot fit is refused.
+"""Forecast of parameters, memory and steps before the first step; a training that cannot fit is refused.
 
-Shapes: V items, D embedding dim, P positions of a step, L history length of the longest, N negatives. Memory is in
-bytes and a forecast, of the tensors alone: the interpreter and its libraries take about half a GiB more.
+Shapes: V items, D embedding dim, P positions of a step, L length of the longest history, N negatives. Memory is in
+bytes, of tensors alone: the interpreter and its libraries take about half a GiB more.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from twotower.core.errors import UserError
 from twotower.metrics.ranks import COMPARED_AT_ONCE, queries_at_once
-from twotower.model.negatives import MixtureNegatives
-from twotower.model.optimizers.lazy_adamw import LazyAdamW
-from twotower.model.sharded_embedding import ShardedEmbedding
+from twotower.model.memory_costs import peak_logits, sparse_tables
 from twotower.training.module import TwoTowerModule
 
 ADVICE = {
@@ -27,23 +23,28 @@ ADVICE["weights"] = ADVICE["gradients"] = ADVICE["state"]
 
 
 class Size(NamedTuple):
-    """What a training is made of."""
+    """Size of a training."""
 
     items: int  # V
     dim: int  # D
     parameters: int
-    lazy: int  # of these, in tables with sparse gradients
-    moments: int  # numbers that the optimiser keeps of those
+    sparse: int  # of these, in tables with sparse gradients
+    sparse_state: int  # numbers of the optimiser's state for those tables
     positions: int  # P
     negatives: int  # N
     logits: int  # numbers held for them at one time
     activations: int  # bytes of the user tower, kept for the backward pass
-    evaluated: int  # positions of a batch of validation
+    evaluated: int  # positions of a validation batch
     averaged: bool  # an average of the weights is kept
 
 
 class Forecast(NamedTuple):
-    """Bytes at the worst time of each phase."""
+    """Peak memory of each part, in bytes.
+
+    >>> part = Forecast(weights=10, gradients=10, state=20, step=5, evaluation=7, bundle=9)
+    >>> part.peak()
+    47
+    """
 
     weights: int
     gradients: int  # kept between steps
@@ -53,21 +54,21 @@ class Forecast(NamedTuple):
     bundle: int  # item vectors of the index at export
 
     def peak(self) -> int:
-        """Of training and its validations."""
+        """Peak of training and its validations."""
         return self.weights + self.gradients + self.state + max(self.step, self.evaluation)
 
 
 def forecast(size: Size) -> Forecast:
-    """Add it all up; 4 bytes a number."""
-    dense = size.parameters - size.lazy
+    """Forecast the memory of a training, at 4 bytes a number."""
+    dense = size.parameters - size.sparse
     used = 2 * size.positions + size.negatives  # by a step: histories, targets, negatives
     distinct = min(size.items + 1, used)
     matrix = size.items * size.dim
     scores = queries_at_once(size.items) * size.items + max(COMPARED_AT_ONCE, size.items)
     return Forecast(
         weights=4 * size.parameters,
-        gradients=4 * (dense + (distinct * size.dim if size.lazy else 0)),
-        state=4 * (2 * dense + size.moments + (size.parameters if size.averaged else 0)),
+        gradients=4 * (dense + (distinct * size.dim if size.sparse else 0)),
+        state=4 * (2 * dense + size.sparse_state + (size.parameters if size.averaged else 0)),
         # Vectors before and after their normalisation and those looked up from them, each with a gradient; activations
         # likewise.
         step=4 * (2 * (2 * distinct + used) * size.dim + size.logits) + 2 * size.activations,
@@ -77,45 +78,33 @@ def forecast(size: Size) -> Forecast:
     )
 
 
-def size_of(
-    module: TwoTowerModule, loss: Mapping[str, Any], positions: int, length: int, evaluated: int, averaged: bool
-) -> Size:
-    """Measure a module that has not trained yet.
+def size_of(module: TwoTowerModule, dim: int, positions: int, length: int, evaluated: int, averaged: bool) -> Size:
+    """Measure a module before training.
+
+    Losses and optimisers declare their memory (see model.memory_costs), samplers have `max_negatives(positions)`; one
+    without is taken for all items. The user tower's activations are measured.
 
     Args:
         module: on the CPU.
-        loss: its settings.
+        dim: D.
         positions: P, of one process, padding included.
         length: L.
-        evaluated: positions of a batch of validation, padding included.
+        evaluated: positions of a validation batch, padding included.
         averaged: whether an average of the weights is kept.
     """
-    module.setup("fit")
-    optimizer, _ = module.optimization
-    items = int(module.model.item_tower.num_items)  # type: ignore[arg-type]
-    dim = int(module.model.item_tower.embedding.embedding_dim)  # type: ignore[union-attr, arg-type]
-    tables = [m for m in module.model.modules() if isinstance(m, nn.Embedding | ShardedEmbedding) and m.sparse]
-    lazy = sum(t.weight.numel() for t in tables)
-    row_wise = isinstance(optimizer, LazyAdamW) and optimizer.row_wise
-    second = sum(len(t.weight) for t in tables) if row_wise else lazy
-    sampler, negatives = module.negatives, items
-    if isinstance(sampler, MixtureNegatives):
-        drawn = sampler.uniform + sampler.popularity + len(sampler.kept) + positions * sampler.in_batch
-        negatives = items if sampler.uniform >= items else min(items, drawn)
-    chunk = min(negatives, loss.get("chunk_items") or negatives)
-    copies = 1 if loss["_target_"].endswith(".softmax") else 4  # softmax works in place; autograd keeps more
-    logits = copies * positions * chunk * (1 + len(module.matryoshka))
-    if "buckets" in loss:
-        logits = copies * loss["buckets"] * loss["bucket_positions"] * loss["bucket_items"]
+    items = int(module.model.item_tower.num_items)  # type: ignore[arg-type] # an attribute of every item tower
+    sampler: Any = module.negatives
+    negatives = sampler.max_negatives(positions) if hasattr(sampler, "max_negatives") else items
+    tables = sparse_tables(module.optimizer, module.model)
     return Size(
         items=items,
         dim=dim,
         parameters=sum(p.numel() for p in module.parameters()),
-        lazy=lazy,
-        moments=lazy + second,
+        sparse=tables.parameters,
+        sparse_state=tables.state,
         positions=positions,
         negatives=negatives,
-        logits=logits,
+        logits=peak_logits(module.loss, positions, negatives) * (1 + len(module.matryoshka)),
         activations=positions * activations(module, length, dim),
         evaluated=evaluated,
         averaged=averaged,
@@ -123,7 +112,7 @@ def size_of(
 
 
 def activations(module: TwoTowerModule, length: int, dim: int) -> int:
-    """Bytes that the user tower keeps of a position for the backward pass, counted on a few rows of full length."""
+    """Measure the bytes that the user tower keeps of a position for the backward pass, on a few rows of full length."""
     rows = 8
     weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
     kept: dict[int, int] = {}
@@ -143,49 +132,49 @@ def activations(module: TwoTowerModule, length: int, dim: int) -> int:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be had there; None where nobody says."""
+    """Free bytes of a device, within the limit of a container; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    known = []
+    limits = []
     if (file := Path("/proc/meminfo")).is_file():
         lines = dict(line.split(":") for line in file.read_text().splitlines())
-        known.append(int(lines["MemAvailable"].split()[0]) * 1024)
-    group = Path("/sys/fs/cgroup")  # of a container
+        limits.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    group = Path("/sys/fs/cgroup")  # limits of a container
     if (group / "memory.max").is_file() and (limit := (group / "memory.max").read_text().strip()) != "max":
         counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         used = int((group / "memory.current").read_text()) - int(counts["inactive_file"])
-        known.append(int(limit) - used)
-    return min(known, default=None)
+        limits.append(int(limit) - used)
+    return min(limits, default=None)
 
 
-def require_room(found: Forecast, free: int | None, weights_are_there: bool) -> None:
-    """Raise UserError where a training cannot fit into `free` bytes; the weights may be in memory already."""
-    needed = found.peak() - (found.weights if weights_are_there else 0)
-    if free is None or needed <= free:
+def require_room(needs: Forecast, free: int | None, weights_are_there: bool) -> None:
+    """Raise UserError if a training does not fit into `free` bytes, of which the weights may be in use already."""
+    total = needs.peak() - (needs.weights if weights_are_there else 0)
+    if free is None or total <= free:
         return
-    parts = found._asdict()
-    del parts["bundle"], parts["evaluation" if found.step > found.evaluation else "step"]
+    parts = needs._asdict()
+    del parts["bundle"], parts["evaluation" if needs.step > needs.evaluation else "step"]
     largest = max(parts, key=lambda name: parts[name])
     sizes = ", ".join(f"{name} {readable(part)}" for name, part in parts.items())
     raise UserError(
-        f"training would take about {readable(needed)}, and {readable(free)} are free ({sizes}). What makes it fit: "
+        f"training needs about {readable(total)} of memory, and {readable(free)} are free ({sizes}). To make it fit: "
         f"{ADVICE[largest]}"
     )
 
 
-def describe(size: Size, found: Forecast, batches: int, epochs: int | None, free: int | None) -> str:
-    """The table."""
-    parts = ", ".join(f"{name} {readable(part)}" for name, part in found._asdict().items() if name != "bundle")
+def describe(size: Size, needs: Forecast, batches: int, epochs: int | None, free: int | None) -> str:
+    """Format the forecast as a table."""
+    parts = ", ".join(f"{name} {readable(part)}" for name, part in needs._asdict().items() if name != "bundle")
     rows = [
         ("parameters", f"{size.parameters:,} ({size.items:,} items, {size.dim} dimensions)"),
-        ("training", f"{readable(found.peak())}: {parts}"),
+        ("training", f"{readable(needs.peak())}: {parts}"),
         ("free memory", "unknown" if free is None else readable(free)),
-        ("index", readable(found.bundle)),
+        ("index", readable(needs.bundle)),
         ("steps", f"{batches:,} an epoch" + (f", {batches * epochs:,} in {epochs} epochs" if epochs else "")),
     ]
     return "\n".join(f"  {name:<12}{text}" for name, text in rows)
 
 
 def readable(size: int) -> str:
-    """Bytes for a person."""
+    """Format bytes as MiB or GiB."""
     return f"{size / (1 << 30):.2f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"

@@ -1,4 +1,4 @@
-"""TwoTowerModule: how towers, negatives, loss and metrics meet in a training step. Wiring only."""
+"""TwoTowerModule: towers, negatives, loss and metrics in Lightning's training and evaluation steps."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,13 +15,25 @@ from twotower.metrics.ranks import Queries, Ranks, column_major, queries_of, ran
 from twotower.model.distributed import gather_rows, sum_over_processes, world_size
 from twotower.model.optimizers.clipping import clip_gradient_norm
 from twotower.model.optimizers.lazy_adamw import LazyAdamW
-from twotower.model.scoring import Scores, first_dimensions, hits, truncate
-from twotower.model.sharded_embedding import ShardedEmbedding, sharded_in
+from twotower.model.scoring import Scores, accidental_hits, first_dimensions, truncate
+from twotower.model.sharded_embedding import convert_moments, sharded_in
 from twotower.model.two_tower import TwoTower
 
 
 class TwoTowerModule(LightningModule):
-    """Trains a TwoTower.
+    """Trains and evaluates a TwoTower.
+
+    Shapes: B sessions, L history length, P target positions of a step, N negatives, Q queries, V items, D dim.
+
+    >>> from twotower.model.event_inputs import EventInputs
+    >>> from twotower.model.item_tower.id import IdItemTower
+    >>> from twotower.model.losses.softmax import softmax
+    >>> from twotower.model.negatives import CatalogueNegatives
+    >>> from twotower.model.optimizers.adamw import adamw
+    >>> from twotower.model.user_tower.mean_pool import MeanPoolTower
+    >>> towers = TwoTower(IdItemTower(9, 4, True), EventInputs({}, 4), MeanPoolTower(4, 0.0), None, normalize=True)
+    >>> catalogue = CatalogueNegatives(torch.ones(10))
+    >>> module = TwoTowerModule(towers, catalogue, softmax, 0.1, adamw, 100, ks=[20], event_types=["view"])
 
     Args:
         model: the towers.
@@ -29,12 +41,12 @@ class TwoTowerModule(LightningModule):
         loss: Scores -> [P].
         temperature: divides similarities.
         optimizer: (model, total_steps) -> (optimizer, scheduler).
-        total_steps: the schedule's length; training may end before.
+        total_steps: length of the schedule; training may end earlier.
         ks: cut-offs of the metrics.
         event_types: names by code.
-        phase: what metrics of training are called by: `train/loss`.
-        matryoshka: sizes d whose first d dimensions shall serve alone. The loss is the mean over these and the whole
-            vectors (Kusupati et al. 2022), and evaluation ranks by each.
+        phase: prefix of the logged training metrics: `train/loss`.
+        matryoshka: sizes d whose first d dimensions can serve alone. The loss is the mean over these and the whole
+            vectors (Kusupati et al. 2022, arXiv:2205.13147), and evaluation ranks by each.
     """
 
     def __init__(
@@ -60,21 +72,21 @@ class TwoTowerModule(LightningModule):
         self.phase = phase
         self.matryoshka = list(matryoshka)
         self.metrics = RankingMetrics(ks, event_types)
-        self.metrics_of_size: Any = nn.ModuleDict({str(d): RankingMetrics(ks, event_types) for d in self.matryoshka})
-        # Of the evaluation under way: candidates [V, d] of each size d, all D dimensions first, and the items' vectors
-        # in histories [V + 1, D], by item_index.
+        self.metrics_by_size: Any = nn.ModuleDict({str(d): RankingMetrics(ks, event_types) for d in self.matryoshka})
+        # During an evaluation: candidates [V, d] of each size d, all D dimensions first, and the items' vectors in
+        # histories [V + 1, D], by item_index.
         self.candidates: list[Tensor] = []
         self.history_item_vectors = torch.empty(0)
-        self.answered: list[RankingResults] = []  # of the test under way, or of the last one
+        self._results: list[RankingResults] = []  # of each batch of the newest test
 
     def training_step(self, batch: SessionBatch, batch_index: int) -> Tensor:
-        """Mean loss over all targets of the batch on all processes, each with the size of its weight."""
+        """Weighted mean loss over all targets of the batch on all processes."""
         is_target = batch.target_weight != 0
         target, weight = batch.target[is_target], batch.target_weight[is_target]
         negatives = self.negatives(target)
         history, target_vector, negative_vector = self._vectors(batch.item_index, target, negatives.ids)
         user = self.model.encode_history(history, batch.inputs)[is_target]
-        hit = hits(target, negatives.ids)
+        hit = accidental_hits(target, negatives.ids)
         scores = Scores(user, target_vector, negative_vector, negatives.log_q, hit, weight.sign(), self.temperature)
         sizes = [scores, *(first_dimensions(scores, dim, self.model.normalize) for dim in self.matryoshka)]
         cost = (weight.abs() * torch.stack([self.loss(s) for s in sizes]).mean(0)).sum()
@@ -85,10 +97,10 @@ class TwoTowerModule(LightningModule):
         return loss
 
     def _vectors(self, history: Tensor, target: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Item vectors of histories [B, L], targets [P] and negatives [N]; each item is encoded once."""
+        """Item vectors of histories [B, L], targets [P] and negatives [N]; each distinct item is encoded once."""
         tied = self.model.history_tower is None
         row = torch.cat([history.flatten(), target]) if tied else target
-        if len(negative) == self.model.item_tower.num_items:  # all there are: nothing to look for, nothing to copy
+        if len(negative) == self.model.item_tower.num_items:  # the catalogue: no look-up, no copy
             table = self.model.item_tower(torch.arange(len(negative) + 1, device=negative.device))
             negative_vector = table[1:]
         else:
@@ -112,20 +124,20 @@ class TwoTowerModule(LightningModule):
 
     def validation_step(self, batch: SessionBatch, batch_index: int) -> None:
         """Rank every query's target among the whole catalogue."""
-        self._answer(batch)
+        self._rank(batch)
 
     def encode_queries(self, batch: SessionBatch) -> tuple[Queries, Tensor]:
-        """A batch's queries and their user vectors [Q, D], in an evaluation."""
+        """Return a batch's queries and their user vectors [Q, D]; during an evaluation."""
         queries = queries_of(batch)
         history = F.embedding(batch.item_index, self.history_item_vectors)
         return queries, self.model.encode_history(history, batch.inputs)[queries.row, queries.position]
 
-    def _answer(self, batch: SessionBatch, listed: int = 0) -> tuple[Tensor, Ranks, Tensor]:
-        """Count a batch's queries in the metrics; who they are, their targets' ranks, and the first items of each."""
+    def _rank(self, batch: SessionBatch, list_length: int = 0) -> tuple[Tensor, Ranks, Tensor]:
+        """Update the metrics with a batch; returns the queries' events [Q], ranks and lists [Q, list_length]."""
         queries, user = self.encode_queries(batch)
-        ranks, top = rank_and_list(user, self.candidates[0], queries.target, listed)
+        ranks, top = rank_and_list(user, self.candidates[0], queries.target, list_length)
         self.metrics.update(ranks, queries.target_type)
-        for metrics, items in zip(self.metrics_of_size.values(), self.candidates[1:], strict=True):
+        for metrics, items in zip(self.metrics_by_size.values(), self.candidates[1:], strict=True):
             metrics.update(rank_by_dot_product(user[:, : items.shape[1]], items, queries.target), queries.target_type)
         return queries.event, ranks, top
 
@@ -135,63 +147,49 @@ class TwoTowerModule(LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Encode the catalogue once for all batches."""
-        self.answered = []
+        self._results = []
         self.on_validation_epoch_start()
 
     def test_step(self, batch: SessionBatch, batch_index: int) -> None:
-        """As in validation; the answers are kept, with the first LIST_LENGTH items."""
-        self.answered.append(RankingResults.of(*self._answer(batch, LIST_LENGTH)))
+        """Rank as in validation, and keep the results with lists of LIST_LENGTH items."""
+        self._results.append(RankingResults.of(*self._rank(batch, LIST_LENGTH)))
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics over all ranks."""
         self._log_metrics("test")
 
-    def answers(self) -> RankingResults:
-        """To the queries of the test, those of all processes."""
-        own = concatenate_results(self.answered)
-        return concatenate_results(
-            [RankingResults(*(gather_rows(torch.from_numpy(c).to(self.device)).cpu().numpy() for c in own))]
-        )
+    def results(self) -> RankingResults:
+        """Return the results of the newest test, of all processes."""
+        local = concatenate_results(self._results)
+        gathered = (gather_rows(torch.from_numpy(column).to(self.device)).cpu().numpy() for column in local)
+        return concatenate_results([RankingResults(*gathered)])
 
     def setup(self, stage: str) -> None:
-        """Make the optimiser before DDP wraps the model: it decides whose gradients are sparse, and DDP has to know."""
+        """Build the optimiser before DDP wraps the model: DDP needs to know which gradients it makes sparse."""
         if stage == "fit":
             self.optimization = self.optimizer(self.model, total_steps=self.total_steps)
-            self._ddp_params_and_buffers_to_ignore = [f"model.{name}" for name in sharded_in(self.model)]  # DDP's word
+            self._ddp_params_and_buffers_to_ignore = [f"model.{name}" for name in sharded_in(self.model)]  # read by DDP
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, and its schedule by step."""
+        """Return the optimiser and its schedule by step."""
         optimizer, scheduler = self.optimization
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put what all processes have of the optimiser's state into the first one's checkpoint."""
-        self._each_moment(checkpoint, lambda table, moment: table.whole(moment))
+        """Gather the optimiser's state of distributed tables into the first process's checkpoint."""
+        convert_moments(self.model, self.optimization[0], checkpoint, lambda table, moment: table.gather(moment))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take this process's part of it."""
-        self._each_moment(checkpoint, lambda table, moment: table.part(moment))
-
-    def _each_moment(self, checkpoint: dict[str, Any], change: Callable[[ShardedEmbedding, Tensor], Tensor]) -> None:
-        tables = {id(table.weight): table for table in sharded_in(self.model).values()}
-        if not tables or not checkpoint.get("optimizer_states"):
-            return
-        parameters = [p for group in self.optimization[0].param_groups for p in group["params"]]
-        state = checkpoint["optimizer_states"][0]["state"]
-        for number, parameter in enumerate(parameters):
-            if id(parameter) in tables and number in state:
-                moments = {
-                    name: change(tables[id(parameter)], value) if value.ndim else value
-                    for name, value in state[number].items()
-                }
-                state[number] = moments
+        """Take this process's part of that state."""
+        convert_moments(self.model, self.optimization[0], checkpoint, lambda table, moment: table.scatter(moment))
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Lightning's clipping by norm takes neither sparse gradients nor tables of which others have rows.
+        """Clip by norm also where Lightning's clipping can't.
 
-        With bf16-mixed it refuses fused optimisers, as if gradients were scaled; in bfloat16 they are not.
+        It supports neither sparse gradients nor distributed tables; and with bf16-mixed it refuses fused optimisers, as
+        if gradients were scaled, which they are not in bfloat16.
         """
         sharded = {id(table.weight) for table in sharded_in(self.model).values()}
         by_norm = gradient_clip_val and gradient_clip_algorithm in (None, "norm")
@@ -201,9 +199,10 @@ class TwoTowerModule(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _log_metrics(self, part: str) -> None:
+        """Log and reset the metrics of "val" or "test", and free the catalogue's vectors."""
         self.log_dict({f"{part}/{name}": value for name, value in self.metrics.compute().items()})
         self.metrics.reset()
-        for dim, metrics in self.metrics_of_size.items():
+        for dim, metrics in self.metrics_by_size.items():
             self.log_dict({f"{part}/{name}_dim_{dim}": value for name, value in metrics.compute().items()})
             metrics.reset()
         self.candidates, self.history_item_vectors = [], torch.empty(0)

@@ -1,0 +1,1 @@
+"""Lightning callbacks, one a file; conf/callbacks names them."""
