@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from twotower.commands.compose import compose_config
+from twotower.commands.compose import as_user_error, compose_config
 from twotower.core.errors import UserError
 from twotower.core.files import read_json
 from twotower.core.schema import MANIFEST_FILE, Prepared
@@ -64,6 +64,7 @@ class ExportedBundle:
     manifest: Mapping[str, Any] = field(repr=False)
 
 
+@as_user_error("train")
 def prepare(
     path: FilePath | None = None,
     *,
@@ -95,6 +96,7 @@ def prepare(
     return prepare_data(config.data, config.accept)
 
 
+@as_user_error("train")
 def train(
     data: Prepared | FilePath | None = None,
     *,
@@ -126,6 +128,7 @@ def train(
     return TrainedRun(path, read_json(path / METRICS_FILE, "a finished run"))
 
 
+@as_user_error("train")
 def evaluate(
     model: TrainedRun | ExportedBundle | FilePath,
     data: Prepared | FilePath | None = None,
@@ -157,6 +160,7 @@ def evaluate(
     return Evaluation(folder, read_json(folder / METRICS_FILE, "an evaluation"))
 
 
+@as_user_error("export")
 def export(run: TrainedRun | FilePath, *, out: FilePath | None = None, overrides: Overrides = ()) -> ExportedBundle:
     """Turn a run into a bundle that serves without torch, and prove that it answers as the trained model does.
 

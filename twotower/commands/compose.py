@@ -1,7 +1,8 @@
 """Compose a command's configuration inside a program or notebook, as Hydra does from the command line."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,18 @@ from omegaconf.errors import OmegaConfBaseException
 from twotower.core.command_line import override
 from twotower.core.errors import UserError
 from twotower.runs.config_errors import CONF, explain
+
+
+@contextmanager
+def as_user_error(config_name: str, overrides: Sequence[str] = ()) -> Iterator[None]:
+    """Raise Hydra's errors that the user can fix as UserError with one message; also used as a decorator."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        message = explain(error, config_name, overrides)
+        if message is None:
+            raise
+        raise UserError(message) from error
 
 
 def compose_config(
@@ -38,14 +51,8 @@ def compose_config(
     words = [override(key, value) for key, value in values.items() if value is not None] + list(overrides)
     if config_dir is not None:
         words.append(f"hydra.searchpath=[{override('', f'file://{Path(config_dir).absolute()}')[1:]}]")
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose(config_name, words, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        message = explain(error, config_name, words)
-        if message is None:
-            raise
-        raise UserError(message) from error
+    with as_user_error(config_name, words), initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(config_name, words, return_hydra_config=True)
     choices = config.hydra.runtime.choices
     with open_dict(config):
         del config["hydra"]
