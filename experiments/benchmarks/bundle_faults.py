@@ -8,8 +8,6 @@ the content must. Each copy is opened, and where that works verified. Prints wha
 its last line, one line of JSON; ends with status 1 where a fault was accepted or the message names no file.
 """
 
-import argparse
-import json
 import pickle
 import shutil
 import sys
@@ -22,9 +20,8 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from harness import command_line, report
 from made_bundle import make_bundle
-from rich.console import Console
-from rich.table import Table
 
 from twotower.core.errors import UserError
 from twotower.core.files import read_json, write_json
@@ -42,7 +39,7 @@ class Fault(NamedTuple):
     plant: Callable[[Path, Path], None]  # in the bundle, given another bundle
     files: tuple[str, ...]
     facts: dict[str, Any] | None = None  # of the manifest, where the fault is there
-    sealable: bool = True  # whether anybody would seal it again; accidents nobody does
+    sealable: bool = True  # False: an accident, after which no hashes are made right
 
 
 def flip_byte(bundle: Path, _: Path) -> None:
@@ -122,25 +119,18 @@ FAULTS = {
 }
 
 
-class Outcome(NamedTuple):
-    """What became of one bundle."""
-
-    by: str  # open_bundle, verify, nobody; or the exception that is no refusal
-    message: str
-
-
-def refused(bundle: Path) -> Outcome:
-    """Who refuses a bundle."""
+def refusal(bundle: Path) -> tuple[str, str]:
+    """Who refuses a bundle, "open_bundle", "verify" or "nobody" (or an exception that is no refusal); the message."""
     by = "open_bundle"
     try:
         open_bundle(bundle)
         by = "verify"
         verify(bundle)
     except UserError as error:
-        return Outcome(by, str(error))
-    except Exception as error:  # a crash refuses, too, but says nothing to a user
-        return Outcome(f"{type(error).__name__} in {by}", str(error))
-    return Outcome("nobody", "")
+        return by, str(error)
+    except Exception as error:  # a crash refuses, too, but tells a user nothing
+        return f"{type(error).__name__} in {by}", str(error)
+    return "nobody", ""
 
 
 def planted(base: Path, other: Path, folder: Path, fault: Fault, sealed: bool) -> Path:
@@ -161,11 +151,10 @@ def planted(base: Path, other: Path, folder: Path, fault: Fault, sealed: bool) -
 
 def main() -> int:
     """Plant all; 0: all are refused."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--indexes", nargs="+", default=["exact", "hnsw", "ivf"], help="default: %(default)s")
+    parser = command_line(__doc__)
+    parser.add_argument("--indexes", nargs="+", default=["exact", "ivf"])
     options = parser.parse_args()
-    table = Table("index", "fault", "hashes", "refused by", "message", "names it")
-    failures, planted_faults = [], 0
+    rows = []
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
         for family in options.indexes:
             folder = Path(scratch) / family
@@ -176,19 +165,14 @@ def main() -> int:
             verify(base)
             for name, fault in FAULTS.items():
                 for sealed in (False, True)[: 1 + fault.sealable]:
-                    outcome = refused(planted(base, other, folder, fault, sealed))
-                    message = outcome.message.replace(f"{folder}/", "")
-                    named = outcome.by in ("open_bundle", "verify") and any(file in message for file in fault.files)
-                    planted_faults += 1
-                    hashes = "right" if sealed else "stale"
-                    if not named:
-                        failures.append({"index": family, "fault": name, "hashes": hashes, "refused by": outcome.by})
-                    table.add_row(family, name, hashes, outcome.by, message[:160], "yes" if named else "NO")
-    Console(width=180).print(table)
-    print(
-        json.dumps({"planted": planted_faults, "refused_by_name": planted_faults - len(failures), "others": failures})
-    )
-    return 1 if failures else 0
+                    by, message = refusal(planted(base, other, folder, fault, sealed))
+                    is_named = by in ("open_bundle", "verify") and any(file in message for file in fault.files)
+                    hashes, message = "right" if sealed else "stale", message.replace(f"{folder}/", "")[:120]
+                    row = {"index": family, "fault": name, "hashes": hashes, "refused by": by}
+                    rows.append({**row, "names the file": is_named, "message": message})
+    accepted = [row for row in rows if not row["names the file"]]
+    report(rows, f"{len(rows) - len(accepted)} of {len(rows)} are refused by the name of the file")
+    return 1 if accepted else 0
 
 
 if __name__ == "__main__":

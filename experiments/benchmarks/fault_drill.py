@@ -2,16 +2,14 @@
 
     python experiments/benchmarks/fault_drill.py --kills 50
 
-Types three commands on the embedded marketplace, once undisturbed: train.py, export.py, and train.py with a sweep.
-Then it types each again in a new folder (train.py with `resume=auto`), sends SIGKILL after a random time, and types it
-again, until it comes to its end; and all of that again, until there were so many kills. After each round it compares
-with the undisturbed folder, to the bit: weights, metrics and answers of the run, the bundle's files, settings and
-values of the sweep's trials. It counts the folders, the MLflow runs, the values that MLflow lost or has twice, and
-files that are half-written or left over. Prints a table and, as its last line, one line of JSON; ends with status 1
-where anything was lost.
+Runs three commands on the embedded marketplace, once undisturbed: a training, its export, and a sweep. Then runs each
+in a new folder (with `resume=auto`), sends SIGKILL after a random time, and starts it again until it ends; and all of
+that again, until there were so many kills. After each round it compares with the undisturbed folder, to the bit:
+weights, metrics and results of the run, the bundle's files, settings and values of the sweep's trials. It counts
+folders, MLflow runs, metric values that MLflow lost or has twice, and files that are half-written or left over. Prints
+tables and, as its last line, one line of JSON; ends with status 1 where anything was lost.
 """
 
-import argparse
 import json
 import os
 import random
@@ -27,12 +25,10 @@ from typing import Any
 
 import optuna
 import torch
-from rich.console import Console
-from rich.table import Table
+from harness import ROOT, command_line, print_table, report
 
 from twotower.runs.checkpoint import read_checkpoint
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["data.items=300", "data.users=300", "data.sessions=4000", "data.days=20", "model.dim=32"]
 SMALL += ["trainer.max_epochs=4", "evaluation.baselines=false", "evaluation.replicates=100"]
 SWEEP = ["sweep=tpe", "sweep.name=drill", "sweep.trials=5", "+sweep.sampler.n_startup_trials=2"]
@@ -43,10 +39,10 @@ TIMED_FILES = ("manifest.json", "README.md", "index.html")  # a bundle's, with w
 
 
 class Drill:
-    """A folder in which a user types commands.
+    """A new working folder in which the commands run.
 
     Args:
-        folder: where.
+        folder: its path.
         overrides: more settings of the training.
     """
 
@@ -55,14 +51,14 @@ class Drill:
         folder.mkdir()
 
     def commands(self, *more: str) -> Iterator[list[str]]:
-        """What is typed, one after the other."""
+        """Yield the three commands; each needs the results of those before it."""
         small = [*SMALL, *self.overrides]
         yield ["train.py", *small, *more]
         yield ["export.py", f"run={self.runs[0]}", "out=bundle"]
         yield ["train.py", "-m", *small, *SWEEP]
 
     def start(self, command: list[str]) -> "subprocess.Popen[bytes]":
-        """Type it."""
+        """Start a command; its output is appended to output.log."""
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with (self.folder / "output.log").open("ab") as output:
             return subprocess.Popen(
@@ -71,7 +67,7 @@ class Drill:
             )  # fmt: skip
 
     def undisturbed(self) -> list[float]:
-        """Type all; the seconds that each took."""
+        """Run all commands; return the seconds that each took."""
         seconds = []
         for command in self.commands():
             begin = time.perf_counter()
@@ -81,13 +77,11 @@ class Drill:
         return seconds
 
     def disturbed(self, whole: list[float], moments: random.Random) -> list[list[float]]:
-        """Type all, each again and again until it comes to its end; the seconds after which each was killed."""
+        """Run each command until it ends by itself; return the seconds after which it was killed, by command."""
         kills: list[list[float]] = []
         for command, seconds in zip(self.commands("resume=auto"), whole, strict=True):
             kills.append([])
-            while not (
-                command[0] == "export.py" and (self.folder / "bundle").exists()
-            ):  # it was killed at its very end
+            while not (command[0] == "export.py" and (self.folder / "bundle").exists()):  # killed at its very end
                 process = self.start(command)
                 wait = moments.uniform(0.2, 1.0) * seconds
                 try:
@@ -108,7 +102,7 @@ class Drill:
         return sorted(path.parent for path in self.folder.glob("runs/*/*/config.yaml"))
 
     def result(self) -> dict[str, dict[str, Any]]:
-        """All that has to be the same, by what it is."""
+        """Return everything that has to be equal in all rounds, by kind."""
         run = self.runs[0]
         metrics = json.loads((run / "metrics.json").read_text())
         study = optuna.load_study(study_name="drill", storage=f"sqlite:///{self.folder / 'sweeps/drill/study.db'}")
@@ -116,25 +110,25 @@ class Drill:
         return {
             "weights": read_checkpoint(run / "checkpoints" / "refit.safetensors")["state_dict"],
             "metrics": {name: n for name, n in metrics.items() if not any(word in name for word in TIMES)},
-            "answers": {"npz": (run / "answers.npz").read_bytes()},
+            "results": {"npz": (run / "answers.npz").read_bytes()},
             "files of the bundle": {file.name: file.read_bytes() for file in bundle},
             "trials": {str(t.number): (t.state, t.params, t.values) for t in study.trials},
         }
 
     def faults(self, undisturbed: "Drill") -> dict[str, int]:
-        """What was lost or doubled, by name; all 0 is right."""
-        own, expected = self.result(), undisturbed.result()
+        """Count what was lost or doubled, by kind; all have to be 0."""
+        result, expected = self.result(), undisturbed.result()
         runs, parts, points = _mlflow(self.folder)
         expected_runs, expected_parts, expected_points = _mlflow(undisturbed.folder)
         left = [p for p in self.folder.glob("*s/**/*") if ".safetensors." in p.name or p.name.startswith(".lock")]
         left += [*self.folder.glob("prepared/.*"), *self.folder.glob(".bundle*"), *self.folder.glob("sweeps/drill/.*")]
         different = {
-            f"{what} that differ": sum(not _same(own[what].get(name), value) for name, value in values.items())
+            f"{what} that differ": sum(not _same(result[what].get(name), value) for name, value in values.items())
             for what, values in expected.items()
         }
         return different | {
             "run folders too many": len(self.runs) - 1,
-            "trials too many": len(own["trials"]) - len(expected["trials"]),
+            "trials too many": len(result["trials"]) - len(expected["trials"]),
             "MLflow runs too many": runs - expected_runs,
             "MLflow runs of trials lost": expected_parts - parts,
             "MLflow points lost": sum((expected_points - points).values()),
@@ -148,7 +142,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _mlflow(folder: Path) -> tuple[int, int, Counter[tuple[str, int]]]:
-    """How many runs there are, how many are parts of another, and how often each metric has a value for each step."""
+    """Count runs, runs that have a parent, and the values that each metric has for each step."""
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
@@ -163,35 +157,29 @@ def _mlflow(folder: Path) -> tuple[int, int, Counter[tuple[str, int]]]:
 
 
 def main() -> None:
-    """Kill, go on, compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
-    parser.add_argument("overrides", nargs="*", help="more settings of train.py")
+    """Kill, resume, compare."""
+    parser = command_line(__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("overrides", nargs="*", help="more settings of twotower train")
     options = parser.parse_args()
     moments = random.Random(options.seed)
-    table = Table("round", *(f"{name} killed after, s" for name in COMMANDS))
-    total: Counter[str] = Counter()
-    kills, rounds = dict.fromkeys(COMMANDS, 0), 0
+    faults: Counter[str] = Counter()
+    kills, rounds = dict.fromkeys(COMMANDS, 0), []
     with tempfile.TemporaryDirectory(prefix="drill-") as scratch:
         undisturbed = Drill(Path(scratch) / "undisturbed", options.overrides)
         whole = undisturbed.undisturbed()
         while sum(kills.values()) < options.kills:
-            rounds += 1
-            drill = Drill(Path(scratch) / f"round-{rounds}", options.overrides)
-            seconds = drill.disturbed(whole, moments)
-            kills = {name: kills[name] + len(some) for name, some in zip(COMMANDS, seconds, strict=True)}
-            total.update(drill.faults(undisturbed))
-            table.add_row(str(rounds), *(", ".join(f"{second:.1f}" for second in some) for some in seconds))
-    console = Console()
-    console.print(table)
-    faults = Table(f"after {sum(kills.values())} kills in {rounds} rounds", "")
-    for name, count in total.items():
-        faults.add_row(name, str(count))
-    console.print(faults)
+            drill = Drill(Path(scratch) / f"round-{len(rounds)}", options.overrides)
+            killed_after = dict(zip(COMMANDS, drill.disturbed(whole, moments), strict=True))
+            kills = {name: kills[name] + len(seconds) for name, seconds in killed_after.items()}
+            faults.update(drill.faults(undisturbed))
+            rounds.append({name: " ".join(f"{s:.1f}" for s in seconds) for name, seconds in killed_after.items()})
+    print_table(rounds, "killed after, s")
+    rows = [{f"after {sum(kills.values())} kills": name, "count": count} for name, count in faults.items()]
     seconds_of = dict(zip(COMMANDS, whole, strict=True))
-    print(json.dumps({"kills": kills, "rounds": rounds, "undisturbed_seconds": seconds_of, "faults": dict(total)}))
-    sys.exit(int(any(total.values())))
+    report(rows, kills=kills, undisturbed_seconds=seconds_of, faults=dict(faults))
+    sys.exit(int(any(faults.values())))
 
 
 if __name__ == "__main__":

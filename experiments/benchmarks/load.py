@@ -4,9 +4,9 @@
 
 Serves a bundle (yours, or one of 50,000 items made by made_bundle.py) with one worker of one thread. A few connections
 ask without a pause, each for the next of a mix: bare ids, events, filters, caps, exploration. Then come requests that
-hypothesis makes (hostile.py), each of which must get a status from 400 to 499 and a clear message, and after them a
-good one, which must be answered as before. Prints a table and, as its last line, one line of JSON; ends with status 1
-where anything was not so.
+hypothesis makes (tests/hostile_requests.py), each of which must get a status from 400 to 499 and a clear message, and
+after them a good one, which must be answered as before. Prints a table and, as its last line, one line of JSON; ends
+with status 1 where anything was not so.
 """
 
 import json
@@ -20,8 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from harness import command_line, report
-from hostile import HOSTILE, Hostile, wrong_with
+from harness import ROOT, command_line, report
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from latency import fixed_histories
 from made_bundle import make_bundle
@@ -29,6 +28,9 @@ from served import Client, Server, serve
 
 from twotower.serving.retriever import Retriever
 from twotower.tracking.registry import save_model
+
+sys.path.append(str(ROOT / "tests"))
+from hostile_requests import HOSTILE, Hostile, wrong_with
 
 SAMPLE_S = 1.0  # between two looks at the server's memory
 WARM = 0.2  # of the time, in which caches fill

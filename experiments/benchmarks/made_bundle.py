@@ -1,10 +1,11 @@
-"""A bundle of any size from a model that is not trained, written by the export's own functions.
+"""A bundle of any size from an untrained model, written by the export's own functions.
 
 The model is the default recipe's, and the items' vectors lie in clusters, as those of a shop do: an index finds in them
 what it would find in a trained model's. A history's items are of one cluster, but for some. Shapes: V items, D
 embedding dim, Q histories.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def make_bundle(
     dim: int = DIM,
     queries: int = 400,
     inputs: bool = False,
-    families: Any = None,
+    families: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Path:
     """Write a bundle at `path`; its index is the one that the export would choose at a target recall of 0.99.
@@ -58,7 +59,7 @@ def make_bundle(
         dim: D.
         queries: histories that the index is chosen with.
         inputs: give the model event inputs: event_type, gap and the feature `device`.
-        families: of indexes, as index.families; None: exact search for small catalogues, else scalar or ivf.
+        families: of indexes, as index.families; None: as index=auto.
         seed: another one is another model of another catalogue, with the same ids.
     """
     path.mkdir(parents=True)
@@ -71,11 +72,8 @@ def make_bundle(
     vectors, _ = write_item_vectors(model, path)
     export_user_tower(model, path / "user_tower.onnx", dim, MAX_LENGTH, len(sizes))
     users = encode_users(model, histories, MAX_LENGTH)
-    wanted = {"families": ["exact", "scalar", "ivf"], "exact_below": 200_000}  # index=auto without the slow to build
-    if families is not None:
-        wanted = {"families": families, "exact_below": 0}
     target = np.array([history.item_index[-1] - 1 for history in histories])
-    choice = choose_index(vectors, users, target, {**wanted, "target_recall": 0.99})
+    choice = choose_index(vectors, users, target, families or ["exact", "ivf"], 0.99, 0 if families else 200_000)
     faiss.write_index(choice.index, str(path / "index.faiss"))
     index = ItemIndex(choice.index, vectors, choice.facts["search"], choice.facts["rerank"])
     golden, recall = _golden(histories[:GOLDEN], users[:GOLDEN], vectors, index, list(sizes))
@@ -95,7 +93,7 @@ def make_bundle(
 
 
 def item_id(row: int) -> str:
-    """What the item of this row is called."""
+    """Return the id of the item in this row."""
     return f"sku-{row:08}"
 
 
@@ -121,10 +119,8 @@ def _history(random: Any, cluster: Any, sizes: dict[str, int]) -> History:
     members = np.flatnonzero(cluster == cluster[rows[0]])
     same = random.random(LENGTH) < 0.75
     rows[same] = random.choice(members, int(same.sum()))
-    codes = (
-        np.stack([random.integers(0, size, LENGTH) for size in sizes.values()], 1) if sizes else np.zeros((LENGTH, 0))
-    )
-    return History(rows + 1, codes.astype(np.int64))
+    columns = [random.integers(0, size, LENGTH) for size in sizes.values()]
+    return History(rows + 1, np.stack(columns, 1) if columns else np.zeros((LENGTH, 0), np.int64))
 
 
 def _golden(

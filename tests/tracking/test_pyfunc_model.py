@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hostile_requests as hostile
 import mlflow
 import numpy as np
 import pytest
@@ -40,9 +41,6 @@ def benchmark(name: str) -> ModuleType:
     if folder not in sys.path:
         sys.path.append(folder)
     return importlib.import_module(name)
-
-
-hostile = benchmark("hostile")
 
 
 def write_bundle(path: Path, kind: type) -> Path:

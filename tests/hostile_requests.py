@@ -1,6 +1,7 @@
 """Requests that no server should answer: malformed, hostile and huge ones, made by hypothesis.
 
-They are meant for a bundle with texts for ids, the columns `category` and `price`, and event inputs (made_bundle.py).
+For a bundle with strings as ids, the columns `category` and `price`, and event inputs, as
+experiments/benchmarks/made_bundle.py makes.
 """
 
 import json
@@ -63,9 +64,8 @@ def _is_no_json(body: bytes) -> bool:
     return False
 
 
-NO_JSON = (st.binary(max_size=60) | st.text(max_size=60).map(lambda t: t.encode("utf-8", "replace"))).filter(
-    _is_no_json
-)
+BYTES = st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace"))
+NO_JSON = BYTES.filter(_is_no_json)
 CUT = st.integers(0, len(json.dumps(GOOD)) - 1).map(lambda end: json.dumps(GOOD).encode()[:end])
 SHAPES = VALUES.filter(lambda value: not (isinstance(value, dict) and "inputs" in value))
 KEYS = st.sampled_from(
@@ -74,63 +74,58 @@ KEYS = st.sampled_from(
 NO_HISTORIES = VALUES.filter(lambda value: not isinstance(value, list)) | st.lists(
     SCALARS | st.dictionaries(st.text(max_size=3), SCALARS, max_size=2), min_size=1, max_size=3
 )
+NO_ID = st.none() | st.booleans() | st.floats(allow_nan=False) | st.lists(st.text())
+NO_DEVICE = st.lists(SCALARS) | st.just({"a": {}})
 NO_EVENT = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.floats(allow_nan=False),
+    st.none() | st.booleans() | st.floats(allow_nan=False),
     st.integers(min_value=2**63, max_value=2**80),
     st.lists(SCALARS, max_size=3),
     st.dictionaries(st.sampled_from(["item", "ITEM_ID", "id", "itemid"]), SCALARS, max_size=2),
-    st.builds(
-        lambda value: {"item_id": value}, st.none() | st.booleans() | st.floats(allow_nan=False) | st.lists(st.text())
-    ),
-    st.builds(lambda value: {"item_id": "sku-00000001", "device": value}, st.lists(SCALARS) | st.just({"a": {}})),
-    st.sampled_from(
-        [
-            {"item_id": "sku-00000001", "timestamp": "yesterday"},
-            {"item_id": "sku-00000001", "timestamp": -5},
-            {"item_id": "sku-00000001", "timestamp": 1.5},
-            {"item_id": "sku-00000001", "timestamp": 2**70},
-            {"item_id": "sku-00000001", "timestmp": 1_700_000_000_000},
-        ]
-    ),
+    st.builds(lambda value: {"item_id": value}, NO_ID),
+    st.builds(lambda value: {"item_id": "sku-00000001", "device": value}, NO_DEVICE),
+    st.sampled_from(["yesterday", -5, 1.5, 2**70]).map(lambda time: {"item_id": "sku-00000001", "timestamp": time}),
+    st.just({"item_id": "sku-00000001", "timestmp": 1_700_000_000_000}),
 )
+
+
+def _lines(text: str) -> list[str]:
+    """Return a parameter value a line, written as in JSON's strings."""
+    return text.strip().splitlines()
+
+
+FILTERS = r"""
+nonsense
+[]
+5
+{"colour": "red"}
+{"category": {"min": 1}}
+{"price": {"min": NaN}}
+{"price": {"min": 1e999}}
+{"price": {"least": 1}}
+{"price": {}}
+{"price": "cheap"}
+{"category": {"a": {"b": 1}}}
+{"category": "\ud800"}
+{"not": 5}
+{"any": {}}
+"""
+LONG_FILTERS = [
+    "",
+    '{"not": ' * 20 + "{}" + "}" * 20,
+    '{"not": ' * 100_000,
+    "[" * 100_000,
+    '{"any": [' + ",".join(['{"price": 1}'] * 200) + "]}",
+    json.dumps({"category": ["x"] * 20_000}),
+    '{"price": ' + "9" * 6000 + "}",
+]
+NUMBERS, LARGE = st.floats(allow_nan=False) | st.text(), st.integers(min_value=1001)
 WRONG_PARAMS: dict[str, SearchStrategy[Any]] = {
-    "k": st.integers(max_value=0)
-    | st.integers(min_value=1001)
-    | st.floats(allow_nan=False)
-    | st.text()
-    | st.booleans()
-    | st.none(),
+    "k": st.integers(max_value=0) | LARGE | NUMBERS | st.booleans() | st.none(),
     "exclude_seen": st.integers() | st.text() | st.none() | st.lists(st.booleans()),
     "exploration": st.floats(min_value=1.01) | st.floats(max_value=-0.01) | st.text() | st.booleans() | st.none(),
-    "seed": st.integers(max_value=-2) | st.integers(min_value=2**64) | st.floats(allow_nan=False) | st.text(),
+    "seed": st.integers(max_value=-2) | st.integers(min_value=2**64) | NUMBERS,
     "filters": VALUES.filter(lambda value: not isinstance(value, str))
-    | st.sampled_from(
-        [
-            "",
-            "nonsense",
-            "[]",
-            "5",
-            '{"colour": "red"}',
-            '{"category": {"min": 1}}',
-            '{"price": {"min": NaN}}',
-            '{"price": {"min": 1e999}}',
-            '{"price": {"least": 1}}',
-            '{"price": {}}',
-            '{"price": "cheap"}',
-            '{"category": {"a": {"b": 1}}}',
-            '{"category": "\\ud800"}',
-            '{"not": 5}',
-            '{"any": {}}',
-            '{"not": ' * 20 + "{}" + "}" * 20,
-            '{"not": ' * 100_000,
-            "[" * 100_000,
-            '{"any": [' + ",".join(['{"price": 1}'] * 200) + "]}",
-            json.dumps({"category": ["x"] * 20_000}),
-            '{"price": ' + "9" * 6000 + "}",
-        ]
-    ),
+    | st.sampled_from([*_lines(FILTERS), *LONG_FILTERS]),
     "include": st.sampled_from(["", "5", "{}", '"sku-1"', "[null]", "[[1]]", "[1.5]", "[true]", "[1, 2]", "[" * 9999]),
     "exclude": st.sampled_from(["", "5", "{}", '"sku-1"', "[null]", "[{}]", "[NaN]", '["\\ud800"]', "[9, 9]"]),
     "max_per": st.sampled_from(
@@ -141,20 +136,17 @@ WRONG_PARAMS: dict[str, SearchStrategy[Any]] = {
     ),
 }
 UNKNOWN_PARAMS = st.text(max_size=12).filter(lambda name: name not in WRONG_PARAMS)
-TYPES = st.sampled_from(
-    [
-        {},
-        {"Content-Type": ""},
-        {"Content-Type": "text/csv"},
-        {"Content-Type": "text/plain"},
-        {"Content-Type": "application/vnd.apache.parquet"},
-        {"Content-Type": "application/x-www-form-urlencoded"},
-        {"Content-Type": "application/json; charset=latin-1"},
-        {"Content-Type": "application/json; what=ever"},
-        {"Content-Type": "multipart/form-data; boundary=x"},
-        {"Content-Type": "\u00ff/json"},
-    ]
-)
+CONTENT_TYPES = """
+text/csv
+text/plain
+application/vnd.apache.parquet
+application/x-www-form-urlencoded
+application/json; charset=latin-1
+application/json; what=ever
+multipart/form-data; boundary=x
+ÿ/json
+"""
+TYPES = st.sampled_from([{}, *({"Content-Type": name} for name in ["", *_lines(CONTENT_TYPES)])])
 
 
 def _ids(body: str) -> bytes:
