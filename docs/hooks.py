@@ -68,7 +68,11 @@ class Argument(NamedTuple):
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace the comments that ask for generated text (a hook that MkDocs calls for each page)."""
+    """Replace the comments that ask for generated text (a hook that MkDocs calls for each page).
+
+    `sh no-run` marks blocks that tests only read; MkDocs does not know that mark.
+    """
+    markdown = re.sub(r"^```sh no-run$", "```sh", markdown, flags=re.MULTILINE)
     generated: dict[str, Callable[[], str]] = {"settings": settings_page, "reading-path": reading_path_table}
     return re.sub(r"^<!-- generated: (\S+) -->$", lambda m: generated[m[1]](), markdown, flags=re.MULTILINE)
 

@@ -1,6 +1,7 @@
 """Fenced code blocks of README.md and docs/, the commands in them, and a small shop in which they are run."""
 
 import contextlib
+import itertools
 import os
 import re
 import shlex
@@ -14,14 +15,13 @@ import numpy as np
 import polars as pl
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 SMALL = {  # a setting -> its value, where a command doesn't set it
     "logger": "none",
     "refit": "false",
     "trainer.accelerator": "cpu",
     "trainer.max_epochs": "1",
-    "trainer.enable_progress_bar": "false",
     "evaluation.replicates": "20",
     "evaluation.baselines": "false",
 }
@@ -50,26 +50,24 @@ def snippets(page: Path) -> list[Snippet]:
 
 def commands(snippet: Snippet) -> list[list[str]]:
     """Return the commands of a shell block as words; comments are left out and continued lines joined."""
-    lines = snippet.text.replace("\\\n", " ").splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+    found, begun = [], ""
+    text = re.sub(r"\$\(date [^)]*\)", "2026-01-31", snippet.text.replace("\\\n", " "))
+    for line in text.splitlines():
+        begun += f"{line}\n"
+        with contextlib.suppress(ValueError):  # a quote that a later line closes
+            found.append(shlex.split(begun, comments=True))
+            begun = ""
+    assert not begun, f"{snippet.place}: {begun}"
+    return [words for words in found if words]
 
 
 def twotower_words(words: list[str]) -> list[str] | None:
     """Return the words behind `twotower` of a command that calls it, directly or through a launcher; else None."""
-    for name, start in (("twotower", 0), ("train.py", ["train"]), ("export.py", ["export"])):
-        if name in words[:12]:
+    for name, implied in (("twotower", []), ("train.py", ["train"])):
+        if name in words:
             rest = words[words.index(name) + 1 :]
-            rest = list(itertools_until(rest, ("||", "&&", "|", ";")))
-            return rest if start == 0 else ["train" if name == "train.py" else "export", *rest]
+            return [*implied, *itertools.takewhile(lambda word: word not in ("||", "&&", "|"), rest)]
     return None
-
-
-def itertools_until(words: list[str], ends: tuple[str, ...]) -> Iterator[str]:
-    """Yield words up to the shell's own next operator."""
-    for word in words:
-        if word in ends or word.endswith(";"):
-            return
-        yield word
 
 
 def made_small(words: list[str]) -> list[str]:
@@ -117,7 +115,7 @@ def make_shop(folder: Path) -> None:
         "brand": [("x", "y", "z")[i % 3] for i in number],
         "price": 5.0 + number,
         "title": [f"item number {i}" for i in number],
-        "embedding": random.normal(size=(items, 4)).tolist(),
+        "sentence": random.normal(size=(items, 4)).tolist(),
     }
     pl.DataFrame(table).write_parquet(folder / "items.parquet")
     ages = {"user_id": [f"user-{u}" for u in range(users)], "age": 18 + np.arange(users) % 50}
