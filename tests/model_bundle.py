@@ -14,7 +14,7 @@ from bundle_files import finish_bundle
 from item_catalogue import Raw
 
 from twotower.export.item_tower import export_item_tower
-from twotower.export.onnx import export_user_tower
+from twotower.export.user_tower import export_user_tower
 from twotower.export.vectors import write_item_vectors
 from twotower.model.two_tower import TwoTower
 

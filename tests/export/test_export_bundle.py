@@ -17,7 +17,7 @@ from twotower.core.errors import UserError
 from twotower.export import bundle as export
 from twotower.export.bundle import export_bundle
 from twotower.runs import run
-from twotower.serving import manifest
+from twotower.serving import bundle_format
 from twotower.serving.retriever import Retriever
 from twotower.serving.verify import verify
 
@@ -169,7 +169,7 @@ def exported(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[r
 def test_contents(exported: tuple[run.Run, Path]) -> None:
     loaded, path = exported
     assert {file.name for file in path.iterdir()} - {"user_tower_int8.onnx"} == {
-        *manifest.REQUIRED,
+        *bundle_format.REQUIRED,
         *("manifest.json", "README.md", "index.html"),
     }
     vectors = np.load(path / "item_embeddings.npy", allow_pickle=False)

@@ -8,11 +8,11 @@ import onnx
 from onnx import TensorProto
 
 from twotower.export.int8 import quantise_tower, tower_recall
-from twotower.export.onnx import export_user_tower
+from twotower.export.user_tower import export_user_tower
 from twotower.export.vectors import encode_users, write_item_vectors
 from twotower.runs import run
 from twotower.runs.histories import read_histories
-from twotower.serving.golden import best
+from twotower.serving.exact_search import exact_top_k
 
 
 def test_weights_are_bytes_and_most_answers_stay(make_run: Any, tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_weights_are_bytes_and_most_answers_stay(make_run: Any, tmp_path: Path) 
     assert target.stat().st_size < source.stat().st_size
 
     histories = read_histories(loaded.path, [])
-    exact = best(encode_users(loaded.model, histories, 6), vectors, 10)
+    exact = exact_top_k(encode_users(loaded.model, histories, 6), vectors, 10)
     wanted = np.array([history.item_index[-1] - 1 for history in histories])
     same = tower_recall(source, histories, table, vectors, exact, wanted, 6)
     hits = float(np.mean([row in rows for row, rows in zip(wanted, exact[0], strict=True)]))

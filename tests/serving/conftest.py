@@ -11,7 +11,7 @@ import pytest
 from bundle_files import finish_bundle
 from serving_oracle import DIM, MAX_LENGTH, NOTHING, naive_answers, toy_tables, toy_tower
 
-from twotower.serving import manifest as fmt
+from twotower.serving import bundle_format as fmt
 
 MakeBundle = Callable[..., Path]
 

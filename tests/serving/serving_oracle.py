@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from twotower.serving import manifest as fmt
+from twotower.serving import bundle_format as fmt
 from twotower.serving.user_tower import TOWER_CODES, TOWER_NEWEST, TOWER_OUTPUT, TOWER_VECTORS
 
 MAX_LENGTH = 4

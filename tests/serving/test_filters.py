@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from twotower.core.errors import UserError
 from twotower.serving import filters as module
+from twotower.serving.caps import within_caps
 from twotower.serving.filters import ItemFilter
 from twotower.serving.histories import Catalogue
-from twotower.serving.lists import at_most
 
 BIG = 2**53 + 1  # no float
 ITEMS: list[dict[str, Any]] = [
@@ -174,10 +174,10 @@ for _ in range(8):
 WRONG: list[tuple[Any, str]] = [
     ("brand", "a filter is 'brand'"),
     (["brand"], "a filter is"),
-    ({"brnd": "a"}, "asks for 'brnd'; items have .*brand.*did you mean 'brand'"),
-    ({"warehouse": "a"}, "asks for 'warehouse'; items have .*brand.*declared when the model was trained"),
-    ({"embedding": 1.0}, "asks for 'embedding'"),
-    ({7: "a"}, "asks for 7"),
+    ({"brnd": "a"}, "names 'brnd'; items have .*brand.*did you mean 'brand'"),
+    ({"warehouse": "a"}, "names 'warehouse'; items have .*brand.*declared when the model was trained"),
+    ({"embedding": 1.0}, "names 'embedding'"),
+    ({7: "a"}, "names 7"),
     ({"brand": {"min": 3}}, "'brand' has texts"),
     ({"price": {}}, "filter of 'price' is {}"),
     ({"price": {"min": 1, "maximum": 3}}, "filter of 'price'"),
@@ -258,8 +258,8 @@ def test_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_caps(items: ItemFilter) -> None:
     assert items.caps(None) == items.caps({}) == []
     rows = np.arange(6)
-    assert at_most(rows, items.caps({"brand": 1}), 9).tolist() == [0, 1, 2, 3, 4]
-    assert at_most(rows, items.caps({"tags": 1}), 9).tolist() == [0, 1, 2, 5]
+    assert within_caps(rows, items.caps({"brand": 1}), 9).tolist() == [0, 1, 2, 3, 4]
+    assert within_caps(rows, items.caps({"tags": 1}), 9).tolist() == [0, 1, 2, 5]
     for wrong, message in (
         ({"brnd": 1}, "did you mean 'brand'"),
         ({"price": 1}, "names 'price'; it can name brand, tags, stock"),

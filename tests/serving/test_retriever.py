@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from serving_oracle import DIM, MAX_LENGTH, naive_answers, reseal, toy_tower, toy_user
 
 from twotower.serving import user_tower
-from twotower.serving.manifest import EMBEDDINGS_FILE, HISTORY_FILE, TOWER_INT8_FILE
+from twotower.serving.bundle_format import EMBEDDINGS_FILE, HISTORY_FILE, TOWER_INT8_FILE
 from twotower.serving.retriever import Retriever, main
 from twotower.serving.verify import verify
 
@@ -30,6 +31,17 @@ def path(make_bundle: Any) -> Path:
 @pytest.fixture(scope="module")
 def retriever(path: Path) -> Retriever:
     return Retriever.load(path)
+
+
+def test_the_example_of_the_docstring(
+    make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bundles").mkdir()
+    (tmp_path / "bundles/demo").symlink_to(make_bundle(["sku-1", "sku-2", "sku-3", "sku-4"]))
+    monkeypatch.chdir(tmp_path)
+    lines = (Retriever.__doc__ or "").splitlines()
+    exec(textwrap.dedent("\n".join(line for line in lines if line.startswith(" " * 8))), {"Retriever": Retriever})
+    assert sorted(line.split()[0] for line in capsys.readouterr().out.splitlines()) == ["sku-3", "sku-4"]
 
 
 @pytest.mark.parametrize("history", [[1], [7], [1, 2], [5, 5, 5], [4, 3, 2, 1]])

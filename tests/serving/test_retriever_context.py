@@ -9,7 +9,7 @@ from serving_oracle import DIM, MAX_LENGTH, toy_tables, toy_user
 
 from twotower.core.errors import UserError
 from twotower.features import fit
-from twotower.serving.manifest import EMBEDDINGS_FILE
+from twotower.serving.bundle_format import EMBEDDINGS_FILE
 from twotower.serving.retriever import Retriever
 
 IDS = [10, 20, 30, 40, 50]

@@ -60,8 +60,8 @@ def test_integers_for_a_catalogue_of_strings_are_refused(make_bundle: Any) -> No
 LOOP: dict[str, Any] = {}
 LOOP["not"] = LOOP
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"filters": {"brnd": "a"}}, "asks for 'brnd'.*did you mean 'brand'"),
-    ({"filters": {"embedding": 1}}, "asks for 'embedding'"),
+    ({"filters": {"brnd": "a"}}, "names 'brnd'.*did you mean 'brand'"),
+    ({"filters": {"embedding": 1}}, "names 'embedding'"),
     ({"filters": "brand"}, "a filter is 'brand'"),
     ({"filters": [{"brand": "a"}]}, "a filter is"),
     ({"filters": {"brand": {"min": 1}}}, "'brand' has texts"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from naive_shop import COLUMNS, COUNTS, FILTERS, IDS, V, naive_list, naive_scores
 
-from twotower.serving.manifest import COSINE, DOT, EMBEDDINGS_FILE
+from twotower.serving.bundle_format import COSINE, DOT, EMBEDDINGS_FILE
 from twotower.serving.retriever import Retriever
 
 

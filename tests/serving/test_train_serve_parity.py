@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 
 from twotower.core.schema import CATALOGUE_FILE, FEATURES_FILE, Prepared
 from twotower.runs.config_errors import CONF
-from twotower.serving.events import EventEncoder
+from twotower.serving.event_encoder import EventEncoder
 from twotower.serving.retriever import Retriever
 
 SESSIONS, ITEMS = 60, 25

@@ -13,7 +13,7 @@ from serving_oracle import reseal
 
 from twotower.core.errors import UserError
 from twotower.core.schema import FEATURES_FILE, ITEMS_FILE, TOWER_FILE
-from twotower.serving import manifest as fmt
+from twotower.serving import bundle_format as fmt
 from twotower.serving.retriever import Recommendations, Retriever
 from twotower.serving.verify import compare, main, verify
 
@@ -97,7 +97,7 @@ def test_features_of_another_preparation_with_as_many_codes(with_inputs: Path) -
     (with_inputs / FEATURES_FILE).write_text(json.dumps(features))
     reseal(with_inputs)
     Retriever.load(with_inputs)
-    with pytest.raises(UserError, match=r"features.json has not the features of the model"):
+    with pytest.raises(UserError, match=r"features.json has another features than the model"):
         verify(with_inputs)
 
 
@@ -106,7 +106,7 @@ def test_another_similarity(path: Path) -> None:
     golden["origin"]["similarity"] = "cosine"
     (path / fmt.GOLDEN_FILE).write_text(json.dumps(golden))
     reseal(path)
-    with pytest.raises(UserError, match=r"manifest.json has not the similarity of the model"):
+    with pytest.raises(UserError, match=r"manifest.json has another similarity than the model"):
         verify(path)
 
 
@@ -152,7 +152,7 @@ def test_an_index_that_is_not_exact_may_miss_what_it_missed_at_export(path: Path
     reseal(path, index={**index, "golden_recall": 8 / 9})
     assert verify(path) < 1e-5
     reseal(path, index={**index, "golden_recall": 0.92})
-    with pytest.raises(UserError, match=r"finds 0.8889 of the golden histories' answers, at export 0.9200"):
+    with pytest.raises(UserError, match=r"finds 0.8889 of the golden histories' results, at export 0.9200"):
         verify(path)
     reseal(path, index=index)  # an exact one misses nothing
     with pytest.raises(UserError, match="1 of 3 golden histories"):

@@ -1,86 +1,105 @@
 """Turn a training run into a bundle for serving: twotower export --help"""
 
-import shlex
 import tempfile
 from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from twotower.core.command_line import command
 from twotower.core.errors import UserError
-from twotower.export.bundle import Report, export_bundle
-from twotower.runs import run
+from twotower.export.bundle import ExportReport, export_bundle
+from twotower.runs.run import Run, load_run
 from twotower.segments.audiences import write_audience
 from twotower.segments.events_file import read_events
 from twotower.segments.segments import write_segments
-from twotower.segments.user_histories import Source, run_sessions
-from twotower.serving.manifest import README_FILE
-from twotower.tracking.lookup import located
+from twotower.segments.user_histories import HistorySource, run_sessions
+from twotower.serving.bundle_format import README_FILE
+from twotower.tracking.lookup import locate
 from twotower.tracking.registry import keep_bundle
 
 
-def export(config: DictConfig) -> None:
-    """Find the run, export it, say what was done."""
-    source = Path(str(config.run))
-    out = Path(config.out) if config.out else Path("bundles") / source.resolve().name
+def export(config: DictConfig) -> ExportReport:
+    """Locate the run, export it, write segments and an audience where they are asked for, and print a summary.
+
+    Returns:
+        Where the bundle lies, its manifest, and how close its answers are to the trained model's.
+
+    Raises:
+        UserError: the run is missing or damaged, an output exists already, or the bundle's answers differ from the
+            trained model's.
+    """
+    source = str(config.run)
+    out = Path(config.out) if config.out else Path("bundles") / Path(source).resolve().name
     segments = Path(f"{out}-segments") if config.segments.number is not None else None
     audience = Path(f"{out}-audience.parquet") if config.audience["items"] is not None else None
     for path in (out, segments, audience):
         if path and path.exists():
             raise UserError(f"{path} exists already; delete it, or name another folder: out=...")
     with tempfile.TemporaryDirectory() as scratch:
-        loaded = run.load_run(located(str(source), config.tracking_uri, Path(scratch)))
+        run = load_run(locate(source, config.tracking_uri, Path(scratch)))
         if config.dim is not None:
-            sizes = list(loaded.config.model.matryoshka)
-            if config.dim not in sizes:
-                raise UserError(
-                    f"dim={config.dim}: this run's first dimensions that serve alone are model.matryoshka={sizes}"
-                )
-            loaded.model.served_dim = config.dim
-        report = export_bundle(loaded, out, config.index)
-        registered = keep_bundle(loaded, out, config.register, config.alias)
-        source_of_users = users_of(config, loaded)
+            serve_first_dimensions(run, config.dim)
+        report = export_bundle(run, out, config.index)
+        registered = keep_bundle(run, out, config.register, config.alias)
+        histories = source_of_histories(run, config.events, config.sessions)
         if segments:
-            print(write_segments(out, source_of_users, segments, **config.segments))
+            print(write_segments(out, histories, segments, **config.segments))
         if audience:
-            print(write_audience(out, source=source_of_users, out=audience, **config.audience))
-        print_report(report, registered)
+            print(write_audience(out, source=histories, out=audience, **config.audience))
+    print_report(report, registered)
+    return report
 
 
-def users_of(config: DictConfig, loaded: run.Run) -> Source:
-    """Whose histories segments and audiences are made of: a file of events, or the run's own prepared sessions."""
-    if config.events is None:
-        return partial(run_sessions, run_path=loaded.path, newest=config.sessions)
-    columns = dict(loaded.config.data.get("columns") or {})
-    unit = loaded.data.get("timestamp_unit", "ms")
-    return partial(read_events, path=Path(config.events), columns=columns, unit=unit)
+def serve_first_dimensions(run: Run, dim: int) -> None:
+    """Let the model's vectors be cut to their first `dim` components, one of the sizes it was trained for."""
+    sizes = list(run.config.model.matryoshka)
+    if dim not in sizes:
+        raise UserError(f"dim={dim}: this run's first dimensions that serve alone are model.matryoshka={sizes}")
+    run.model.served_dim = dim
 
 
-def print_report(report: Report, registered: str | None) -> None:
-    """What was exported, how close it is to the trained model, and what to type next."""
+def source_of_histories(run: Run, events: str | None, newest: int | None) -> HistorySource:
+    """The histories that segments and audiences are made of.
+
+    Args:
+        run: the exported run.
+        events: a Parquet file of events, with the columns that the run's data had; None: the run's prepared sessions.
+        newest: of the run's sessions only so many, the newest; None: all.
+    """
+    if events is None:
+        return partial(run_sessions, run_path=run.path, newest=newest)
+    columns = dict(run.config.data.get("columns") or {})
+    return partial(read_events, path=Path(events), columns=columns, unit=run.data.get("timestamp_unit", "ms"))
+
+
+def print_report(report: ExportReport, registered: str | None) -> None:
+    """Print what was exported, how close it is to the trained model, and the command to try it.
+
+    Args:
+        report: of the export.
+        registered: the model's address in MLflow's registry, if it was registered.
+    """
     manifest = report.manifest
     index, int8, measured = manifest["index"], manifest["int8"], manifest["measured"]
     sizes = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in report.bytes_by_file.items())
     print(f"{manifest['num_items']:,} items, dim {manifest['dim']}, similarity {manifest['similarity']}")
-    print(f"MB: {sum(report.bytes_by_file.values()) / 1e6:.1f} ({sizes})")
+    print(f"size: {sum(report.bytes_by_file.values()) / 1e6:.1f} MB ({sizes})")
     print(
-        f"largest differences: user tower {report.tower_difference:.1e}, "
-        f"answers to {report.histories} histories {report.answer_difference:.1e}"
+        f"largest difference from the trained model: {report.tower_difference:.1e} in a user vector, "
+        f"{report.answer_difference:.1e} in a score ({report.histories} histories)"
     )
     print(f"index: {index['kind']} ({index['factory']}), recall@20 {index['recall']:.4f} against exact search")
     print(
-        f"8-bit user tower: recall@20 of the next item {int8['label_recall']:.4f}, "
-        f"float32 {int8['float32_label_recall']:.4f}; {'in the bundle' if int8['kept'] else 'left out'}"
+        f"8-bit user tower: recall@20 of the next item {int8['label_recall']:.4f} (float32: "
+        f"{int8['float32_label_recall']:.4f}); {'in the bundle' if int8['kept'] else 'left out'}"
     )
     print(
-        f"an answer takes {measured['p50_ms']:.2f} ms (median) and {measured['p99_ms']:.2f} ms (99%); "
+        f"time of an answer: {measured['p50_ms']:.2f} ms (median), {measured['p99_ms']:.2f} ms (99th percentile); "
         f"from start to first answer {measured['cold_start_s']:.1f} s, {measured['peak_memory_mb']:.0f} MB"
     )
     if registered:
         print(f"mlflow: {registered}")
     print(f"for the serving team: {report.path / README_FILE}")
-    print(
-        "next:",
-        shlex.join(["python", "-m", "twotower.serving.retriever", str(report.path), str(report.example)]),
-    )
+    print("next:", command("retrieve", report.path.resolve(), report.example))
     print(f"bundle: {report.path}")

@@ -26,12 +26,12 @@ from twotower.core.schema import (
     TRAIN_COUNT,
     read_item_features,
 )
-from twotower.export.filters import sample_filters
-from twotower.export.index import choose_index, filter_recall
+from twotower.export.choose_index import choose_index, filter_recall
+from twotower.export.filter_samples import sample_filters
 from twotower.export.int8 import quantise_tower, tower_recall
 from twotower.export.item_tower import export_item_tower, item_tower_difference
-from twotower.export.onnx import export_user_tower, tower_difference
 from twotower.export.readme import bundle_readme, measured
+from twotower.export.user_tower import export_user_tower, tower_difference
 from twotower.export.vectors import encode_users, write_item_vectors
 from twotower.report.index_page import index_page
 from twotower.runs.build import input_sizes
@@ -39,24 +39,25 @@ from twotower.runs.histories import History, read_histories
 from twotower.runs.layout import ENVIRONMENT_FILE, HISTORIES_FILE
 from twotower.runs.run import Run
 from twotower.serving.bundle import has_unit_length, write_items
-from twotower.serving.golden import best, origin
-from twotower.serving.index import ItemIndex
-from twotower.serving.item_encoder import ItemEncoder
-from twotower.serving.lists import POOL, exploration_effect, novelty
-from twotower.serving.manifest import (
+from twotower.serving.bundle_format import (
     COSINE,
     CURVE_FILE,
     DOT,
     GOLDEN_FILE,
+    ID_EMBEDDINGS_FILE,
     INDEX_FILE,
     ITEM_TOWER_FILE,
     MANIFEST_FILE,
-    OWN_FILE,
     README_FILE,
     TOWER_INT8_FILE,
     seal,
     write_manifest,
 )
+from twotower.serving.exact_search import exact_top_k
+from twotower.serving.exploration import POOL, exploration_effect, novelty
+from twotower.serving.golden_answers import origin
+from twotower.serving.index import ItemIndex
+from twotower.serving.item_tower import ItemEncoder
 from twotower.serving.retriever import Recommendations
 from twotower.serving.verify import compare, verify
 
@@ -68,7 +69,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Report:
+class ExportReport:
     """What was exported, and how close it is to the trained model."""
 
     path: Path
@@ -88,7 +89,7 @@ class _Queries(NamedTuple):
     target: npt.NDArray[np.int64]  # [Q] row of the newest event's item; -1 where the history is that event
 
 
-def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> Report:
+def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> ExportReport:
     """Write the run's bundle at `path`, verified.
 
     Args:
@@ -102,7 +103,7 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> Report:
     """
     columns = _read_catalogue(run)
     max_length = int(run.config.model.max_length)
-    inputs = input_sizes(run.config, run.data)
+    inputs = input_sizes(run.config.model, run.data)
     features = read_json(run.path / FEATURES_FILE, "a run directory")
     histories = read_histories(run.path, list(inputs))
     if not histories:
@@ -157,7 +158,7 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> Report:
         write_manifest(directory, manifest)
         sizes = {file.name: file.stat().st_size for file in sorted(directory.iterdir())}
     example = columns[ITEM_ID][int(np.argmax(train_count))].as_py()
-    return Report(path, manifest, sizes, len(golden_histories), tower_gap, answer_gap, example)
+    return ExportReport(path, manifest, sizes, len(golden_histories), tower_gap, answer_gap, example)
 
 
 def _evenly(histories: Sequence[History], most: int) -> list[History]:
@@ -188,7 +189,7 @@ def _golden(
 
     Raises UserError where it finds other scores than it should.
     """
-    rows, scores = best(users, vectors, min(K, len(vectors)))
+    rows, scores = exact_top_k(users, vectors, min(K, len(vectors)))
     found_scores, found = index.search(users, rows.shape[1])
     compared = compare(Recommendations(found.tolist(), found_scores), Recommendations(rows.tolist(), scores))
     if compared.is_wrong.any():
@@ -227,7 +228,7 @@ def _int8(
     """Write the tower with 8-bit weights, unless it finds what came next less often than `target_recall` asks for."""
     file = directory / TOWER_INT8_FILE
     quantise_tower(directory / TOWER_FILE, file)
-    exact = best(queries.users, vectors, min(K, len(vectors)))
+    exact = exact_top_k(queries.users, vectors, min(K, len(vectors)))
     figures = tower_recall(file, queries.histories, table, vectors, exact, queries.target, max_length)
     figures["kept"] = figures["label_recall"] >= target_recall * figures["float32_label_recall"]
     if not figures["kept"]:
@@ -248,7 +249,7 @@ def _item_tower(
     facts = export_item_tower(run.model, directory, read_item_features(run.path), known)
     if facts:
         encoder = ItemEncoder(directory / ITEM_TOWER_FILE, known, facts["item_tower"])
-        own = np.load(directory / OWN_FILE, mmap_mode="r", allow_pickle=False)
+        own = np.load(directory / ID_EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
         gap = item_tower_difference(encoder, columns, own, vectors, history_vectors)
         _require("the ONNX item tower differs from the torch one", gap)
     return facts

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from twotower.export.vectors import joined
 from twotower.runs.histories import History
-from twotower.serving.golden import best
+from twotower.serving.exact_search import exact_top_k
 from twotower.serving.user_tower import encode_histories, open_session
 
 Floats = npt.NDArray[np.float32]
@@ -56,7 +56,7 @@ def tower_recall(
         the same for the float32 tower, "megabytes"}.
     """
     users = encode_histories(open_session(path), table, joined(histories), max_length)
-    rows, _ = best(users, vectors, exact[0].shape[1])
+    rows, _ = exact_top_k(users, vectors, exact[0].shape[1])
     hits = (rows[:, :, None] == exact[0][:, None, :]).any(axis=2)
     return {
         "recall": float(hits.mean()),

@@ -20,12 +20,12 @@ from numpy.lib.format import open_memmap
 from torch import Tensor, nn
 
 from twotower.core.schema import PAD
-from twotower.export.graph import write_graph
+from twotower.export.onnx_file import write_graph
 from twotower.features import Encoder
-from twotower.model.item_tower import FeatureItemTower
+from twotower.model.item_tower.features import FeatureItemTower
 from twotower.model.two_tower import TwoTower
-from twotower.serving.item_encoder import HISTORY_OUTPUT, INPUTS, ITEM_OUTPUT, ItemEncoder
-from twotower.serving.manifest import ITEM_TOWER_FILE, OWN_FILE
+from twotower.serving.bundle_format import ID_EMBEDDINGS_FILE, ITEM_TOWER_FILE
+from twotower.serving.item_tower import HISTORY_OUTPUT, INPUTS, ITEM_OUTPUT, ItemEncoder
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -36,7 +36,7 @@ SAMPLE = 4096  # items that the proof looks at
 def export_item_tower(
     model: TwoTower, directory: Path, item_features: Mapping[str, Array], encoders: Mapping[str, Encoder]
 ) -> dict[str, Any]:
-    """Write ITEM_TOWER_FILE and OWN_FILE (see serving.item_encoder).
+    """Write ITEM_TOWER_FILE and ID_EMBEDDINGS_FILE (see serving.item_encoder).
 
     Args:
         model: on the CPU.
@@ -55,7 +55,7 @@ def export_item_tower(
     rows = _Rows(model, towers)
     outputs = [ITEM_OUTPUT, HISTORY_OUTPUT] if rows.has_history else [ITEM_OUTPUT]
     write_graph(rows, rows.example, rows.axes, outputs, directory / ITEM_TOWER_FILE)
-    _write_own(towers, facts, directory / OWN_FILE)
+    _write_own(towers, facts, directory / ID_EMBEDDINGS_FILE)
     return {"item_tower": facts}
 
 
@@ -64,7 +64,7 @@ def item_tower_facts(item_features: Mapping[str, Array], encoders: Mapping[str, 
 
     Returns:
         {"bags": [{"name", "offset": its codes begin there, "size": how many have a vector}],
-         "values": [{"name", "width", "kept": whether OWN_FILE has the numbers}]}: those of vectors are kept, as
+         "values": [{"name", "width", "kept": whether ID_EMBEDDINGS_FILE has the numbers}]}: those of vectors are kept, as
         items.parquet has no vectors. None where a feature has no encoder.
     """
     bags: list[dict[str, Any]] = []
@@ -91,7 +91,7 @@ def item_tower_difference(
     Args:
         encoder: of the files that were written.
         columns: [V] the items' raw values.
-        own: [V, O + ...] what OWN_FILE has.
+        own: [V, O + ...] what ID_EMBEDDINGS_FILE has.
         vectors, history_vectors: [V, D] and [V, H] the torch model's.
     """
     rows = np.unique(np.linspace(0, len(vectors) - 1, min(SAMPLE, len(vectors))).astype(int))
@@ -158,7 +158,7 @@ def _write_own(towers: list[FeatureItemTower], facts: Mapping[str, Any], path: P
     for start in range(1, num_items + 1, ITEMS):
         ids = torch.arange(start, min(start + ITEMS, num_items + 1))
         with torch.no_grad():
-            parts = [tower.own_vectors(ids.where(tower.warm[ids], PAD)) for tower in towers]
+            parts = [tower.id_embeddings(ids.where(tower.warm[ids], PAD)) for tower in towers]
         values = [towers[0].values[ids].numpy()[:, kept]] if towers[0].has_numbers else []
         rows = np.concatenate([*(part.numpy() for part in parts), *values], axis=1)
         if table is None:

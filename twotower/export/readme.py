@@ -21,16 +21,16 @@ from twotower.core.schema import (
     TOWER_FILE,
     TRAIN_COUNT,
 )
-from twotower.serving.manifest import (
+from twotower.serving.bundle_format import (
     COSINE,
     CURVE_FILE,
     EMBEDDINGS_FILE,
     GOLDEN_FILE,
     HISTORY_FILE,
+    ID_EMBEDDINGS_FILE,
     INDEX_FILE,
     ITEM_TOWER_FILE,
     MANIFEST_FILE,
-    OWN_FILE,
     TOWER_INT8_FILE,
 )
 
@@ -42,7 +42,7 @@ FILES = {
     TOWER_FILE: "the user tower: vectors of a history's items in, user vector out",
     TOWER_INT8_FILE: "the same with 8-bit weights",
     ITEM_TOWER_FILE: "the item tower: features in, item vector out",
-    OWN_FILE: "what the items have learnt beside their features",
+    ID_EMBEDDINGS_FILE: "what the items have learnt beside their features",
     FEATURES_FILE: "how events and features become numbers",
     GOLDEN_FILE: "histories with the trained model's answers",
     MANIFEST_FILE: "what the bundle is, and the SHA-256 of each file",

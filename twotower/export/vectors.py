@@ -17,8 +17,8 @@ from tqdm import tqdm
 from twotower.core.batch import gather, history_positions
 from twotower.model.two_tower import TwoTower
 from twotower.runs.histories import History
-from twotower.serving.histories import Known
-from twotower.serving.manifest import EMBEDDINGS_FILE, HISTORY_FILE
+from twotower.serving.bundle_format import EMBEDDINGS_FILE, HISTORY_FILE
+from twotower.serving.histories import KnownEvents
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -71,11 +71,11 @@ def encode_users(model: TwoTower, histories: Sequence[History], max_length: int)
     return np.concatenate(parts)
 
 
-def joined(histories: Sequence[History]) -> Known:
+def joined(histories: Sequence[History]) -> KnownEvents:
     """All histories, one after the other."""
     length = np.array([len(history.item_index) for history in histories])
     item_index, codes = map(np.concatenate, zip(*histories, strict=True))
-    return Known(item_index, codes, length)
+    return KnownEvents(item_index, codes, length)
 
 
 @contextmanager

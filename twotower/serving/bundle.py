@@ -1,20 +1,5 @@
-"""The bundle (hand-off 3): what serving works from, and how it is opened and checked.
+"""Open a bundle and check that its files fit each other; its format is that of serving.bundle_format.
 
-    item_embeddings.npy     [V, D] float32; row r is item_index r + 1
-    history_embeddings.npy  [V, H] float32, only where items have other vectors in histories than as candidates
-    items.parquet           item_id (int64 or string), embedding (D float32), train_count, age_days, where known
-                            item_name, and the declared item features as they are, which filters ask for; in the
-                            same order
-    index.faiss             inner-product index over the embeddings: see serving.index
-    user_tower.onnx         vectors of a history's items -> user_vector: see serving.user_tower
-    user_tower_int8.onnx    the same with 8-bit weights, where it finds the same items
-    item_tower.onnx, own_vectors.npy   with item features: what gives new items their vectors (serving.item_encoder)
-    features.json           how events and items become codes: the clock's zone, event types, encoders
-    golden.json             histories of the run's validation data with the trained model's own answers
-    README.md, index.html   for people: figures, examples, what the index was chosen from
-    manifest.json           what the bundle is, where it comes from, and the SHA-256 of each file above
-
-The similarity is in the vectors: with `cosine` all have length one, so a dot product ranks in both cases.
 Shapes: V items, D embedding dim, H that of items in histories.
 """
 
@@ -31,19 +16,19 @@ import pyarrow.parquet as pq
 from twotower.core.errors import UserError
 from twotower.core.files import read_json
 from twotower.core.schema import AGE_DAYS, EMBEDDING, FEATURES_FILE, ITEM_ID, ITEMS_FILE, TOWER_FILE, TRAIN_COUNT
-from twotower.serving.events import EventEncoder
-from twotower.serving.index import ItemIndex, check_index
-from twotower.serving.manifest import (
+from twotower.serving.bundle_format import (
     COSINE,
     EMBEDDINGS_FILE,
     HISTORY_FILE,
     INDEX_FILE,
     MANIFEST_FILE,
     TOWER_INT8_FILE,
-    places,
+    paths_by_name,
     read_manifest,
     refusal,
 )
+from twotower.serving.event_encoder import EventEncoder
+from twotower.serving.index import ItemIndex, check_index
 from twotower.serving.user_tower import TOWER_OUTPUT, open_session, tower_feed
 
 Array = npt.NDArray[Any]
@@ -52,13 +37,16 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle whose files fit each other."""
+    """An opened bundle whose files fit each other.
+
+    open_bundle("bundles/demo").item_ids[:3]
+    """
 
     path: Path
     manifest: dict[str, Any]
     item_ids: pa.Array  # [V] int64 or string
     train_count: npt.NDArray[np.int64]  # [V]
-    age_days: Array  # [V], NaN where it is not known
+    age_days: Array  # [V] NaN where it is unknown
     vectors: Floats  # [V, D]
     history_vectors: Floats  # [V, H]
     index: ItemIndex
@@ -67,24 +55,24 @@ class Bundle:
 
     @property
     def inputs(self) -> dict[str, int]:
-        """How many codes each event input has, in the order in which the user tower takes them."""
+        """The number of codes of each event input, in the order of the user tower's input."""
         return {entry["name"]: entry["size"] for entry in self.manifest["inputs"]}
 
     def file(self, name: str) -> Path:
-        """Where the file of this name lies in this version."""
-        return self.path / places(self.manifest)[name]
+        """Return the path of a file of this version, by name."""
+        return self.path / paths_by_name(self.manifest)[name]
 
 
 def write_items(file: Path, columns: pa.Table, vectors: Floats) -> None:
-    """Write items.parquet: `columns` (item_id, train_count, age_days, features) with `vectors` [V, D], part by part."""
+    """Write items.parquet in parts: `columns` [V] (item_id, train_count, age_days, features) and `vectors` [V, D]."""
     kind = pa.list_(pa.float32(), vectors.shape[1])
-    schema = columns.schema.insert(1, pa.field("embedding", kind))
+    schema = columns.schema.insert(1, pa.field(EMBEDDING, kind))
     with pq.ParquetWriter(file, schema) as writer:
         for start in range(0, len(vectors), 2**16):
             part = np.ascontiguousarray(vectors[start : start + 2**16])
             embedding = pa.FixedSizeListArray.from_arrays(pa.array(part.ravel()), vectors.shape[1])
             rows = columns.slice(start, len(part))
-            writer.write_table(rows.add_column(1, pa.field("embedding", kind), embedding))
+            writer.write_table(rows.add_column(1, pa.field(EMBEDDING, kind), embedding))
 
 
 def open_bundle(path: str | Path, threads: int = 1, int8: bool = False, manifest_file: str = MANIFEST_FILE) -> Bundle:
@@ -93,20 +81,20 @@ def open_bundle(path: str | Path, threads: int = 1, int8: bool = False, manifest
     Args:
         path: its folder.
         threads: of the user tower.
-        int8: take the user tower with 8-bit weights.
-        manifest_file: of another version than the one that answers.
+        int8: use the user tower with 8-bit weights.
+        manifest_file: that of another version than the current one.
 
     Raises:
-        UserError: a file, named in the message, is missing, damaged, of another bundle or of a newer format; or
-            there is no tower with 8-bit weights.
+        UserError: a file, named in the message, is missing, damaged, of another bundle or of another format version;
+            or there is no tower with 8-bit weights.
     """
     path = Path(path)
     manifest = read_manifest(path, manifest_file)
-    file = {name: path / place for name, place in places(manifest).items()}
+    file = {name: path / place for name, place in paths_by_name(manifest).items()}
     num_items, dim, max_length = manifest["num_items"], manifest["dim"], manifest["max_length"]
     if int8 and TOWER_INT8_FILE not in file:
         raise UserError(
-            f"{path} has no {TOWER_INT8_FILE}: with 8-bit weights it missed its target recall; leave int8 out"
+            f"{path} has no {TOWER_INT8_FILE}: with 8-bit weights the tower missed the target recall; leave int8 out"
         )
     vectors = _open_embeddings(file[EMBEDDINGS_FILE], num_items, dim, manifest["similarity"])
     history_vectors = _open_array(file[HISTORY_FILE], num_items) if HISTORY_FILE in file else vectors
@@ -140,7 +128,7 @@ def _open_embeddings(file: Path, num_items: int, dim: int, similarity: str) -> F
 
 
 def has_unit_length(vectors: Floats) -> bool:
-    """Whether all vectors [n, D] have length one, as cosine similarity by dot product needs."""
+    """Return whether all vectors [n, D] have length one, so that their dot product is the cosine."""
     parts = (vectors[start : start + 2**16] for start in range(0, len(vectors), 2**16))
     return all(bool((np.abs(np.linalg.norm(part, axis=-1) - 1) <= 1e-3).all()) for part in parts)
 
@@ -171,9 +159,9 @@ def _open_index(file: Path, vectors: Floats, facts: dict[str, Any]) -> ItemIndex
         index = faiss.read_index(str(file))
     except (RuntimeError, MemoryError) as error:
         raise refusal(file, str(error).splitlines()[-1], "a FAISS index") from None
-    wrong = check_index(index, vectors, facts)
-    if wrong is not None:
-        raise refusal(file, *wrong)
+    mismatch = check_index(index, vectors, facts)
+    if mismatch is not None:
+        raise refusal(file, *mismatch)
     return ItemIndex(index, vectors, facts["search"], facts["rerank"])
 
 
@@ -182,18 +170,18 @@ def _open_features(file: Path, sizes: dict[str, int]) -> EventEncoder:
     try:
         encoder = EventEncoder(list(sizes), features)
         encoder.codes([{}], np.array([True]))
-        found = encoder.sizes
-    except UserError:  # a time zone that this machine lacks: the file is in order
+        encoded = encoder.sizes
+    except UserError:  # a time zone that this machine lacks: the file is sound
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise refusal(file, f"no encoder that works ({error})", f"encoders of {', '.join(sizes)}") from None
-    if found != sizes:
-        raise refusal(file, f"encoders of {found} codes", f"{sizes}")
+        raise refusal(file, f"encoders that fail ({error})", f"encoders of {', '.join(sizes)}") from None
+    if encoded != sizes:
+        raise refusal(file, f"encoders of {encoded} codes", f"{sizes}")
     return encoder
 
 
 def _open_tower(file: Path, table: Floats, dim: int, max_length: int, sizes: list[int], threads: int) -> Any:
-    # The last codes: the tables of other inputs end elsewhere.
+    # Run with the last item and the last codes, which a tower of smaller tables lacks.
     last = np.full(2 * max_length, len(table), dtype=np.int64)
     codes = np.tile(np.array(sizes, dtype=np.int64) - 1, (len(last), 1))
     end = np.array([max_length, 2 * max_length])

@@ -1,121 +1,104 @@
-"""Histories as a request brings them. Shapes: Q histories, E events of all of them together, one after the other."""
+"""Histories of a request, checked and reduced to what the catalogue knows of them.
+
+Shapes: Q histories, E events of all of them together, one history after the other; K event inputs.
+"""
 
 import operator
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from twotower.core.errors import UserError
 from twotower.core.schema import ITEM_ID, PAD
+from twotower.serving.catalogue import Catalogue
+from twotower.serving.event_encoder import EventEncoder, item_ids
 
 Ints = npt.NDArray[np.int64]
-ItemId = int | str
 HISTORIES = "a list of histories, each a list of item ids or events, oldest first. For one history write [[...]]"
 ITEMS = "a list of item ids"
 
 
-class Known(NamedTuple):
-    """What a catalogue knows of Q histories: E events, history after history, oldest first."""
+class KnownEvents(NamedTuple):
+    """The events of Q histories whose items the catalogue has, history after history, oldest first.
+
+    >>> KnownEvents(np.array([3, 1, 7]), np.zeros((3, 0), int), np.array([2, 0, 1])).end
+    array([2, 2, 3])
+    """
 
     item_index: Ints  # [E] none of them PAD
-    codes: Ints  # [E, K]
-    length: Ints  # [Q]; 0: nothing is known
+    codes: Ints  # [E, K] of the event inputs
+    length: Ints  # [Q]; 0: no item of the history is known
 
     @property
     def end(self) -> Ints:
-        """[Q] just after each history's newest event."""
+        """[Q] the position just after each history's newest event."""
         return np.cumsum(self.length)
 
 
-class Catalogue:
-    """Ids and rows of the items.
+def read_histories(histories: Any, context: Any, catalogue: Catalogue, encoder: EventEncoder) -> KnownEvents:
+    """Check a request's histories and encode them.
 
-    A dictionary of all ids: about 100 bytes an item.
+    Args:
+        histories: Q lists of item ids or events, oldest first; see `Retriever.recommend`.
+        context: what holds for all events that do not say otherwise; None: nothing.
+        catalogue: the bundle's ids.
+        encoder: of the model's event inputs.
+
+    Raises:
+        UserError: histories that are no lists, events without item_id or with a malformed value.
     """
-
-    def __init__(self, item_ids: pa.Array) -> None:
-        self.ids = np.array(item_ids.to_pylist(), dtype=object)  # [V]
-        self._index_of = dict(zip(self.ids, range(1, len(self.ids) + 1), strict=True))
-
-    @property
-    def id_type(self) -> type[int] | type[str]:
-        """The type of all ids."""
-        return type(self.ids[0])
-
-    def item_index(self, ids: list[Any], place: str) -> Ints:
-        """[E] item_index, PAD where the catalogue does not have the item.
-
-        Raises:
-            UserError: an id is a list, or no id at all is of the catalogue's type; `place` says where they are from.
-        """
-        try:
-            found = np.array([self._index_of.get(item, PAD) for item in ids], dtype=np.int64)
-        except TypeError:  # unhashable
-            raise UserError(f"{place} hold lists; expected item ids, as in [[1, 2], [3]]") from None
-        if not found.any():
-            self._check_types(ids, place)
-        return found
-
-    def _check_types(self, items: Iterable[Any], place: str) -> None:
-        """Unknown items are normal; if none is even of the right type, the caller has mixed up something."""
-        expected = str if self.id_type is str else Integral
-        wrong = None
-        for item in items:
-            if isinstance(item, expected):
-                return
-            wrong = item
-        if wrong is not None:
-            raise UserError(
-                f"no id in the {place} is of type {self.id_type.__name__}: {wrong!r} is of type "
-                f"{type(wrong).__name__}, the catalogue has ids like {self.ids[0]!r}; convert them"
-            )
+    events, length = flatten(histories)
+    shared = _checked_context(context)
+    if not shared and not any(issubclass(kind, Mapping) for kind in set(map(type, events))):
+        codes = np.zeros((len(events), len(encoder.inputs)), dtype=np.int64)
+        return known_events(catalogue, events, codes, length)
+    rows = [{**shared, **(event if isinstance(event, Mapping) else {ITEM_ID: event})} for event in events]
+    ids = item_ids(rows)
+    first = np.zeros(len(rows), dtype=bool)
+    first[(np.cumsum(length) - length)[length > 0]] = True
+    return known_events(catalogue, ids, encoder.codes(rows, first), length)
 
 
-def known_events(catalogue: Catalogue, ids: list[Any], codes: Ints, length: Ints) -> Known:
-    """Leave out what the catalogue does not have: ids [E] with codes [E, K] of histories of `length` [Q] events."""
-    events = catalogue.item_index(ids, "histories")
-    known = events != PAD
-    session = np.repeat(np.arange(len(length)), length)
-    return Known(events[known], codes[known], np.bincount(session[known], minlength=len(length)))
+def known_events(catalogue: Catalogue, ids: list[Any], codes: Ints, length: Ints) -> KnownEvents:
+    """Leave out events of unknown items: `ids` [E] with `codes` [E, K], of histories of `length` [Q] events."""
+    item_index = catalogue.item_index(ids, "histories")
+    is_known = item_index != PAD
+    history = np.repeat(np.arange(len(length)), length)
+    return KnownEvents(item_index[is_known], codes[is_known], np.bincount(history[is_known], minlength=len(length)))
 
 
 def flatten(histories: Any) -> tuple[list[Any], Ints]:
-    """All histories' events [E] in a row, and how many each has [Q]."""
+    """Return all histories' events [E] in one list, and how many each history has [Q]."""
     lists = [as_list(history, f"histories[{i}]") for i, history in enumerate(as_list(histories, "histories"))]
     length = np.array([len(items) for items in lists], dtype=np.int64)
     return [item for items in lists for item in items], length
 
 
-def as_list(value: Any, name: str, expected: str = HISTORIES) -> list[Any]:
-    """A list of what is one; raises UserError for a text, a mapping and what else is none."""
+def as_list(value: Any, argument: str, expected: str = HISTORIES) -> list[Any]:
+    """Return an iterable as a list; raises UserError for a text, a mapping, a set and anything not iterable."""
     if isinstance(value, str | bytes | Mapping | AbstractSet) or not isinstance(value, Iterable):
-        raise UserError(f"{name} is {value!r}; expected {expected}")
+        raise UserError(f"{argument} is {value!r}; expected {expected}")
     return list(value)
 
 
-def as_context(value: Any) -> dict[str, Any]:
-    """What holds for all events of a request; {} for None. Raises UserError for what is no mapping or names an item."""
-    if value is not None and not isinstance(value, Mapping):
-        raise UserError(f'context is {value!r}; expected an object, as in {{"device": "phone"}}')
-    shared = dict(value or {})
+def _checked_context(context: Any) -> dict[str, Any]:
+    if context is not None and not isinstance(context, Mapping):
+        raise UserError(f'context is {context!r}; expected an object, as in {{"device": "phone"}}')
+    shared = dict(context or {})
     if ITEM_ID in shared:
-        raise UserError(
-            f"context has {ITEM_ID}; it says what all events of the request share, and each has its own item"
-        )
+        raise UserError(f"context has {ITEM_ID}; it holds for all events of the request, and each has its own item")
     return shared
 
 
-def positive(value: Any, name: str = "k") -> int:
-    """A positive integer; raises UserError for anything else."""
+def positive(value: Any, argument: str = "k") -> int:
+    """Return a positive integer; raises UserError for anything else."""
     try:
         number = operator.index(value)
     except TypeError:
         number = 0
     if number < 1 or isinstance(value, bool):
-        raise UserError(f"{name} is {value!r}; expected a positive integer, the number of items to recommend")
+        raise UserError(f"{argument} is {value!r}; expected a positive integer, the number of items to recommend")
     return number

@@ -1,6 +1,6 @@
-"""What a bundle costs on this machine: time to load, memory, and time to answer.
+"""Measure a bundle on this machine: time to load, memory, and time of an answer.
 
-    python -m twotower.serving.measure BUNDLE
+    twotower measure BUNDLE
 
 One thread asks for 20 items after one golden history at a time. The last line is JSON.
 """
@@ -18,24 +18,24 @@ WARM_UP = 20
 
 
 def measure(path: str | Path) -> dict[str, float]:
-    """Load and answer; for a process of its own, or imports and memory are not the bundle's.
+    """Load a bundle and time answers; for a process of its own, so that imports and memory are the bundle's.
 
     Returns:
-        cold_start_s (from the first import to the first answer), peak_memory_mb (of the process), p50_ms and p99_ms
-        (of one answer).
+        cold_start_s (seconds from the first import to the first answer), peak_memory_mb (of the process, 1e6 bytes),
+        p50_ms and p99_ms (milliseconds of one answer).
 
     Raises:
-        UserError: the bundle can't be loaded.
+        UserError: the bundle can't be opened.
     """
     begin = time.perf_counter()
     from twotower.core.files import read_json
-    from twotower.core.schema import ITEM_ID
-    from twotower.serving.manifest import GOLDEN_FILE
+    from twotower.serving.bundle_format import GOLDEN_FILE
+    from twotower.serving.golden_answers import item_of
     from twotower.serving.retriever import Retriever
 
     retriever = Retriever.load(path)
     golden = read_json(retriever.bundle.file(GOLDEN_FILE), "a bundle")["histories"]
-    histories = [[e[ITEM_ID] if isinstance(e, dict) else e for e in history] for history in golden]
+    histories = [[item_of(event) for event in history] for history in golden]
     retriever.recommend(histories[:1])
     cold = time.perf_counter() - begin
     milliseconds: list[float] = []
@@ -53,9 +53,9 @@ def measure(path: str | Path) -> dict[str, float]:
 
 
 def _peak_memory() -> float:
-    """Of this process, in MB; NaN where the system does not tell."""
+    """Peak memory of this process in MB; NaN where the system does not report it."""
     status = Path("/proc/self/status")
-    if status.is_file():  # what getrusage says there counts the parent's memory at the time of the fork
+    if status.is_file():  # on Linux getrusage includes the parent's memory at the time of the fork
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 1e3
     try:
@@ -67,11 +67,11 @@ def _peak_memory() -> float:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print what was measured; 0: done, 2: the user can mend it."""
+    """Print the measurements, last as JSON; returns 0, or 2 for a mistake that the user can correct."""
     if len(arguments) != 1:
-        print("usage: python -m twotower.serving.measure BUNDLE", file=sys.stderr)
+        print("usage: twotower measure BUNDLE", file=sys.stderr)
         return 2
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other take turns on a busy machine
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads wait for each other on a busy machine
     from twotower.core.errors import UserError
 
     try:

@@ -1,8 +1,8 @@
 """Retriever: histories of item ids or events in, the best items of the catalogue out.
 
-    python -m twotower.serving.retriever BUNDLE ITEM_ID [ITEM_ID ...]
+    twotower retrieve BUNDLE ITEM_ID [ITEM_ID ...]
 
-Shapes: Q queries, k answers each, V items, E events in all histories together, K event inputs, D embedding dim.
+Shapes: Q queries, k results each, V items, K event inputs, D embedding dim.
 """
 
 import sys
@@ -14,48 +14,45 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower.core.errors import UserError
-from twotower.core.schema import ITEM_ID, ITEMS_FILE, PAD
+from twotower.core.schema import ITEMS_FILE, PAD
 from twotower.serving.bundle import Bundle, open_bundle
-from twotower.serving.events import Event, item_ids
+from twotower.serving.catalogue import Catalogue, ItemId
+from twotower.serving.event_encoder import Event
+from twotower.serving.exploration import check_exploration, novelty
 from twotower.serving.filters import ItemFilter
-from twotower.serving.histories import (
-    ITEMS,
-    Catalogue,
-    ItemId,
-    Known,
-    as_context,
-    as_list,
-    flatten,
-    known_events,
-    positive,
-)
-from twotower.serving.lists import POOL, Cap, at_most, check_exploration, explore, novelty
+from twotower.serving.histories import ITEMS, KnownEvents, as_list, flatten, known_events, positive, read_histories
+from twotower.serving.selection import Selection, select
 from twotower.serving.user_tower import encode_histories
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
-CANDIDATES = 2**14  # looked through at most where answers are left out one by one
+Mask = npt.NDArray[np.bool_]
 
 
 class Recommendations(NamedTuple):
-    """Answers in the order of the queries, best first."""
+    """Recommended items of each query, best first."""
 
-    ids: list[list[ItemId]]  # [Q][k], fewer where not so many items are allowed
-    scores: Floats  # [Q, k] similarity; NaN where the answer is the popularity fallback, or where there is none
+    ids: list[list[ItemId]]  # [Q][k], fewer where fewer items are allowed
+    scores: Floats  # [Q, k] similarity; NaN for the popularity fallback, and beyond the last id
 
 
 class Audience(NamedTuple):
-    """The histories to which an item is nearest, best first."""
+    """The histories with the highest scores for each item, best first."""
 
     histories: list[list[int]]  # [items][k] positions in the request
     scores: Floats  # [items, k] similarity; NaN where there are fewer histories
 
 
 class Retriever:
-    """Answers queries from a bundle, exactly as the trained model would; safe to share between threads.
+    """Recommend items from a bundle as the trained model would; safe to share between threads.
 
-    Memory: the index, the ids, and what is read of the vectors, which stay on disk. Every call is computed by the
-    thread that makes it, and by `threads` at most; one is best where requests come side by side.
+        retriever = Retriever.load("bundles/demo")
+        result = retriever.recommend([["sku-1", "sku-2"]], k=2, exclude_seen=True)
+        for item_id, score in zip(result.ids[0], result.scores[0]):
+            print(item_id, score)
+
+    Memory: the index, the ids, and the part of the vectors that is read; they stay on disk. Each call is computed by
+    the thread that makes it and at most `threads` in all; one is best where requests arrive concurrently.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
@@ -68,18 +65,22 @@ class Retriever:
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 1, int8: bool = False) -> "Retriever":
-        """Open a bundle; raises UserError when a file of it is missing, damaged, mixed up or newer.
+        """Open a bundle.
 
         Args:
             path: its folder.
             threads: that a call may use.
-            int8: take the user tower with 8-bit weights, where the bundle has it.
+            int8: use the user tower with 8-bit weights.
+
+        Raises:
+            UserError: a file is missing, damaged, of another bundle or of another format version; or `int8` and the
+                bundle has no 8-bit tower.
         """
         return cls(open_bundle(path, threads, int8), threads)
 
     @property
     def bundle(self) -> Bundle:
-        """What it answers from."""
+        """The opened bundle."""
         return self._bundle
 
     @property
@@ -106,60 +107,60 @@ class Retriever:
         exploration: float = 0.0,
         seed: int | None = None,
     ) -> Recommendations:
-        """The k items with the highest score after each history.
+        """Return the k items with the highest score for each history.
 
-        A history is a list of item ids or of events, oldest first. An event is a mapping with `item_id` and what the
-        model's event inputs (manifest.json) come from, as far as it is known: `event_type`, `timestamp` (milliseconds
-        since 1970, or a datetime, UTC where it has no zone), event features under the column's name. A value that is
-        missing counts as unknown, and so does all about a bare id but the item; so does a type that training did not
-        have, while a new value of a feature is what its encoder makes of new values.
+        A history is a list of item ids or of events, oldest first. An event is a mapping with `item_id` and the values
+        of the model's event inputs (manifest.json), as far as they are known: `event_type`, `timestamp` (milliseconds
+        since 1970, or a datetime, UTC where it has no zone), event features under the column's name. A missing value
+        counts as unknown, as does everything but the item of a bare id, and an event type that training did not have;
+        a new value of a feature is encoded as the feature's encoder encodes new values.
 
-        Items that the catalogue does not have are skipped, then the newest `max_length` of the rest count.
-        A history of which nothing is left gets the items most frequent in training, with NaN for scores.
-        Items of the history itself may be among the answers. NumPy integers count as integers.
+        Items that the catalogue does not have are skipped, then the newest `max_length` of the others are used. A
+        history without a known item gets the items most frequent in training, with NaN for scores. Items of the
+        history can be among the results. NumPy integers count as integers.
 
         Args:
-            histories: Q histories. The pause before an event is taken from the event before it, known or not.
-            k: answers a history; with k > V, all V items come back.
-            context: what holds for all events of the request that do not say otherwise, as {"device": "phone"}.
-            exclude_seen: leave out the items of the history itself, all of them, however long ago.
-            filters: what answers must be like: see serving.filters.
-            include: answers are among these ids; None: all.
-            exclude: and not among these. Ids that the catalogue does not have are ignored in both.
-            max_per: the most answers that may share a value of a column of items.parquet, as {"brand": 2}.
-            exploration: the share of answers, from 0 to 1, that chance picks from beyond the best k, new and rarely
-                seen items rather than others: see serving.lists.
-            seed: of that chance; the same request with the same seed has the same answers. None: never the same.
+            histories: Q histories. The gap before an event is that to the previous event, known or not.
+            k: results for each history; with k > V, all V items are returned.
+            context: values for all events of the request that do not have their own, as {"device": "phone"}.
+            exclude_seen: leave out all items of the history, however long ago.
+            filters: a predicate that results must satisfy: see serving.predicates.
+            include: ids that results must be among; None: all.
+            exclude: ids that results must not have. Unknown ids are ignored in both.
+            max_per: the most results that may share a value of a column of items.parquet, as {"brand": 2}.
+            exploration: the share of results, from 0 to 1, drawn from beyond the best k, new and rare items more
+                often: see serving.exploration.
+            seed: of exploration; the same request with the same seed has the same results. None: a new one each time.
 
         Returns:
-            Q lists of min(k, V) ids, fewer where fewer are allowed, and their scores. A history's answers do not
+            Q lists of min(k, V) ids, fewer where fewer are allowed, and their scores. The results of a history do not
             depend on the others in the request, beyond rounding in the last digits.
 
         Raises:
-            UserError: no list of histories, k is no positive integer, no id is of the catalogue's type, an event
-                without item_id, with a timestamp that is none, or with a misspelt key, a filter that can't be read.
+            UserError: histories that are no lists, a k that is no positive integer, ids all of another type than the
+                catalogue's, an event without item_id, with a malformed timestamp or a misspelt key, a malformed filter.
         """
-        known = self._known(histories, context)
+        events = self._read(histories, context)
         allowed = self._filter.allowed(filters, include, exclude)
         caps = self._filter.caps(max_per)
-        wish = _Wish(positive(k), exclude_seen, caps, *check_exploration(exploration, seed))
-        return self._answer(self._encode(known), known, allowed, wish)
+        selection = Selection(positive(k), exclude_seen, caps, *check_exploration(exploration, seed))
+        return self._results(self._encode(events), events, allowed, selection)
 
     def recommend_encoded(
         self, histories: Sequence[Sequence[ItemId]], codes: Sequence[Sequence[Sequence[int]]], k: int = 20
     ) -> Recommendations:
-        """As `recommend`, for histories of item ids with the codes [K] of the event inputs for each of them."""
+        """As `recommend`, for histories of item ids with the codes [K] of the event inputs of each event."""
         ids, length = flatten(histories)
         sizes = list(self._bundle.inputs.values())
         rows = [row for history in codes for row in history]
         try:
             table = np.array(rows, dtype=np.int64).reshape(len(ids), len(sizes))
         except ValueError:
-            raise UserError(f"the codes are not one for each of {len(ids)} items and {len(sizes)} inputs") from None
+            raise UserError(f"expected one code for each of {len(ids)} items and {len(sizes)} inputs") from None
         if ((table < 0) | (table >= sizes)).any():
             raise UserError(f"a code is outside its input's range; expected 0 to less than {sizes}")
-        known = known_events(self._catalogue, ids, table, length)
-        return self._answer(self._encode(known), known, None, _Wish(positive(k)))
+        events = known_events(self._catalogue, ids, table, length)
+        return self._results(self._encode(events), events, None, Selection(positive(k)))
 
     def similar_items(
         self,
@@ -171,23 +172,23 @@ class Retriever:
         exclude: Sequence[ItemId] | None = None,
         max_per: Mapping[str, int] | None = None,
     ) -> Recommendations:
-        """The k items whose vectors are nearest to each item's, by the model's similarity, and not the item itself.
+        """Return the k items most similar to each item, by the dot product of their vectors, without the item itself.
 
-        An item that the catalogue does not have gets the items most frequent in training, with NaN for scores.
-        For k, filters, include, exclude and max_per see `recommend`, also for errors.
+        An item that the catalogue does not have gets the items most frequent in training, with NaN for scores. For
+        the other arguments and errors see `recommend`.
         """
         index = self._catalogue.item_index(as_list(items, "items", ITEMS), "items")
-        found = index != PAD
-        known = Known(index[found], np.zeros((int(found.sum()), 0), np.int64), found.astype(np.int64))
+        is_known = index != PAD
+        itself = KnownEvents(index[is_known], np.zeros((int(is_known.sum()), 0), np.int64), is_known.astype(np.int64))
         queries = np.full((len(index), self._bundle.vectors.shape[1]), np.nan, dtype=np.float32)
-        queries[found] = self._bundle.vectors[known.item_index - 1]
+        queries[is_known] = self._bundle.vectors[itself.item_index - 1]
         allowed = self._filter.allowed(filters, include, exclude)
-        return self._answer(queries, known, allowed, _Wish(positive(k), True, self._filter.caps(max_per)))
+        return self._results(queries, itself, allowed, Selection(positive(k), True, self._filter.caps(max_per)))
 
     def audience(self, items: Sequence[ItemId], histories: Sequence[Sequence[ItemId | Event]], k: int = 20) -> Audience:
-        """The k histories of the request, as of users or sessions, that have the highest score with each item.
+        """Return the k histories of the request, of users or sessions, with the highest scores for each item.
 
-        Histories of which nothing is known are in no audience, and an item that the catalogue does not have has none.
+        Histories without a known item are in no audience, and an item that the catalogue does not have has none.
         Memory: the scores of all histories with all items of the request.
         """
         index = self._catalogue.item_index(as_list(items, "items", ITEMS), "items")
@@ -203,67 +204,42 @@ class Retriever:
         return Audience(rows, padded)
 
     def encode(self, histories: Sequence[Sequence[ItemId | Event]], context: Mapping[str, Any] | None = None) -> Floats:
-        """[Q, D] the user vectors after histories (see `recommend`); NaN where nothing of one is known."""
-        return self._encode(self._known(histories, context))
+        """Return [Q, D] the user vectors of histories (see `recommend`); NaN for one without a known item."""
+        return self._encode(self._read(histories, context))
 
-    def _known(self, histories: Any, context: Mapping[str, Any] | None) -> Known:
-        events, length = flatten(histories)
-        shared = as_context(context)
-        if not shared and not any(issubclass(kind, Mapping) for kind in set(map(type, events))):
-            codes = np.zeros((len(events), len(self.inputs)), dtype=np.int64)
-            return known_events(self._catalogue, events, codes, length)
-        rows = [{**shared, **(event if isinstance(event, Mapping) else {ITEM_ID: event})} for event in events]
-        ids = item_ids(rows)
-        first = np.zeros(len(rows), dtype=bool)
-        first[(np.cumsum(length) - length)[length > 0]] = True
-        return known_events(self._catalogue, ids, self._bundle.encoder.codes(rows, first), length)
+    def _read(self, histories: Any, context: Any) -> KnownEvents:
+        return read_histories(histories, context, self._catalogue, self._bundle.encoder)
 
-    def _encode(self, known: Known) -> Floats:
-        """[Q, D]; NaN where nothing is known."""
+    def _encode(self, events: KnownEvents) -> Floats:
+        """[Q, D] user vectors; NaN where no item is known."""
         bundle = self._bundle
-        max_length = int(bundle.manifest["max_length"])
-        return encode_histories(bundle.tower, bundle.history_vectors, known, max_length)
+        return encode_histories(bundle.tower, bundle.history_vectors, events, int(bundle.manifest["max_length"]))
 
-    def _answer(
-        self, queries: Floats, known: Known, allowed: npt.NDArray[np.bool_] | None, wish: "_Wish"
+    def _results(
+        self, queries: Floats, events: KnownEvents, allowed: Mask | None, selection: Selection
     ) -> Recommendations:
-        """Answers to queries [Q, D], NaN where nothing is known; `known` says what each has seen."""
+        """Results for queries [Q, D], NaN where no item is known; `events` are the items that each has seen."""
         size = len(self._catalogue.ids) if allowed is None else int(np.count_nonzero(allowed))
-        k = min(wish.k, size)
-        if wish.is_plain or k == 0:  # as most requests are: whole arrays
+        k = min(selection.k, size)
+        if selection.is_plain or k == 0 or len(queries) == 0:  # most requests: whole arrays
             scores, rows = self._rank(queries, k, allowed)
             return Recommendations(self._catalogue.ids[rows].tolist(), scores)
-        wanted = k * POOL if wish.exploration else k
-        seen = np.split(known.item_index - 1, known.end[:-1])
-        most_seen = int(known.length.max(initial=0)) if wish.exclude_seen else 0
-        most = min(size, max(wanted + most_seen, CANDIDATES))
-        fetch = most_seen + wanted * (4 if wish.caps else 1)
         ids: list[list[ItemId]] = [[] for _ in queries]
         scores = np.full((len(queries), k), np.nan, dtype=np.float32)
-        pending = np.arange(len(queries))
-        while len(pending):
-            fetch = min(fetch, most)
-            short = []
-            for query, row_scores, rows in zip(pending, *self._rank(queries[pending], fetch, allowed), strict=True):
-                places = np.flatnonzero(~np.isin(rows, seen[query])) if wish.exclude_seen else np.arange(fetch)
-                if wish.caps:
-                    places = places[at_most(rows[places], wish.caps, wanted)]
-                if len(places) < wanted and fetch < most:
-                    short.append(query)
-                    continue
-                if wish.exploration:
-                    random = np.random.default_rng(wish.seed)
-                    novel = self._novelty[rows[places]]
-                    places = places[explore(len(places), k, wish.exploration, random, novel)]
-                places = places[:k]
-                ids[query] = self._catalogue.ids[rows[places]].tolist()
-                scores[query, : len(places)] = row_scores[places]
-            pending = np.array(short, dtype=np.int64)
-            fetch *= 4
+        selected = select(
+            lambda numbers, m: self._rank(queries[numbers], m, allowed),
+            np.split(events.item_index - 1, events.end[:-1]),
+            size,
+            selection._replace(k=k),
+            self._novelty,
+        )
+        for query, best_scores, best_rows in selected:
+            ids[query] = self._catalogue.ids[best_rows].tolist()
+            scores[query, : len(best_rows)] = best_scores
         return Recommendations(ids, scores)
 
-    def _rank(self, queries: Floats, k: int, allowed: npt.NDArray[np.bool_] | None) -> tuple[Floats, Ints]:
-        """[Q, k] scores and rows of the best of the allowed; where nothing is known, the popular ones and NaN."""
+    def _rank(self, queries: Floats, k: int, allowed: Mask | None) -> tuple[Floats, Ints]:
+        """Scores and rows [Q, k] of the best allowed items; popular items and NaN for queries of NaN."""
         unknown = np.isnan(queries[:, 0])
         if not unknown.any():
             return self._bundle.index.search(queries, k, allowed, self._threads)
@@ -275,24 +251,10 @@ class Retriever:
         return scores, rows
 
 
-class _Wish(NamedTuple):
-    """What a request asks of its answers."""
-
-    k: int
-    exclude_seen: bool = False
-    caps: Sequence[Cap] = ()
-    exploration: float = 0.0
-    seed: int | None = None
-
-    @property
-    def is_plain(self) -> bool:
-        return not (self.exclude_seen or self.caps or self.exploration)
-
-
 def main(arguments: list[str]) -> int:
-    """Print recommendations for one history; 0: done, 2: the user can mend it."""
+    """Print recommendations for one history; returns 0, or 2 for a mistake that the user can correct."""
     if len(arguments) < 2:
-        print("usage: python -m twotower.serving.retriever BUNDLE ITEM_ID [ITEM_ID ...]   (oldest first)")
+        print("usage: twotower retrieve BUNDLE ITEM_ID [ITEM_ID ...]   (oldest first)")
         return 2
     try:
         retriever = Retriever.load(arguments[0])

@@ -1,4 +1,4 @@
-"""The user tower where it serves: an ONNX graph, and what goes into it.
+"""The user tower in serving: an ONNX graph, its inputs and its output.
 
     history_vectors [B, L, H] float32  the history's item vectors, oldest first, zeros on the right
     newest [B] int64                   the position of each history's newest event
@@ -18,7 +18,7 @@ import onnxruntime
 
 from twotower.core.batch import gather, history_positions
 from twotower.core.schema import PAD
-from twotower.serving.histories import Known
+from twotower.serving.histories import KnownEvents
 
 TOWER_VECTORS, TOWER_NEWEST, TOWER_CODES, TOWER_OUTPUT = "history_vectors", "newest", "event_inputs", "user_vector"
 
@@ -29,17 +29,19 @@ Floats = npt.NDArray[np.float32]
 Feed = dict[str, Array]
 
 
-def encode_histories(tower: Any, table: Floats, known: Known, max_length: int) -> Floats:
-    """[Q, D] the user vectors of what is known of Q histories; NaN where that is nothing.
+def encode_histories(tower: Any, table: Floats, known: KnownEvents, max_length: int) -> Floats:
+    """Return [Q, D] the user vectors of Q histories; NaN for one without a known item.
 
     Args:
         tower: of `open_session`.
         table: [V, H] the items' vectors in histories.
+        known: the histories' events.
+        max_length: the newest events that are used.
     """
     dim = tower.get_outputs()[0].shape[1]
     vectors = np.full((len(known.length), dim), np.nan, dtype=np.float32)
     full = np.flatnonzero(known.length)
-    full = full[np.argsort(known.length[full], kind="stable")]  # rows of about one length: little padding
+    full = full[np.argsort(known.length[full], kind="stable")]  # similar lengths together: little padding
     step = max(1, POSITIONS // max_length)
     end = known.end
     for start in range(0, len(full), step):
@@ -50,7 +52,7 @@ def encode_histories(tower: Any, table: Floats, known: Known, max_length: int) -
 
 
 def tower_feed(table: Array, item_index: Array, codes: Array, end: Array, available: Array, max_length: int) -> Feed:
-    """Histories as the user tower takes them.
+    """Return histories as the user tower's inputs.
 
     Args:
         table: [V, H] the items' vectors in histories.
@@ -65,7 +67,7 @@ def tower_feed(table: Array, item_index: Array, codes: Array, end: Array, availa
 
 
 def padded_feed(table: Array, item_index: Array, codes: Array) -> Feed:
-    """As `tower_feed`, of histories [B, L] that end in PAD, none of them empty, and codes [B, L, K]."""
+    """As `tower_feed`, for histories [B, L] padded with PAD on the right, none of them empty, and codes [B, L, K]."""
     vectors = table[np.maximum(item_index - 1, 0)]
     valid = item_index != PAD
     vectors[~valid] = 0
@@ -74,10 +76,10 @@ def padded_feed(table: Array, item_index: Array, codes: Array) -> Feed:
 
 
 def open_session(file: Path, threads: int = 1) -> Any:
-    """An onnxruntime session; thread-safe. Raises onnxruntime's own exceptions."""
+    """Open an ONNX file; the session is thread-safe. Raises onnxruntime's exceptions."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong arrives as an exception
+    options.log_severity_level = 4  # errors arrive as exceptions
     options.intra_op_num_threads = threads
-    # Idle threads sleep: spinning, they would take the cores that the index search needs next.
+    # Idle threads sleep; spinning, they would take the cores that the index search needs next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

@@ -1,8 +1,8 @@
-"""Proof that a bundle answers as the trained model did; needs neither the run nor torch.
+"""Verify that a bundle answers as the trained model did; needs neither the run nor torch.
 
-    python -m twotower.serving.verify BUNDLE
+    twotower verify BUNDLE
 
-Shapes: Q golden histories, k answers each.
+Shapes: Q golden histories, k results each.
 """
 
 import sys
@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from twotower.core.errors import UserError
 from twotower.core.files import read_json
-from twotower.core.schema import FEATURES_FILE, ITEMS_FILE
-from twotower.serving.bundle import open_bundle
-from twotower.serving.golden import origin
-from twotower.serving.manifest import EMBEDDINGS_FILE, GOLDEN_FILE, MANIFEST_FILE, REMEDY
+from twotower.core.schema import EMBEDDING, FEATURES_FILE, ITEMS_FILE
+from twotower.serving.bundle import Bundle, open_bundle
+from twotower.serving.bundle_format import EMBEDDINGS_FILE, GOLDEN_FILE, MANIFEST_FILE, REMEDY
+from twotower.serving.golden_answers import item_of, origin
 from twotower.serving.retriever import Recommendations, Retriever
 
 TOLERANCE = 1e-5  # of a score; for scores beyond one, of the largest
@@ -27,83 +27,93 @@ SLACK = 0.02  # of the recall of an index that is not exact: other processors ro
 
 
 def verify(path: str | Path, manifest_file: str = MANIFEST_FILE) -> float:
-    """Load a bundle, or the version of it with this manifest, and replay its golden histories, together and alone.
+    """Open a bundle and replay its golden histories, in one request and one by one.
+
+    Args:
+        path: the bundle.
+        manifest_file: that of another version than the current one.
 
     Returns:
         The largest difference between a score and the trained model's.
 
     Raises:
-        UserError: the bundle cannot be loaded, or it answers otherwise than the trained model; items may
-            change places only where the model's scores are equal within TOLERANCE. With an index that is not
-            exact, as many may be missing as were missing at export, and SLACK.
+        UserError: the bundle can't be opened, or its results differ from the trained model's. Items may change places
+            only where the model's scores are equal within TOLERANCE; an index that is not exact may miss as many
+            results as at export, and SLACK more.
     """
-    path = Path(path)
     retriever = Retriever(open_bundle(path, manifest_file=manifest_file))
     bundle = retriever.bundle
-    start = 0
-    for batch in pq.ParquetFile(bundle.file(ITEMS_FILE)).iter_batches(columns=["embedding"]):
-        values = batch["embedding"].flatten().to_numpy()
-        if not np.array_equal(values, bundle.vectors[start : start + len(batch)].reshape(-1)):
-            raise UserError(f"{bundle.file(ITEMS_FILE)} has other embeddings than {EMBEDDINGS_FILE}; {REMEDY}")
-        start += len(batch)
     golden = read_json(bundle.file(GOLDEN_FILE), "a bundle")
-    found = origin(bundle.manifest["similarity"], bundle.file(FEATURES_FILE))
-    for fact, file in (("similarity", path / manifest_file), ("features", bundle.file(FEATURES_FILE))):
-        if golden.get("origin", {}).get(fact) != found[fact]:
-            raise UserError(f"{file} has not the {fact} of the model whose answers {GOLDEN_FILE} holds; {REMEDY}")
+    _check_embeddings(bundle)
+    _check_origin(bundle, golden, Path(path) / manifest_file)
     expected = Recommendations(golden["ids"], np.array(golden["scores"], dtype=np.float32))
     together = _replay(retriever, golden["histories"], golden["k"])
     alone = [_replay(retriever, [history], golden["k"]) for history in golden["histories"]]
     recall = bundle.manifest["index"]["golden_recall"]
-    least = recall if recall == 1 else recall - SLACK
     difference = 0.0
-    for answers in (together, Recommendations([a.ids[0] for a in alone], np.concatenate([a.scores for a in alone]))):
-        compared = compare(answers, expected)
+    for results in (together, Recommendations([r.ids[0] for r in alone], np.concatenate([r.scores for r in alone]))):
+        compared = compare(results, expected)
         wrong = int((compared.is_wrong | (compared.found < 1 if recall == 1 else False)).sum())
-        if wrong or compared.found.mean() < least:
-            what = f"answers {wrong} of {len(expected.ids)} golden histories otherwise than the trained model"
-            if not wrong:
-                what = f"finds {compared.found.mean():.4f} of the golden histories' answers, at export {recall:.4f}"
+        what = f"answers {wrong} of {len(expected.ids)} golden histories otherwise than the trained model"
+        if not wrong and recall < 1 and compared.found.mean() < recall - SLACK:
+            wrong = len(expected.ids)
+            what = f"finds {compared.found.mean():.4f} of the golden histories' results, at export {recall:.4f}"
+        if wrong:
             raise UserError(f"{path} {what}: {GOLDEN_FILE} and the other files are not of one export; {REMEDY}")
         difference = max(difference, compared.difference)
     return difference
 
 
+def _check_embeddings(bundle: Bundle) -> None:
+    """Refuse an items.parquet with other embeddings than the index."""
+    start = 0
+    for batch in pq.ParquetFile(bundle.file(ITEMS_FILE)).iter_batches(columns=[EMBEDDING]):
+        values = batch[EMBEDDING].flatten().to_numpy()
+        if not np.array_equal(values, bundle.vectors[start : start + len(batch)].reshape(-1)):
+            raise UserError(f"{bundle.file(ITEMS_FILE)} has other embeddings than {EMBEDDINGS_FILE}; {REMEDY}")
+        start += len(batch)
+
+
+def _check_origin(bundle: Bundle, golden: dict[str, Any], manifest: Path) -> None:
+    """Refuse a similarity, or features, of another model than that of the golden results."""
+    expected = origin(bundle.manifest["similarity"], bundle.file(FEATURES_FILE))
+    for fact, file in (("similarity", manifest), ("features", bundle.file(FEATURES_FILE))):
+        if golden.get("origin", {}).get(fact) != expected[fact]:
+            raise UserError(f"{file} has another {fact} than the model of {GOLDEN_FILE}; {REMEDY}")
+
+
 def _replay(retriever: Retriever, histories: list[Any], k: int) -> Recommendations:
-    """Answers to golden histories: ids, or with event inputs events with their codes."""
-    if not retriever.inputs:
-        return retriever.recommend(histories, k)
-    ids = [[event["item_id"] for event in history] for history in histories]
+    ids = [[item_of(event) for event in history] for history in histories]
     codes = [[[event["codes"][name] for name in retriever.inputs] for event in history] for history in histories]
     return retriever.recommend_encoded(ids, codes, k)
 
 
-class Compared(NamedTuple):
-    """How answers stand to the trained model's."""
+class Comparison(NamedTuple):
+    """How results compare with the trained model's."""
 
     is_wrong: npt.NDArray[np.bool_]  # [Q] an item twice, out of order, or with another score than the model's
-    found: npt.NDArray[np.float64]  # [Q] the share of the model's answers that are there; a tie with the last is one
+    found: npt.NDArray[np.float64]  # [Q] the share of the model's results that are there; a tie with the last is one
     difference: float  # the largest of a score
 
 
-def compare(answers: Recommendations, expected: Recommendations) -> Compared:
-    """Hold answers [Q, k] against the expected ones, within rounding.
+def compare(results: Recommendations, expected: Recommendations) -> Comparison:
+    """Compare results [Q, k] with the expected ones, within rounding.
 
-    An item that is expected must have its score; one that is not may have at most the last one's.
+    An expected item must have its score; another item may have at most the last expected score.
     """
-    scores, truth = answers.scores, expected.scores
-    if scores.shape != truth.shape or [*map(len, answers.ids)] != [*map(len, expected.ids)]:
-        return Compared(np.ones(len(truth), dtype=bool), np.zeros(len(truth)), float("inf"))
+    scores, truth = results.scores, expected.scores
+    if scores.shape != truth.shape or [*map(len, results.ids)] != [*map(len, expected.ids)]:
+        return Comparison(np.ones(len(truth), dtype=bool), np.zeros(len(truth)), float("inf"))
     tolerance = TOLERANCE * max(1.0, float(np.abs(truth).max(initial=0)))
-    ids, known = _codes(answers.ids, expected.ids)
-    same = ids[:, :, None] == known[:, None, :]  # [Q, k, k]
-    is_known, last = same.any(axis=2), truth[:, -1:]
+    ids, expected_ids = _codes(results.ids, expected.ids)
+    same = ids[:, :, None] == expected_ids[:, None, :]  # [Q, k, k]
+    is_expected, last = same.any(axis=2), truth[:, -1:]
     gap = np.abs(scores - np.take_along_axis(truth, same.argmax(axis=2), axis=1))
-    fits = np.where(is_known, gap, scores - last) <= tolerance  # False for NaN
+    fits = np.where(is_expected, gap, scores - last) <= tolerance  # False for NaN
     fits[:, 1:] &= np.diff(scores, axis=1) <= tolerance
     is_repeated = (np.diff(np.sort(ids, axis=1), axis=1) == 0).any(axis=1)
-    found = (is_known | (scores >= last - tolerance)).mean(axis=1)
-    return Compared(~fits.all(axis=1) | is_repeated, found, float(gap[is_known].max(initial=0)))
+    found = (is_expected | (scores >= last - tolerance)).mean(axis=1)
+    return Comparison(~fits.all(axis=1) | is_repeated, found, float(gap[is_expected].max(initial=0)))
 
 
 def _codes(*tables: Any) -> list[npt.NDArray[np.int64]]:
@@ -113,9 +123,9 @@ def _codes(*tables: Any) -> list[npt.NDArray[np.int64]]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Say whether a bundle is in order; 0: it is, 2: it is not, or the question is wrong."""
+    """Print whether a bundle is sound; returns 0 if so, else 2."""
     if len(arguments) != 1:
-        print("usage: python -m twotower.serving.verify BUNDLE", file=sys.stderr)
+        print("usage: twotower verify BUNDLE", file=sys.stderr)
         return 2
     try:
         difference = verify(arguments[0])

@@ -17,12 +17,13 @@ import pytest
 from item_catalogue import Raw, arrays_of, fitted, joined, learnt_model, raw_items, rebuilt
 from model_bundle import answers, raw_table, write_model_bundle
 
+from twotower.core.command_line import command
 from twotower.core.errors import UserError
 from twotower.model.item_tower.id import IdItemTower
 from twotower.model.two_tower import TwoTower
 from twotower.serving.retriever import Retriever
-from twotower.serving.updates import delta, new_version
-from twotower.serving.updates.delta import Report, remove, rollback, upsert
+from twotower.serving.updates import delta, write_version
+from twotower.serving.updates.delta import DeltaReport, remove, rollback, upsert
 from twotower.serving.verify import verify
 
 ITEMS = 40
@@ -136,7 +137,7 @@ def test_upsert_equals_an_export_of_that_catalogue(shop: Make, tmp_path: Path, c
     order = np.random.default_rng(0).permutation(16)
     table = table_of(given, ids).take(pa.array(order))
     report = upsert(s.path, table)
-    assert report == Report(version=2, num_items=ITEMS + 10, added=10, changed=6)
+    assert report == DeltaReport(version=2, num_items=ITEMS + 10, added=10, changed=6)
     raw = {name: list(values) for name, values in s.raw.items()}
     new = [i for i in order if i >= 6]
     for name, values in given.items():
@@ -149,7 +150,7 @@ def test_remove_equals_an_export_of_that_catalogue(shop: Make, tmp_path: Path) -
     s = shop()
     gone = [0, 5, 17, 39]
     report = remove(s.path, [s.ids[i] for i in reversed(gone)] + ["unheard of"])
-    assert report == Report(version=2, num_items=ITEMS - 4, removed=4, unknown=("unheard of",))
+    assert report == DeltaReport(version=2, num_items=ITEMS - 4, removed=4, unknown=("unheard of",))
     rows = [i for i in range(ITEMS) if i not in gone]
     expect(s, tmp_path, rows, {n: [v[i] for i in rows] for n, v in s.raw.items()}, [s.ids[i] for i in rows])
 
@@ -162,7 +163,7 @@ def test_one_change_upon_another(shop: Make, tmp_path: Path) -> None:
     second = new_raw(3, seed=2)
     remove(s.path, [s.ids[0], "b"])
     report = upsert(s.path, table_of(second, ["a", s.ids[0], "e"]))
-    assert report == Report(version=4, num_items=ITEMS + 4, added=2, changed=1)
+    assert report == DeltaReport(version=4, num_items=ITEMS + 4, added=2, changed=1)
     old = [*range(1, ITEMS)]
     raw = joined(
         {n: v[1:] for n, v in s.raw.items()},
@@ -176,7 +177,7 @@ def test_one_change_upon_another(shop: Make, tmp_path: Path) -> None:
 def test_what_a_table_lacks_stays_and_null_is_null(shop: Make, tmp_path: Path) -> None:
     s = shop()
     table = pa.table({"item_id": [s.ids[4], s.ids[6], "new"], "price": [1.0, None, 55.5], "brand": ["B", None, "C"]})
-    assert upsert(s.path, table) == Report(version=2, num_items=ITEMS + 1, added=1, changed=2)
+    assert upsert(s.path, table) == DeltaReport(version=2, num_items=ITEMS + 1, added=1, changed=2)
     raw = {name: [*values, None] for name, values in s.raw.items()}
     for row, price, brand in zip((4, 6, ITEMS), table["price"].to_pylist(), table["brand"].to_pylist(), strict=True):
         raw["price"][row], raw["brand"][row] = price, brand
@@ -204,12 +205,12 @@ def test_what_is_so_already_makes_no_version(shop: Make, tmp_path: Path) -> None
     s = shop()
     pq.write_table(table_of(s.raw, s.ids).slice(0, 20), tmp_path / "items.parquet")
     before = (s.path / "manifest.json").read_bytes()
-    assert upsert(s.path, tmp_path / "items.parquet") == Report(version=1, num_items=ITEMS, unchanged=20)
-    assert remove(s.path, ["x", "y"]) == Report(version=1, num_items=ITEMS, unknown=("x", "y"))
-    assert remove(s.path, []) == Report(version=1, num_items=ITEMS)
+    assert upsert(s.path, tmp_path / "items.parquet") == DeltaReport(version=1, num_items=ITEMS, unchanged=20)
+    assert remove(s.path, ["x", "y"]) == DeltaReport(version=1, num_items=ITEMS, unknown=("x", "y"))
+    assert remove(s.path, []) == DeltaReport(version=1, num_items=ITEMS)
     assert (s.path / "manifest.json").read_bytes() == before
     half = table_of(s.raw, s.ids).slice(0, 2).set_column(1, "brand", pa.array([s.raw["brand"][0], "unseen"]))
-    assert upsert(s.path, half) == Report(version=2, num_items=ITEMS, changed=1, unchanged=1)
+    assert upsert(s.path, half) == DeltaReport(version=2, num_items=ITEMS, changed=1, unchanged=1)
 
 
 def test_without_an_item_tower_features_change_and_items_do_not_come(shop: Make) -> None:
@@ -246,12 +247,12 @@ def test_golden_histories_that_lose_all_their_items(shop: Make) -> None:
 
 
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
-    "an id twice": ({"item_id": ["a", "b", "a"]}, "item 'a' comes 2 times"),
+    "an id twice": ({"item_id": ["a", "b", "a"]}, "item 'a' occurs 2 times"),
     "other ids": ({"item_id": [1, 2]}, "ids are of type int64, those of the bundle of type string; convert"),
     "no id": ({"item_id": ["a", None]}, "1 of 2 items have no item_id"),
     "no ids": ({"price": [1.0]}, "no column 'item_id'; they have price"),
-    "unknown column": ({"item_id": ["a"], "prise": [1.0]}, "'prise' that the bundle knows nothing of.*mean 'price'"),
-    "a derived column": ({"item_id": ["a"], "train_count": [1]}, "'train_count' that the bundle knows nothing of"),
+    "unknown column": ({"item_id": ["a"], "prise": [1.0]}, "'prise' that the bundle does not know.*mean 'price'"),
+    "a derived column": ({"item_id": ["a"], "train_count": [1]}, "'train_count' that the bundle does not know"),
     "no number": ({"item_id": ["a", "b"], "price": [None, "cheap"]}, "'price' has 'cheap'; expected numbers"),
     "no vector": ({"item_id": ["a"], "picture": [[1.0, 2.0]]}, r"'picture' has \[1.0, 2.0\]; expected vectors of 3"),
 }
@@ -300,7 +301,7 @@ def test_remove_refuses(made: Make) -> None:
         remove(s.path, [1])
     with pytest.raises(UserError, match="several types"):
         remove(s.path, [1, "a"])
-    with pytest.raises(UserError, match="comes 2 times"):
+    with pytest.raises(UserError, match="occurs 2 times"):
         remove(s.path, [s.ids[0], s.ids[0]])
     with pytest.raises(UserError, match="is not a bundle"):
         remove(s.path.parent, ["a"])
@@ -320,7 +321,7 @@ def test_versions_share_files_and_rollback_goes_to_any(shop: Make) -> None:
     assert before.recommend(asked, 5).ids == answered[1].ids, "who has it open goes on"
 
     def now(number: int) -> None:
-        assert [v.number for v in delta.versions(s.path) if v.answers] == [number]
+        assert [v.number for v in delta.versions(s.path) if v.is_current] == [number]
         found = Retriever.load(s.path).recommend(asked, 5)
         assert found.ids == answered[number].ids
         assert np.array_equal(found.scores, answered[number].scores)
@@ -367,7 +368,7 @@ def test_an_error_at_any_step_leaves_the_old_version(shop: Make, monkeypatch: py
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(new_version, step, fail)
+        patch.setattr(write_version, step, fail)
         with pytest.raises(OSError, match="disk full"):
             upsert(s.path, table_of(new_raw(1), ["n0"]))
     assert (s.path / "manifest.json").read_bytes() == before
@@ -379,7 +380,7 @@ def test_an_error_at_any_step_leaves_the_old_version(shop: Make, monkeypatch: py
 KILLED = """
 import os, sys
 import pyarrow.parquet as pq
-from twotower.serving.updates import delta, new_version, versions
+from twotower.serving.updates import delta, write_version, versions
 module, step = {where}
 real = getattr(module, step)
 def killed(*a, **k):
@@ -393,7 +394,7 @@ delta.upsert(sys.argv[1], sys.argv[2])
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize(
-    "where", ["(new_version, 'write_items')", "(new_version, 'propose')", "(versions, '_keep_current')"]
+    "where", ["(write_version, 'write_items')", "(write_version, 'propose')", "(versions, '_keep_current')"]
 )
 def test_a_process_that_is_killed_leaves_the_old_version(shop: Make, tmp_path: Path, where: str, after: bool) -> None:
     s = shop()
@@ -420,7 +421,7 @@ def test_two_at_once(shop: Make) -> None:
     held = os.open(s.path, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     for change in (lambda: remove(s.path, [s.ids[0]]), lambda: rollback(s.path, 1)):
-        with pytest.raises(UserError, match=r"somebody else is changing .*bundle at this moment; try again"):
+        with pytest.raises(UserError, match=r"another process is changing .*bundle; try again"):
             change()
     os.close(held)
     assert remove(s.path, [s.ids[0]]).removed == 1
@@ -437,20 +438,20 @@ def test_the_command(shop: Make, tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert bool(err) == bool(code)
         return out + err
 
-    assert "2 items added, 0 changed, 1 as they were already\n" in said("upsert", path, items)
+    assert "2 items added, 0 changed, 1 unchanged\n" in said("upsert", path, items)
     text = said("remove", path, str(s.ids[3]), "555")
     assert "1 items removed; not in the bundle: 555\n" in text
-    assert f"{path} answers from version 3, 41 items" in text
-    assert f"to undo: python -m twotower.serving.updates.delta rollback {path}\n" in text
+    assert f"{path} is at version 3, 41 items" in text
+    assert f"to undo: {command('delta', 'rollback', path)}\n" in text
     assert "nothing to change: " in said("remove", path, "555")
-    assert said("rollback", path).startswith(f"{path} answers from version 2;")
+    assert said("rollback", path).startswith(f"{path} is at version 2;")
     assert said("versions", path).splitlines()[1:] == [
-        "      1     -     40", "      2     1     42  answers", "      3     2     41",
+        "      1     -     40", "      2     1     42  current", "      3     2     41",
     ]  # fmt: skip
-    assert "answers from version 3" in said("rollback", path, "3")
+    assert "is at version 3" in said("rollback", path, "3")
     assert "not all whole numbers" in said("remove", path, "abc", code=2)
     assert "error: " in said("upsert", path, str(tmp_path / "none.parquet"), code=2)
-    assert "'x' is no version's number" in said("rollback", path, "x", code=2)
+    assert "'x' is no version number" in said("rollback", path, "x", code=2)
     for wrong in (
         [],
         ["upsert", path],
@@ -459,7 +460,7 @@ def test_the_command(shop: Make, tmp_path: Path, capsys: pytest.CaptureFixture[s
         ["install", path],
         ["rollback", path, "1", "2"],
     ):
-        assert "python -m twotower.serving.updates.delta remove BUNDLE ITEM_ID" in said(*wrong, code=2)
+        assert "twotower delta remove BUNDLE ITEM_ID" in said(*wrong, code=2)
 
 
 def test_delta_needs_no_torch() -> None:

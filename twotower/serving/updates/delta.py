@@ -1,37 +1,40 @@
-"""Change the items of a bundle without training, as if it had been exported with a catalogue changed in this way.
+"""Add, change and remove items of a bundle without training, as if it had been exported with the changed catalogue.
 
-    python -m twotower.serving.updates.delta upsert BUNDLE items.parquet
-    python -m twotower.serving.updates.delta remove BUNDLE ITEM_ID [ITEM_ID ...]
-    python -m twotower.serving.updates.delta rollback BUNDLE [VERSION]
-    python -m twotower.serving.updates.delta versions BUNDLE
+    twotower delta upsert BUNDLE items.parquet
+    twotower delta remove BUNDLE ITEM_ID [ITEM_ID ...]
+    twotower delta rollback BUNDLE [VERSION]
+    twotower delta versions BUNDLE
 
-Each change makes a new version, which answers once it is proven: see serving.versions. An item of the bundle keeps its
-place and what it has learnt itself; its features are replaced. A new item comes last, has learnt nothing, and has the
-vector of its features. All work is done without torch; vectors stream from file to file.
+Each change makes a new version, which becomes the current one after verification: see serving.updates.versions. A
+changed item keeps its row and its id embedding; its features are replaced. A new item comes last, with an id embedding
+of zeros, so its vector is that of its features. Needs no torch; vectors stream from file to file.
 
-Shapes: V items before, W after, n items of a table, D embedding dim.
+Shapes: V items before, W after, n items of a table.
 """
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from twotower.core.command_line import command
 from twotower.core.errors import UserError
 from twotower.core.files import read_json
 from twotower.core.schema import EMBEDDING, FEATURES_FILE, ITEM_ID, ITEMS_FILE
 from twotower.serving.bundle import Bundle, open_bundle
-from twotower.serving.item_encoder import ItemEncoder
-from twotower.serving.item_rows import LEARNT, Given, as_ids, differing, merged, read_given, rows_of
-from twotower.serving.manifest import ITEM_TOWER_FILE, MANIFEST_FILE, OWN_FILE, places
-from twotower.serving.updates.new_version import Change, Vectors, write_version
+from twotower.serving.bundle_format import ID_EMBEDDINGS_FILE, ITEM_TOWER_FILE, MANIFEST_FILE, paths_by_name
+from twotower.serving.catalogue import ItemId, rows_of
+from twotower.serving.item_tower import ItemEncoder
+from twotower.serving.updates.item_table import FROM_EVENTS, ItemTable, as_ids, differing, merged, read_item_table
 from twotower.serving.updates.versions import locked, number_of, rollback, versions
+from twotower.serving.updates.write_version import Change, NewVectors, write_version
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -39,134 +42,136 @@ USAGE = (__doc__ or "").split("\n\n")[1]
 
 
 @dataclass(frozen=True)
-class Report:
+class DeltaReport:
     """What a change did."""
 
-    version: int  # that answers now
+    version: int  # the current one now
     num_items: int
     added: int = 0
     changed: int = 0
-    unchanged: int = 0  # items of the table that were so already
+    unchanged: int = 0  # items of the table with the values that they had
     removed: int = 0
-    unknown: tuple[int | str, ...] = ()  # ids to remove that the bundle does not have
+    unknown: tuple[ItemId, ...] = ()  # ids to remove that the bundle does not have
 
 
-def upsert(bundle_path: str | Path, items: pa.Table | str | Path) -> Report:
-    """Add items, and replace features of those that the bundle has.
+def upsert(bundle_path: str | Path, items: pa.Table | str | Path) -> DeltaReport:
+    """Add new items, and replace features of those that the bundle has.
 
     Args:
         bundle_path: the bundle.
-        items: a table, or a Parquet file of it: item_id and features, under their names in items.parquet and those of
-            vectors. A feature that the table lacks stays as it is, and is null for new items; null is null.
+        items: a table, or a Parquet file of it: item_id and features. A feature that the table lacks stays as it is,
+            and is null for new items; a null in the table is a null.
 
     Raises:
-        UserError: see item_rows.read_given; new items in a bundle without an item tower; somebody changes the bundle.
+        UserError: see item_table.read_item_table; new items in a bundle without an item tower; another process changes
+            the bundle.
     """
     path = Path(bundle_path)
     with locked(path):
         bundle = open_bundle(path)
         encoders = read_json(bundle.file(FEATURES_FILE), "a bundle").get("items", {})
-        given = read_given(items, bundle.item_ids.type, encoders)
-        place = rows_of(given.ids, bundle.item_ids)
-        encoder = None
-        if "item_tower" in bundle.manifest:
-            encoder = ItemEncoder(bundle.file(ITEM_TOWER_FILE), encoders, bundle.manifest["item_tower"])
-        elif (place < 0).any():
-            raise UserError(
-                f"item {given.ids[int(np.argmin(place))].as_py()!r} is new, and {path} can't give it a vector: its "
-                "model learns nothing from item features. Leave new items out; or train with model/item_tower=features "
-                "and export again"
-            )
-        have = _read_items(bundle)
-        rows = pa.array(place, mask=place < 0)
-        wanted = merged(given.columns, have.take(rows), encoders)
-        own = None if encoder is None else _own_rows(bundle, encoder, given, place)
-        differs = differing(given.columns, have.take(rows))
-        if own is not None:
-            known = np.maximum(place, 0)
-            differs |= (own != np.load(bundle.file(OWN_FILE), mmap_mode="r")[known]).any(axis=1)
-        is_new = place < 0
+        given = read_item_table(items, bundle.item_ids.type, encoders)
+        row = rows_of(given.ids, bundle.item_ids)
+        is_new = row < 0
+        encoder = _item_encoder(bundle, encoders, given.ids.filter(pa.array(is_new)))
+        items_before = _read_items(bundle)
+        current = items_before.take(pa.array(row, mask=is_new))
+        differs = differing(given.columns, current)
+        if encoder is not None:
+            id_embeddings, is_other = _id_embeddings(bundle, encoder, given, row)
+            differs |= is_other
         chosen = np.concatenate([np.flatnonzero(differs & ~is_new), np.flatnonzero(is_new)])
-        added, size = int(is_new.sum()), len(bundle.item_ids)
-        report = Report(number_of(bundle.manifest), size + added, added, len(chosen) - added, len(place) - len(chosen))
+        size, added = len(bundle.item_ids), int(is_new.sum())
+        version, changed, unchanged = number_of(bundle.manifest), len(chosen) - added, len(row) - len(chosen)
+        report = DeltaReport(version, size + added, added, changed, unchanged)
         if len(chosen) == 0:
             return report
-        where = np.where(is_new, size + np.cumsum(is_new) - 1, place)[chosen]
-        wanted = wanted.take(pa.array(chosen))
-        old = np.concatenate([np.arange(size), np.full(added, -1)])
+        new_row = np.where(is_new, size + np.cumsum(is_new) - 1, row)[chosen]
+        columns = merged(given.columns, current, encoders).take(pa.array(chosen))
         vectors = None
-        if encoder is not None and own is not None:
-            vectors = Vectors(where, own[chosen], *encoder.encode(wanted, own[chosen]))
-        version = write_version(bundle, Change(old, _replaced(have, wanted, where, size + added), vectors))
-    return replace(report, version=version)
+        if encoder is not None:
+            rows = id_embeddings[chosen]
+            vectors = NewVectors(new_row, rows, *encoder.encode(columns, rows))
+        old_row = np.concatenate([np.arange(size), np.full(added, -1)])
+        change = Change(old_row, _replaced(items_before, columns, new_row, size + added), vectors)
+        return replace(report, version=write_version(bundle, change))
 
 
-def remove(bundle_path: str | Path, item_ids: Sequence[int | str]) -> Report:
-    """Take items out of the bundle. Ids that it does not have are told in the report.
+def remove(bundle_path: str | Path, item_ids: Sequence[ItemId]) -> DeltaReport:
+    """Remove items from the bundle; ids that it does not have are listed in the report.
 
     Raises:
-        UserError: ids of another type or given twice, all items would go, or somebody changes the bundle.
+        UserError: ids of another type or given twice, no item would be left, or another process changes the bundle.
     """
     path = Path(bundle_path)
     with locked(path):
         bundle = open_bundle(path)
+        id_type, size = bundle.item_ids.type, len(bundle.item_ids)
         try:
-            ids = pa.array(list(item_ids))
+            ids = as_ids(pa.array(list(item_ids)), id_type)
         except pa.ArrowException:
-            raise UserError(
-                f"the ids {list(item_ids)!r:.200} are of several types; expected {bundle.item_ids.type}"
-            ) from None
-        ids = as_ids(ids, bundle.item_ids.type)
-        place = rows_of(ids, bundle.item_ids)
-        unknown = tuple(ids.filter(pa.array(place < 0)).to_pylist())
-        size, removed = len(bundle.item_ids), int((place >= 0).sum())
-        if removed == size:
+            raise UserError(f"the ids {list(item_ids)!r:.200} are of several types; expected {id_type}") from None
+        row = rows_of(ids, bundle.item_ids)
+        unknown = tuple(ids.filter(pa.array(row < 0)).to_pylist())
+        old_row = np.setdiff1d(np.arange(size), row)
+        if len(old_row) == 0:
             raise UserError(f"these are all {size} items of {path}; a bundle needs at least one")
-        if removed == 0:
-            return Report(number_of(bundle.manifest), size, unknown=unknown)
-        stays = np.ones(size, dtype=bool)
-        stays[place[place >= 0]] = False
-        old = np.flatnonzero(stays)
-        version = write_version(bundle, Change(old, _read_items(bundle).take(pa.array(old)), None))
-    return Report(version, len(old), removed=removed, unknown=unknown)
+        if len(old_row) == size:
+            return DeltaReport(number_of(bundle.manifest), size, unknown=unknown)
+        version = write_version(bundle, Change(old_row, _read_items(bundle).take(pa.array(old_row)), None))
+    return DeltaReport(version, len(old_row), removed=size - len(old_row), unknown=unknown)
+
+
+def _item_encoder(bundle: Bundle, encoders: Mapping[str, Any], new_ids: pa.Array) -> ItemEncoder | None:
+    """The bundle's item tower; None where it has none, which new items need."""
+    if "item_tower" in bundle.manifest:
+        return ItemEncoder(bundle.file(ITEM_TOWER_FILE), encoders, bundle.manifest["item_tower"])
+    if len(new_ids):
+        raise UserError(
+            f"item {new_ids[0].as_py()!r} is new, and {bundle.path} can't give it a vector: its model does not use "
+            "item features. Leave new items out; or train with model/item_tower=features and export again"
+        )
+    return None
 
 
 def _read_items(bundle: Bundle) -> pa.Table:
-    """[V] items.parquet but the vectors."""
+    """[V] items.parquet without the vectors."""
     file = bundle.file(ITEMS_FILE)
     return pq.read_table(file, columns=[name for name in pq.read_schema(file).names if name != EMBEDDING])
 
 
-def _own_rows(bundle: Bundle, encoder: ItemEncoder, given: Given, place: Ints) -> Floats:
-    """[n, ...] rows of OWN_FILE as they are to be: zero for new items, and the vectors that are given."""
-    own = np.array(np.load(bundle.file(OWN_FILE), mmap_mode="r")[np.maximum(place, 0)])
-    own[place < 0] = 0
-    for name in encoder.kept:
-        at = encoder.kept_slice(name)
+def _id_embeddings(
+    bundle: Bundle, encoder: ItemEncoder, given: ItemTable, row: Ints
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """[n, any] the new rows of id_embeddings.npy, and [n] whether they differ from those of `row`, -1 for new items."""
+    before = np.load(bundle.file(ID_EMBEDDINGS_FILE), mmap_mode="r")[np.maximum(row, 0)]
+    after = np.array(before)
+    after[row < 0] = 0
+    for name, columns in encoder.kept.items():
         if name in given.numbers:
-            own[:, at] = given.numbers[name]
+            after[:, columns] = given.numbers[name]
         else:
-            own[place < 0, at] = encoder.numbers(name, [None])
-    return own
+            after[row < 0, columns] = encoder.numbers(name, [None])
+    return after, (after != before).any(axis=1)
 
 
-def _replaced(have: pa.Table, rows: pa.Table, where: Ints, size: int) -> pa.Table:
-    """[W] the items [V], with `rows` [n] at the places `where`; no event tells of new ones."""
-    row = np.concatenate([np.arange(len(have)), np.full(size - len(have), -1)])
-    row[where] = len(have) + np.arange(len(where))
+def _replaced(before: pa.Table, rows: pa.Table, new_row: Ints, size: int) -> pa.Table:
+    """[W] the items `before` [V], with `rows` [n] in the rows `new_row`; FROM_EVENTS are 0 for new items."""
+    take = np.concatenate([np.arange(len(before)), np.full(size - len(before), -1)])
+    take[new_row] = len(before) + np.arange(len(new_row))
     columns = {}
-    for name in have.column_names:
-        if name in LEARNT:
-            nothing = pa.array(np.zeros(size - len(have), dtype=np.int64))
-            columns[name] = pa.chunked_array([*have[name].chunks, nothing])
+    for name in before.column_names:
+        if name in FROM_EVENTS:
+            zeros = pa.array(np.zeros(size - len(before), dtype=np.int64))
+            columns[name] = pa.chunked_array([*before[name].chunks, zeros])
         else:
-            both = pa.chunked_array([*have[name].chunks, *rows[name].cast(have[name].type).chunks])
-            columns[name] = both.take(pa.array(row))
+            both = pa.chunked_array([*before[name].chunks, *rows[name].cast(before[name].type).chunks])
+            columns[name] = both.take(pa.array(take))
     return pa.table(columns)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Change a bundle as the arguments say; 0: done, 2: the user can mend it."""
+    """Change a bundle from the command line; returns 0, or 2 for a mistake that the user can correct."""
     actions: dict[str, tuple[Callable[..., None], int, float]] = {
         "upsert": (_upsert, 2, 2),
         "remove": (_remove, 2, math.inf),
@@ -174,12 +179,12 @@ def main(arguments: Sequence[str]) -> int:
         "versions": (_versions, 1, 1),
     }
     action, least, most = actions.get(arguments[0] if arguments else "", (_versions, 1, 0))
-    given = list(arguments[1:])
-    if not least <= len(given) <= most:
+    words = arguments[1:]
+    if not least <= len(words) <= most:
         print(f"usage:\n{USAGE}", file=sys.stderr)
         return 2
     try:
-        action(*given)
+        action(*words)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -188,44 +193,41 @@ def main(arguments: Sequence[str]) -> int:
 
 def _upsert(path: str, items: str) -> None:
     report = upsert(path, items)
-    print(f"{report.added:,} items added, {report.changed:,} changed, {report.unchanged:,} as they were already")
-    _tell(path, report)
+    print(f"{report.added:,} items added, {report.changed:,} changed, {report.unchanged:,} unchanged")
+    _print_version(path, report)
 
 
 def _remove(path: str, *texts: str) -> None:
-    items = places(read_json(Path(path) / MANIFEST_FILE, "a bundle"))[ITEMS_FILE]
-    is_text = pq.read_schema(Path(path) / items).field(ITEM_ID).type == pa.string()
+    items = paths_by_name(read_json(Path(path) / MANIFEST_FILE, "a bundle"))[ITEMS_FILE]
     try:
-        ids = list(texts) if is_text else [int(text) for text in texts]
-    except ValueError:
+        ids = pa.array(texts, pa.string()).cast(pq.read_schema(Path(path) / items).field(ITEM_ID).type).to_pylist()
+    except pa.ArrowException:
         raise UserError(f"the ids {' '.join(texts)} are not all whole numbers, as those of {path} are") from None
     report = remove(path, ids)
     unknown = f"; not in the bundle: {', '.join(map(str, report.unknown))}" if report.unknown else ""
     print(f"{report.removed:,} items removed{unknown}")
-    _tell(path, report)
+    _print_version(path, report)
 
 
-def _tell(path: str, report: Report) -> None:
+def _print_version(path: str, report: DeltaReport) -> None:
     if report.added + report.changed + report.removed == 0:
-        print(f"nothing to change: {path} still answers from version {report.version}")
+        print(f"nothing to change: version {report.version} of {path} stays")
         return
-    print(
-        f"{path} answers from version {report.version}, {report.num_items:,} items; what has it open goes on with the "
-        f"old version until it loads it again\nto undo: python -m twotower.serving.updates.delta rollback {path}"
-    )
+    print(f"{path} is at version {report.version}, {report.num_items:,} items; running servers keep the old one until")
+    print("they load the bundle again\nto undo:", command("delta", "rollback", Path(path).resolve()))
 
 
 def _rollback(path: str, version: str | None = None) -> None:
     if version is not None and not version.isdecimal():
-        raise UserError(f"{version!r} is no version's number; python -m twotower.serving.updates.delta versions {path}")
+        raise UserError(f"{version!r} is no version number; list them: {command('delta', 'versions', path)}")
     number = rollback(path, None if version is None else int(version))
-    print(f"{path} answers from version {number}; what has it open goes on with the other until it loads it again")
+    print(f"{path} is at version {number}; running servers keep the other one until they load the bundle again")
 
 
 def _versions(path: str) -> None:
     print("version  from  items")
     for v in versions(Path(path)):
-        print(f"{v.number:>7}  {v.parent or '-':>4}  {v.num_items:>5,}{'  answers' if v.answers else ''}")
+        print(f"{v.number:>7}  {v.parent or '-':>4}  {v.num_items:>5,}{'  current' if v.is_current else ''}")
 
 
 if __name__ == "__main__":

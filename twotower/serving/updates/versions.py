@@ -1,9 +1,9 @@
-"""Versions of a bundle: which there are, which one answers, and the switch to another.
+"""Versions of a bundle: list them, add one, roll back to one.
 
-The export is version 1. New files of version N lie in BUNDLE/versions/N/; those that it shares with an earlier version
-stay where they are. manifest.json is the manifest of the version that answers, versions/N.json that of another one; to
-switch is to replace manifest.json, so a process that is killed leaves the old version or the new one. Whoever has
-opened a bundle before goes on with its files, which are never changed or removed.
+The export is version 1. New files of version N lie in BUNDLE/versions/N/; files that it shares with an earlier version
+stay where they are. manifest.json is the manifest of the current version, versions/N.json that of another one.
+Replacing manifest.json switches versions, so a killed process leaves the old version or the new one. Files are never
+changed or removed, so processes that have opened an earlier version keep working.
 """
 
 import json
@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 from twotower.core.errors import UserError
 from twotower.core.files import read_json, write_bytes, write_json
-from twotower.serving.manifest import MANIFEST_FILE, VERSIONS, read_manifest
+from twotower.serving.bundle_format import MANIFEST_FILE, VERSIONS, read_manifest
 
-VERSION, PARENT = "version", "parent"  # of all manifests but the first's: its number, and the one it was made from
-CANDIDATE = "candidate.json"  # below VERSIONS: a manifest that is not yet proven
+VERSION, PARENT = "version", "parent"  # in manifests from version 2 on: its number, and the one it was made from
+CANDIDATE = "candidate.json"  # below VERSIONS: a manifest that is not yet verified
 
 
 class Version(NamedTuple):
@@ -28,31 +28,29 @@ class Version(NamedTuple):
     number: int
     parent: int | None
     num_items: int
-    answers: bool
+    is_current: bool
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep all others from changing this bundle; the lock ends with the process. Raises UserError where one does."""
+    """Exclusive lock on the bundle, which ends with the process; raises UserError while another process holds it."""
     import fcntl  # not on Windows, where serving reads bundles all the same
 
     if not (path / MANIFEST_FILE).is_file():
-        raise UserError(
-            f"{path / MANIFEST_FILE} is missing: {path} is not a bundle; name the folder that export.py made"
-        )
+        raise UserError(f"{path / MANIFEST_FILE} is missing: {path} is not a bundle; name the folder of an export")
     lock = os.open(path, os.O_RDONLY)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"somebody else is changing {path} at this moment; try again when that is done") from None
+            raise UserError(f"another process is changing {path}; try again when it is done") from None
         yield
     finally:
         os.close(lock)
 
 
 def versions(path: Path) -> list[Version]:
-    """All that the bundle at `path` can answer from, by number."""
+    """Return the versions of the bundle at `path`, by number."""
     current = read_json(path / MANIFEST_FILE, "a bundle")
     files = (path / VERSIONS).glob("*.json")
     manifests = {int(f.stem): read_json(f, "a version") for f in files if f.stem.isdecimal()}
@@ -64,15 +62,15 @@ def versions(path: Path) -> list[Version]:
 
 
 def number_of(manifest: dict[str, Any]) -> int:
-    """The number of the version that a manifest is of."""
+    """Return the version number of a manifest."""
     return int(manifest.get(VERSION, 1))
 
 
 @contextmanager
 def next_version(path: Path) -> Iterator[tuple[int, Path]]:
-    """A number that is free and a new folder for its files, which is removed again if the block ends with an error.
+    """Yield a free number and a new folder for its files, which is removed if the block raises.
 
-    What killed processes left of attempts is removed first.
+    Files that killed processes left are removed first.
     """
     known = {version.number for version in versions(path)}
     number = max(known) + 1
@@ -83,7 +81,7 @@ def next_version(path: Path) -> Iterator[tuple[int, Path]]:
     try:
         directory.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"{path} can't hold a new version: {error.strerror}; let this user write there") from None
+        raise UserError(f"{path} can't hold a new version: {error.strerror}; give this user write permission") from None
     try:
         yield number, directory
     except BaseException:
@@ -92,42 +90,42 @@ def next_version(path: Path) -> Iterator[tuple[int, Path]]:
 
 
 def propose(path: Path, manifest: dict[str, Any]) -> str:
-    """Write the manifest of a version that is still to be proven; its file's name below `path`."""
+    """Write the manifest of a version that is not yet verified, and return its file's name below `path`."""
     write_json(path / VERSIONS / CANDIDATE, manifest)
     return f"{VERSIONS}/{CANDIDATE}"
 
 
 def accept(path: Path) -> None:
-    """Let the proposed version answer."""
+    """Make the proposed version the current one."""
     _keep_current(path)
     (path / VERSIONS / CANDIDATE).replace(path / MANIFEST_FILE)
 
 
 def rollback(path: str | Path, version: int | None = None) -> int:
-    """Let another version answer.
+    """Make another version, an earlier or a later one, the current one.
 
     Args:
         path: the bundle.
-        version: a number, of an earlier version or of a later one; None: the one that the present one was made from.
+        version: its number; None: the one that the current one was made from.
 
     Returns:
-        The number of the version that answers now.
+        The number of the current version.
 
     Raises:
-        UserError: there is no such version, its files are not what they were, or somebody changes the bundle.
+        UserError: there is no such version, its files are damaged, or another process changes the bundle.
     """
     path = Path(path)
     with locked(path):
         known = {v.number: v for v in versions(path)}
-        current = next(v for v in known.values() if v.answers)
+        current = next(v for v in known.values() if v.is_current)
         target = current.parent if version is None else version
         if target is None:
-            raise UserError(f"{path} answers from version {current.number}, the first; there is none before it")
+            raise UserError(f"{path} is at version {current.number}, the first; there is none before it")
         if target not in known:
             raise UserError(f"{path} has no version {target}; it has {', '.join(map(str, known))}")
         if target != current.number:
             file = f"{VERSIONS}/{target}.json"
-            read_manifest(path, file)  # refuses what is damaged
+            read_manifest(path, file)  # refuses damaged files
             _keep_current(path)
             write_bytes(path / MANIFEST_FILE, (path / file).read_bytes())
     return target

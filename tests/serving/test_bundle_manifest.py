@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from twotower.core.errors import UserError
-from twotower.serving import manifest as fmt
-from twotower.serving.manifest import checksum, places, read_manifest, seal, write_manifest
+from twotower.serving import bundle_format as fmt
+from twotower.serving.bundle_format import checksum, paths_by_name, read_manifest, seal, write_manifest
 
 FACTS: dict[str, Any] = {
     "similarity": "dot",
@@ -45,10 +45,10 @@ def files_of(path: Path) -> dict[str, str]:
 
 def test_what_was_sealed_is_read(path: Path) -> None:
     manifest = read_manifest(path)
-    assert manifest["format_version"] == 3
+    assert manifest["format_version"] == 4
     assert {key: manifest[key] for key in FACTS} == FACTS
     names = [*fmt.REQUIRED, fmt.README_FILE]
-    assert places(manifest) == {name: name for name in names}
+    assert paths_by_name(manifest) == {name: name for name in names}
     expected = {name: hashlib.sha256(f"content of {name}".encode()).hexdigest() for name in names}
     assert manifest["files"] == expected
 
@@ -86,7 +86,7 @@ def test_a_file_that_is_changed_or_missing(path: Path, name: str) -> None:
 def test_files_beside_those_of_the_manifest_do_not_matter(path: Path) -> None:
     (path / "notes.txt").write_text("mine")
     (path / fmt.CURVE_FILE).write_text("of another bundle")
-    assert fmt.CURVE_FILE not in places(read_manifest(path))
+    assert fmt.CURVE_FILE not in paths_by_name(read_manifest(path))
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_files_beside_those_of_the_manifest_do_not_matter(path: Path) -> None:
         (b"null", "format version None"),
         (b"[3]", "format version None"),
         (b'{"format_version": true}', "format version True"),
-        (b'{"format_version": 3}', "its own checksum"),
-        (b'{"format_version": 3, "checksum": null}', "its own checksum"),
+        (b'{"format_version": 4}', "its checksum"),
+        (b'{"format_version": 4, "checksum": null}', "its checksum"),
     ],
 )
 def test_what_is_no_manifest(path: Path, content: bytes, reason: str) -> None:
@@ -108,14 +108,14 @@ def test_what_is_no_manifest(path: Path, content: bytes, reason: str) -> None:
         read_manifest(path)
 
 
-@pytest.mark.parametrize("version", [4, 5, 10**6])
+@pytest.mark.parametrize("version", [5, 6, 10**6])
 def test_a_newer_format_asks_for_a_newer_package(path: Path, version: int) -> None:
     (path / fmt.MANIFEST_FILE).write_text(json.dumps({"format_version": version}))  # whatever else it may have
-    with pytest.raises(UserError, match=f"format version {version}, this twotower reads 3; install a newer twotower"):
+    with pytest.raises(UserError, match=f"format version {version}, this twotower reads 4; install a newer twotower"):
         read_manifest(path)
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, -3, "3", "4", 2.5, None, [3]])
+@pytest.mark.parametrize("version", [0, 1, 2, 3, -3, "4", 2.5, None, [4]])
 def test_another_format_asks_for_another_export(path: Path, version: Any) -> None:
     rewrite(path, format_version=version)
     with pytest.raises(UserError, match=r"format version .*export the run again"):
@@ -208,7 +208,7 @@ def test_manifest_of_another_version(path: Path) -> None:
     (path / "versions/2.json").write_text(json.dumps(manifest))
     second = read_manifest(path, "versions/2.json")
     assert second["num_items"] == 6
-    assert places(second) == {**{name: name for name in shared}, fmt.INDEX_FILE: place}
+    assert paths_by_name(second) == {**{name: name for name in shared}, fmt.INDEX_FILE: place}
     assert read_manifest(path)["num_items"] == 5
 
     (path / place).write_text("a damaged index")
@@ -218,5 +218,5 @@ def test_manifest_of_another_version(path: Path) -> None:
     with pytest.raises(UserError, match=r"versions/3\.json is missing"):
         read_manifest(path, "versions/3.json")
     (path / "versions/2.json").write_text(json.dumps(manifest | {"dim": 9}))
-    with pytest.raises(UserError, match=r"versions/2\.json has contents that do not fit its own checksum"):
+    with pytest.raises(UserError, match=r"versions/2\.json has contents that do not match its checksum"):
         read_manifest(path, "versions/2.json")

@@ -7,8 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from twotower.core.schema import ITEM_ID, ITEM_NAME
-from twotower.serving.filters import numbers_of
-from twotower.serving.lists import groups_of
+from twotower.serving.item_columns import category_column, number_column
 
 SHARES = (0.5, 0.1, 0.01)  # of the items, for values as frequent as that
 
@@ -28,14 +27,14 @@ def sample_filters(items: pa.Table, least: int) -> Mapping[str, npt.NDArray[np.b
         if name in (ITEM_ID, ITEM_NAME):  # no two items share them
             continue
         if pa.types.is_floating(items[name].type) or pa.types.is_integer(items[name].type):
-            numbers = numbers_of(items[name])
+            numbers = number_column(items[name])
             known = numbers.values[~numbers.is_null]
             if len(known):
                 low, high = np.quantile(known, [0.25, 0.75], method="nearest")
                 inside = ~numbers.is_null & (numbers.values >= low) & (numbers.values <= high)
                 masks[f"{name} from {low:g} to {high:g}"] = inside
             continue
-        groups = groups_of(items[name])
+        groups = category_column(items[name])
         item = np.repeat(np.arange(items.num_rows), np.diff(groups.offsets))
         count = np.bincount(groups.codes, minlength=len(groups.values))
         for code in sorted({int(np.abs(count / items.num_rows - share).argmin()) for share in SHARES if len(count)}):

@@ -15,7 +15,7 @@ from serving_oracle import MAX_LENGTH, NOTHING
 
 from twotower.core.errors import UserError
 from twotower.features import fit
-from twotower.serving.events import EventEncoder
+from twotower.serving.event_encoder import EventEncoder
 from twotower.serving.retriever import Retriever
 
 IDS = [10, 20, 30, 40, 50, 60, 70]
@@ -201,8 +201,8 @@ def test_keys_that_the_model_does_not_use_are_ignored(make_bundle: Any) -> None:
 @pytest.mark.parametrize(
     ("ids", "codes", "reason"),
     [
-        ([[10, 20]], [[[1] * 6]], "not one for each of 2 items and 6 inputs"),
-        ([[10]], [[[1] * 5]], "not one for each"),
+        ([[10, 20]], [[[1] * 6]], "each of 2 items and 6 inputs"),
+        ([[10]], [[[1] * 5]], "each of 1 items"),
         ([[10]], [[[25, 0, 0, 0, 0, 0]]], "outside its input's range"),
         ([[10]], [[[-1, 0, 0, 0, 0, 0]]], "outside its input's range"),
     ],
@@ -216,7 +216,7 @@ def test_faulty_codes_are_refused(make_bundle: Any, ids: Any, codes: Any, reason
 
 def test_universal_time_needs_no_time_zone_data() -> None:
     code = (
-        "import zoneinfo, numpy as np; from twotower.serving.events import EventEncoder; "
+        "import zoneinfo, numpy as np; from twotower.serving.event_encoder import EventEncoder; "
         "zoneinfo.reset_tzpath([]); "
         f"e = EventEncoder(['hour', 'weekday'], {NOTHING!r}); "
         f"print(e.codes([{{'timestamp': {START}}}], np.array([True])).tolist())"

@@ -1,6 +1,6 @@
-"""Events of a request as the model knows them: item ids, and the codes of the event inputs.
+"""Encode the events of a request: raw values to the codes of the model's event inputs.
 
-The codes come from the functions that prepared the training data (twotower.core.inputs, twotower.features).
+The codes come from the functions that prepared the training data (twotower.core.event_codes, twotower.features).
 Shapes: E events of all histories, one history after the other; K event inputs.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower.core.errors import UserError
-from twotower.core.inputs import (
+from twotower.core.event_codes import (
     EVENT_TYPE,
     GAP,
     HOUR,
@@ -34,22 +34,27 @@ from twotower.features import encode_single, form
 Ints = npt.NDArray[np.int64]
 Event = Mapping[str, Any]
 
-UNKNOWN = -1  # in place of a time that is not known
+UNKNOWN = -1  # in place of a missing time
 EARLIEST_MS, LATEST_MS = 10**11, 10**14  # 1973 and 5138; a smaller number counts seconds, a larger one microseconds
-SLIP = 0.87  # likeness of a misspelt key: "timestmp" 0.94, "devices" 0.92; "page" is not "age" (0.86)
+SIMILARITY = 0.87  # of a misspelt key: "timestmp" has 0.94, "devices" 0.92; "page" is not "age" (0.86)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class EventEncoder:
-    """Turns raw events into the codes that preparation would give them.
+    """Encodes raw events as preparation does.
 
     Args:
-        inputs: names of the K event inputs, in their order.
-        features: how values become codes (schema.FEATURES_FILE).
+        inputs: names of the K event inputs, in the user tower's order.
+        features: encoders of their values (features.json).
 
     Raises:
-        UserError: the clock's zone is unknown to this machine.
+        UserError: this machine lacks the time zone.
         KeyError: `features` lacks one of `inputs`.
+
+    >>> features = {"time_zone": "UTC", "event_types": ["view", "cart"], "input_types": [1, 2], "events": {}}
+    >>> EventEncoder(["event_type"], features).codes([{"event_type": "cart"}, {}], np.array([True, False]))
+    array([[2],
+           [0]])
     """
 
     def __init__(self, inputs: Sequence[str], features: Mapping[str, Any]) -> None:
@@ -66,13 +71,13 @@ class EventEncoder:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many codes each input has, by name."""
+        """The number of codes of each input, by name."""
         sizes = {**SIZES, TIME: TIME_SIZE, EVENT_TYPE: 1 + len(self._type_code)}
         sizes |= {name: int(form(encoder)["size"]) for name, encoder in self._encoders.items()}
         return {name: sizes[name] for name in self.inputs}
 
     def codes(self, events: Sequence[Event], first: npt.NDArray[np.bool_]) -> Ints:
-        """[E, K] the codes of raw events; 0 where a value is missing.
+        """Return [E, K] the codes of raw events; 0 where a value is missing.
 
         Args:
             events: E mappings of column names to values, history after history, oldest first. `timestamp` is in
@@ -80,7 +85,7 @@ class EventEncoder:
             first: [E] True for the first event of a history.
 
         Raises:
-            UserError: a timestamp that is none, or a misspelt key.
+            UserError: a malformed timestamp, or a misspelt key.
         """
         self._check_keys(events)
         codes = np.zeros((len(events), len(self.inputs)), dtype=np.int64)
@@ -90,7 +95,7 @@ class EventEncoder:
         for k, name in enumerate(self.inputs):
             if name == EVENT_TYPE:
                 codes[:, k] = self._types(events)
-            elif name == GAP:  # after an event of unknown time there is none
+            elif name == GAP:  # unknown after an event of unknown time
                 codes[:, k] = gap_codes(time, first | ~known | ~np.roll(known, 1))
             elif name == HOUR:
                 codes[known, k] = hour_codes(time[known], self._zone)
@@ -104,30 +109,30 @@ class EventEncoder:
         return codes
 
     def _types(self, events: Sequence[Event]) -> list[int]:
-        """Types are texts, as in preparation; one that training did not have is unknown."""
+        """Types are texts, as in preparation; a type that training did not have is unknown."""
         return [self._type_code.get(str(event.get(EVENT_TYPE)), 0) for event in events]
 
     def _check_keys(self, events: Sequence[Event]) -> None:
-        """A column that no event has, beside one of nearly that name, is misspelt; further columns are normal."""
+        """Refuse a key like that of a column that no event has: it is misspelt. Other unknown keys are normal."""
         names = {EVENT_TYPE: EVENT_TYPE, **dict.fromkeys((GAP, HOUR, WEEKDAY, TIME), TIMESTAMP), **self._column}
-        found = set().union(*events)
-        missing = {names[name] for name in self.inputs} - found
+        keys = set().union(*events)
+        missing = {names[name] for name in self.inputs} - keys
         plain = {_plain(name): name for name in missing}
-        for key in sorted(key for key in found - {ITEM_ID} if isinstance(key, str)):
-            for match in difflib.get_close_matches(_plain(key), plain, n=1, cutoff=SLIP):
+        for key in sorted(key for key in keys - {ITEM_ID} if isinstance(key, str)):
+            for match in difflib.get_close_matches(_plain(key), plain, n=1, cutoff=SIMILARITY):
                 raise UserError(
-                    f"an event has the key '{key}', and none has '{plain[match]}', which the model uses; "
+                    f"an event has the key '{key}', and no event has '{plain[match]}', which the model uses; "
                     f"did you mean '{plain[match]}'?"
                 )
 
 
 def item_ids(events: Sequence[Event]) -> list[Any]:
-    """[E] the events' item ids; raises UserError for an event without one."""
+    """Return [E] the events' item ids; raises UserError for an event without one."""
     try:
         return [event[ITEM_ID] for event in events]
     except KeyError:
-        wrong = next(event for event in events if ITEM_ID not in event)
-        raise UserError(f"an event has the keys {list(wrong)}; expected '{ITEM_ID}' in every event") from None
+        incomplete = next(event for event in events if ITEM_ID not in event)
+        raise UserError(f"an event has the keys {list(incomplete)}; expected '{ITEM_ID}' in every event") from None
 
 
 def _plain(name: str) -> str:
@@ -135,7 +140,7 @@ def _plain(name: str) -> str:
 
 
 def _milliseconds(events: Sequence[Event]) -> Ints:
-    """[E] milliseconds since 1970, rounded down as in preparation; UNKNOWN where there is no timestamp."""
+    """[E] milliseconds since 1970, rounded down as in preparation; UNKNOWN without a timestamp."""
     return np.array([_time(event.get(TIMESTAMP)) for event in events], dtype=np.int64)
 
 

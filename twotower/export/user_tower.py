@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.core.inputs import TIME
-from twotower.export.graph import write_graph
+from twotower.core.event_codes import TIME
+from twotower.export.onnx_file import write_graph
 from twotower.export.vectors import encode_users, joined
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.linear_recurrence import LinearRecurrence

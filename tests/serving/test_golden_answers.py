@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from twotower.serving import golden
+from twotower.serving import golden_answers
 
 
 def fake_bundle(inputs: dict[str, int]) -> Any:
@@ -33,7 +33,7 @@ def test_answers_are_the_towers(inputs: dict[str, int]) -> None:
     if inputs:
         events = [[{"item_id": i, "codes": {"b": j, "a": 2}} for j, i in enumerate(row)] for row in events]
     before = {"k": 3, "histories": events, "ids": [], "scores": [], "origin": {"similarity": "dot"}}
-    found = golden.new_golden(before, fake_bundle(inputs), pa.array(ids), vectors, histories)
+    found = golden_answers.updated_golden(before, fake_bundle(inputs), pa.array(ids), vectors, histories)
     assert (found["k"], found["origin"]) == (3, before["origin"])
     assert found["histories"] == [events[0][1:], [events[2][0], *events[2][2:]]]
     users = [histories[2, :3], histories[0, :3] + histories[3, :3]]  # the newest two count
@@ -49,21 +49,8 @@ def test_answers_are_the_towers(inputs: dict[str, int]) -> None:
 def test_where_no_history_is_left_there_is_one_of_the_first_item(inputs: dict[str, int]) -> None:
     event = {"item_id": 5, "codes": {"a": 1}} if inputs else 5
     vectors = np.eye(3, 4, dtype="f4")
-    found = golden.new_golden(
+    found = golden_answers.updated_golden(
         {"k": 9, "histories": [[event]]}, fake_bundle(inputs), pa.array([7, 8, 9]), vectors[:, :3], vectors
     )
     assert found["histories"] == [[{"item_id": 7, "codes": {"a": 0}}]] if inputs else [[7]]
     assert (found["k"], found["ids"]) == (3, [[7, 8, 9]])
-
-
-@pytest.mark.parametrize("at_once", [1, 3, 100])
-def test_best_part_by_part_equals_one_sort(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(golden, "ITEMS", at_once)
-    random = np.random.default_rng(1)
-    users, vectors = (random.integers(-2, 3, (n, 2)).astype("f4") for n in (6, 50))  # many ties
-    rows, scores = golden.best(users, vectors, 8)
-    every = users @ vectors.T
-    for query in range(6):
-        expected = sorted(range(50), key=lambda row, query=query: (-every[query, row], row))[:8]
-        assert rows[query].tolist() == expected
-        assert scores[query].tolist() == every[query, expected].tolist()

@@ -1,4 +1,4 @@
-"""A table of items that a delta brings: checked, in the catalogue's types, and beside what the bundle has of them.
+"""A table of new and changed items: read, checked, and compared with the items of the bundle.
 
 Shapes: n items of the table, V items of the bundle.
 """
@@ -18,17 +18,16 @@ from twotower.core.schema import AGE_DAYS, ITEM_ID, ITEM_NAME, TRAIN_COUNT
 from twotower.features import Dense, Encoder, encode, raw_values
 
 Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 TYPES = {"multi": pa.list_(pa.string()), "numeric": pa.float64()}  # of raw values by an encoder's kind; else texts
 SEPARATOR = "\x1f"
-LEARNT = (TRAIN_COUNT, AGE_DAYS)  # what events tell of an item: nothing of a new one, which has 0
+FROM_EVENTS = (TRAIN_COUNT, AGE_DAYS)  # columns that come from training events; 0 for new items
 
 
-class Given(NamedTuple):
-    """What a table says of n items."""
+class ItemTable(NamedTuple):
+    """A checked table of n items."""
 
-    columns: pa.Table  # [n] ITEM_ID in the catalogue's type, and raw values of the features that it has, but vectors
-    numbers: dict[str, Floats]  # of vectors, as encoded [n, width]
+    columns: pa.Table  # [n] ITEM_ID in the catalogue's type, and raw values of the given features but vectors
+    numbers: dict[str, Floats]  # [n, width] the encoded vectors, by feature
 
     @property
     def ids(self) -> pa.Array:
@@ -36,11 +35,11 @@ class Given(NamedTuple):
         return self.columns[ITEM_ID].combine_chunks()
 
 
-def read_given(items: pa.Table | str | Path, id_type: pa.DataType, encoders: Mapping[str, Encoder]) -> Given:
+def read_item_table(items: pa.Table | str | Path, id_type: pa.DataType, encoders: Mapping[str, Encoder]) -> ItemTable:
     """Read and check a table of items.
 
     Args:
-        items: the table or a Parquet file of it: ITEM_ID and features under their names, as many as it likes.
+        items: the table or a Parquet file of it: ITEM_ID and any number of features, by their names.
         id_type: int64 or string.
         encoders: the items' encoders by feature.
 
@@ -51,22 +50,25 @@ def read_given(items: pa.Table | str | Path, id_type: pa.DataType, encoders: Map
     known = [ITEM_ID, *encoders]
     for name in table.column_names:
         if name not in known or table.column_names.count(name) > 1:
-            what = "twice" if name in known else "that the bundle knows nothing of"
+            what = "twice" if name in known else "that the bundle does not know"
             hint = "" if name in known else nearest(name, known)
             raise UserError(f"the items have a column '{name}' {what}; expected {', '.join(known)}{hint}")
     if ITEM_ID not in table.column_names:
         raise UserError(f"the items have no column '{ITEM_ID}'; they have {', '.join(table.column_names)}")
     columns, numbers = {ITEM_ID: as_ids(table[ITEM_ID], id_type)}, {}
     for name in encoders.keys() & set(table.column_names):
-        values = table[name].to_pylist()
-        if encoders[name]["kind"] == "vector":
-            numbers[name] = _numbers(name, encoders[name], values)
+        encoder, values = encoders[name], table[name].to_pylist()
+        if encoder["kind"] == "vector":
+            encoded = encode(encoder, values)
+            assert isinstance(encoded, Dense)
+            _require_null(name, values, (encoded.values[:, -1] == 1).tolist(), f"vectors of {encoder['size']} numbers")
+            numbers[name] = encoded.values
         else:
-            raw = raw_values(encoders[name], values)
-            if encoders[name]["kind"] == "numeric":
-                _refuse_other_values(name, values, [value is None for value in raw], "numbers")
-            columns[name] = pa.array(raw, raw_type(encoders[name]))
-    return Given(pa.table(columns), numbers)
+            raw = raw_values(encoder, values)
+            if encoder["kind"] == "numeric":
+                _require_null(name, values, [value is None for value in raw], "numbers")
+            columns[name] = pa.array(raw, TYPES.get(encoder["kind"], pa.string()))
+    return ItemTable(pa.table(columns), numbers)
 
 
 def _read(file: Path) -> pa.Table:
@@ -76,28 +78,15 @@ def _read(file: Path) -> pa.Table:
         raise UserError(f"{file} can't be read ({error}); expected a Parquet file of items") from None
 
 
-def _numbers(name: str, encoder: Encoder, values: list[Any]) -> Floats:
-    encoded = encode(encoder, values)
-    assert isinstance(encoded, Dense)
-    is_null = encoded.values[:, -1] == 1
-    _refuse_other_values(name, values, is_null.tolist(), f"vectors of {encoder['size']} numbers")
-    return encoded.values
-
-
-def _refuse_other_values(name: str, values: list[Any], is_null: list[bool], expected: str) -> None:
-    """What says something must not become null without a word."""
-    for value, null in zip(values, is_null, strict=True):
-        if null and not (value is None or value == "" or value != value):
+def _require_null(name: str, values: list[Any], became_null: list[bool], expected: str) -> None:
+    """Refuse values that became null in encoding, though they were not null."""
+    for value, is_null in zip(values, became_null, strict=True):
+        if is_null and not (value is None or value == "" or value != value):
             raise UserError(f"the items' column '{name}' has {value!r}; expected {expected}, or null")
 
 
-def raw_type(encoder: Encoder) -> pa.DataType:
-    """The type in which the bundle has a feature's values."""
-    return TYPES.get(encoder["kind"], pa.string())
-
-
 def as_ids(ids: pa.Array | pa.ChunkedArray, id_type: pa.DataType) -> pa.Array:
-    """[n] different ids in the catalogue's type; raises UserError where they are not, or of another type."""
+    """Return [n] distinct ids in the catalogue's type; raises UserError for repeated, missing or other ids."""
     column = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -112,32 +101,32 @@ def as_ids(ids: pa.Array | pa.ChunkedArray, id_type: pa.DataType) -> pa.Array:
     column = column.cast(id_type)
     counts = column.value_counts()
     if len(counts) < len(column):
-        twice = counts.filter(pc.greater(counts.field("counts"), 1))[0].as_py()
-        raise UserError(f"item {twice['values']!r} comes {twice['counts']} times; expected each item once")
+        repeated = counts.filter(pc.greater(counts.field("counts"), 1))[0].as_py()
+        raise UserError(f"item {repeated['values']!r} occurs {repeated['counts']} times; expected each item once")
     return column
 
 
-def rows_of(ids: pa.Array, item_ids: pa.Array) -> Ints:
-    """[n] the rows of ids among the bundle's [V], -1 where it does not have them."""
-    found: Ints = pc.fill_null(pc.index_in(ids, value_set=item_ids), -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return found
+def merged(given: pa.Table, current: pa.Table, encoders: Mapping[str, Encoder]) -> pa.Table:
+    """Return [n] the items' columns but FROM_EVENTS: the given values, else the current ones.
 
-
-def merged(given: pa.Table, have: pa.Table, encoders: Mapping[str, Encoder]) -> pa.Table:
-    """[n] the items' columns but LEARNT: what is given, else what they have [n]; an item's name is its first text."""
-    columns = {name: given[name] if name in given.column_names else have[name] for name in have.column_names}
-    columns = {name: column for name, column in columns.items() if name not in (ITEM_ID, *LEARNT)}
+    Args:
+        given: [n] ItemTable.columns.
+        current: [n] the same items' rows of items.parquet, null for new ones; item_name is their first text.
+        encoders: the items' encoders by feature.
+    """
+    columns = {name: given[name] if name in given.column_names else current[name] for name in current.column_names}
+    columns = {name: column for name, column in columns.items() if name not in (ITEM_ID, *FROM_EVENTS)}
     texts = [name for name, encoder in encoders.items() if encoder["kind"] == "text" and name in columns]
     if ITEM_NAME in columns and texts:
         columns[ITEM_NAME] = columns[texts[0]]
     return pa.table({ITEM_ID: given[ITEM_ID], **columns})
 
 
-def differing(given: pa.Table, have: pa.Table) -> npt.NDArray[np.bool_]:
-    """[n] whether a value that is given is another one than an item has."""
-    differs = np.zeros(len(have), dtype=bool)
+def differing(given: pa.Table, current: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return [n] whether a given value differs from the item's current one."""
+    differs = np.zeros(len(current), dtype=bool)
     for name in set(given.column_names) - {ITEM_ID}:
-        new, old = _comparable(given[name]), _comparable(have[name])
+        new, old = _comparable(given[name]), _comparable(current[name])
         both_null = pc.and_(pc.is_null(new), pc.is_null(old))
         same = pc.or_(pc.fill_null(pc.equal(new, old), False), both_null)
         differs |= ~same.to_numpy(zero_copy_only=False)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from twotower.export.onnx import export_user_tower, tower_difference
+from twotower.export.user_tower import export_user_tower, tower_difference
 from twotower.model.event_inputs import EventInputs
-from twotower.model.item_tower import IdItemTower
+from twotower.model.item_tower.id import IdItemTower
 from twotower.model.residual import WeightedSum
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.gru import GRUTower

@@ -1,0 +1,88 @@
+"""From ranked candidates to the k results of a query: widen the search, filter candidates, choose results.
+
+A plain request needs none of this: its results are the k best items. Shapes: Q queries, k results each, V items, m
+candidates of one query (best first).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower.serving.caps import Cap, within_caps
+from twotower.serving.exclusions import unseen_places
+from twotower.serving.exploration import POOL, explore
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Rank = Callable[[Ints, int], tuple[Floats, Ints]]  # queries' numbers [n], m -> scores and rows [n, m]
+CANDIDATES = 2**14  # the most that are searched where few pass
+
+
+class Selection(NamedTuple):
+    """What a request asks of its list of results."""
+
+    k: int
+    exclude_seen: bool = False
+    caps: Sequence[Cap] = ()
+    exploration: float = 0.0
+    seed: int | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the k best items are the results."""
+        return not (self.exclude_seen or self.caps or self.exploration)
+
+
+def select(
+    rank: Rank, seen: Sequence[Ints], size: int, selection: Selection, novelty: npt.NDArray[np.float64]
+) -> Iterator[tuple[int, Floats, Ints]]:
+    """Yield each query's number with scores and rows [up to k] of its results, in no particular order of queries.
+
+    Args:
+        rank: searches the allowed items.
+        seen: [Q] rows of each history's items.
+        size: how many items are allowed; at least k.
+        selection: what the request asks for.
+        novelty: [V] weights for exploration.
+    """
+    wanted = selection.k * (POOL if selection.exploration else 1)
+    for query, scores, rows in _widen(rank, seen, size, selection, wanted):
+        places = _choose(rows, selection, novelty)
+        yield query, scores[places], rows[places]
+
+
+def _widen(
+    rank: Rank, seen: Sequence[Ints], size: int, selection: Selection, wanted: int
+) -> Iterator[tuple[int, Floats, Ints]]:
+    """Yield candidates that pass; search four times as many for queries with fewer than `wanted`, up to CANDIDATES."""
+    most_seen = max(map(len, seen), default=0) if selection.exclude_seen else 0
+    most = min(size, max(wanted + most_seen, CANDIDATES))
+    fetch = most_seen + wanted * (4 if selection.caps else 1)
+    pending = np.arange(len(seen))
+    while len(pending):
+        fetch = min(fetch, most)
+        short = []
+        for query, scores, rows in zip(pending.tolist(), *rank(pending, fetch), strict=True):
+            places = _filter(rows, seen[query], selection, wanted)
+            if len(places) < wanted and fetch < most:
+                short.append(query)
+            else:
+                yield query, scores[places], rows[places]
+        pending = np.array(short, dtype=np.int64)
+        fetch *= 4
+
+
+def _filter(rows: Ints, seen: Ints, selection: Selection, wanted: int) -> Ints:
+    """Places of the candidates that are not seen, where that is asked for, and within all caps."""
+    places = unseen_places(rows, seen) if selection.exclude_seen else np.arange(len(rows))
+    return places[within_caps(rows[places], selection.caps, wanted)] if selection.caps else places
+
+
+def _choose(rows: Ints, selection: Selection, novelty: npt.NDArray[np.float64]) -> Ints:
+    """Places of the results: the first k, or with exploration some drawn from those behind them."""
+    if not selection.exploration:
+        return np.arange(min(selection.k, len(rows)))
+    random = np.random.default_rng(selection.seed)
+    return explore(len(rows), selection.k, selection.exploration, random, novelty[rows])
