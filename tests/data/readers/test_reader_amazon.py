@@ -119,14 +119,12 @@ def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"expected reviews such as All_Beauty\.jsonl; download them from {PAGE}"):
         source_of(read, tmp_path, items=True)
     write(tmp_path / "Gift_Cards.jsonl", lines(REVIEWS))
-    with pytest.raises(
-        UserError, match=rf"no meta_Gift_Cards\.jsonl; download it from {PAGE} \(or say data\.items=false\)"
-    ):
+    with pytest.raises(UserError, match=rf"no meta_Gift_Cards\.jsonl; download it from {PAGE} \(.*data\.items=false\)"):
         source_of(read, tmp_path, items=True)
     assert events_of(source_of(read, tmp_path, items=False)).height == 2
 
 
 def test_a_truncated_line(tmp_path: Path) -> None:
     source = source_of(read, write(tmp_path / "A.jsonl.gz", lines(REVIEWS)[:-30]), items=False)
-    with pytest.raises(UserError, match=r"A\.jsonl\.gz can't be read as JSON Lines: line 2 is no JSON object"):
+    with pytest.raises(UserError, match=r"A\.jsonl\.gz can't be read as JSON Lines: line 2 is not a JSON object"):
         events_of(source)

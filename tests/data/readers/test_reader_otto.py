@@ -95,7 +95,7 @@ def test_odd_lines(tmp_path: Path) -> None:
 
 def test_a_truncated_line(tmp_path: Path) -> None:
     source = source_of(read, write(tmp_path / "train.jsonl", TRAIN[:-10]))
-    with pytest.raises(UserError, match=r"train\.jsonl can't be read as JSON Lines: line 2 is no JSON object"):
+    with pytest.raises(UserError, match=r"train\.jsonl can't be read as JSON Lines: line 2 is not a JSON object"):
         events_of(source)
 
 

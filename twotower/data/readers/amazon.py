@@ -15,9 +15,9 @@ import polars as pl
 
 from twotower.core.errors import UserError
 from twotower.core.schema import ITEM_ID, SPLIT, TIMESTAMP, USER_ID, Prepared
-from twotower.data.readers.chunks import RawFile, delimited_file, in_chunks, json_frames
-from twotower.data.readers.files import CSV, count_about, file_format, published_file, published_files, readable
-from twotower.data.readers.source import Prepare, Source
+from twotower.data.readers.chunks import RawFile, delimited_file, integer, json_frames, number, prepare_files
+from twotower.data.readers.files import CSV, file_format, published_file, published_files, readable
+from twotower.data.readers.source import Prepare
 
 PAGE = "amazon-reviews-2023.github.io"
 PARTS = {"train": "train", "valid": "validation", "test": "test"}
@@ -34,14 +34,14 @@ META = {
 def read(path: str, items: bool, prepare: Prepare) -> Prepared:
     """Prepare reviews: an event is a review, its item the parent_asin.
 
-    rating and (from JSON Lines) verified_purchase go with an event. Items have main_category, title, store, categories
-    (a list) and price, but not average_rating and rating_number, which count the test's reviews, too. Files named
+    Events have rating and, from JSON Lines, verified_purchase. Items have main_category, title, store, categories (a
+    list) and price, but not average_rating and rating_number, which count the test's reviews, too. Files named
     .train.csv, .valid.csv and .test.csv give a split column.
 
     Args:
         path: a file, a folder or a glob of reviews.
         items: whether to read meta_CATEGORY.jsonl, beside the reviews or elsewhere in the folder.
-        prepare: what takes the source.
+        prepare: what the source is given to.
     """
     found = published_files(path, PAGE)
     files = [file for file in found if not file.name.startswith("meta_")]
@@ -53,26 +53,17 @@ def read(path: str, items: bool, prepare: Prepare) -> Prepared:
     columns = {
         USER_ID: pl.col("user_id"),
         ITEM_ID: pl.col("parent_asin"),
-        TIMESTAMP: pl.col("timestamp").cast(pl.Int64, strict=False),
-        "rating": pl.col("rating").cast(pl.Float64, strict=False),
+        TIMESTAMP: integer("timestamp"),
+        "rating": number("rating"),
     }
     columns |= {} if csv else {"verified_purchase": pl.col("verified_purchase")}
     raw = []
     for file, part in zip(files, parts, strict=True):
-        own = columns | ({SPLIT: pl.lit(part)} if all(parts) else {})
-        raw.append(delimited_file(file, own) if csv else RawFile(file, partial(_reviews, file), own))
-    return prepare(
-        Source(
-            name=_category(files[0]),
-            files=files + metas,
-            settings={"reader": "amazon", "items": items},
-            columns=list(raw[0].columns),
-            rows=sum(count_about(file) for file in files),
-            unit="ms",
-            chunks=lambda wanted: in_chunks(raw, wanted),
-            items=partial(_items, metas) if metas else None,
-        )
-    )
+        of_file = columns | ({SPLIT: pl.lit(part)} if all(parts) else {})
+        raw.append(delimited_file(file, of_file) if csv else RawFile(file, partial(_reviews, file), of_file))
+    table = partial(_items, metas) if metas else None
+    settings = {"reader": "amazon", "items": items}
+    return prepare_files(prepare, raw, settings, unit="ms", name=_category(files[0]), tables=metas, items=table)
 
 
 def _category(file: Path) -> str:
@@ -82,7 +73,7 @@ def _category(file: Path) -> str:
 def _meta(file: Path, found: Sequence[Path]) -> Path:
     name = f"meta_{_category(file)}.jsonl"
     folders = [meta.parent for meta in found if meta.name.startswith(name)]
-    return published_file([*folders, file.parent][0], [name], f"{PAGE} (or say data.items=false)")
+    return published_file([*folders, file.parent][0], [name], f"{PAGE} (or set data.items=false)")
 
 
 def _reviews(file: Path, needed: Sequence[str]) -> Iterator[pl.DataFrame]:
@@ -94,5 +85,5 @@ def _items(metas: Sequence[Path]) -> pl.LazyFrame:
     for file in metas:
         with readable(file):
             frames += list(json_frames(file, META))
-    number = pl.col("price").str.replace_all(",", "", literal=True).str.extract(r"(\d+(?:\.\d+)?)")
-    return pl.concat(frames).rename({"parent_asin": ITEM_ID}).with_columns(price=number.cast(pl.Float64)).lazy()
+    price = pl.col("price").str.replace_all(",", "", literal=True).str.extract(r"(\d+(?:\.\d+)?)")
+    return pl.concat(frames).rename({"parent_asin": ITEM_ID}).with_columns(price=price.cast(pl.Float64)).lazy()

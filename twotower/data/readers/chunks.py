@@ -1,30 +1,37 @@
-"""Files of any size as frames of bounded size, numbered by row: the one way by which readers deliver events."""
+"""Files of any size as frames of bounded size, with numbered rows: the way by which readers deliver events."""
 
 import glob
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
 
 from twotower.core.errors import UserError
-from twotower.data.readers.files import EXPECTED, JSON_LINES, open_bytes, readable
-from twotower.data.readers.source import CHUNK_ROWS, PLACE
+from twotower.core.schema import Prepared
+from twotower.data.readers.files import EXPECTED, JSON_LINES, count_about, open_bytes, readable
+from twotower.data.readers.source import CHUNK_ROWS, PLACE, Prepare, Source
 
 PIECE_BYTES = 2**24  # of JSON Lines, parsed at one time
-SAMPLE_LINES = 10_000  # of JSON Lines, in which a key must occur to be known
+SAMPLE_LINES = 10_000  # of JSON Lines, from which the keys are taken
 
 
 @dataclass(frozen=True)
 class RawFile:
-    """One file of events.
+    """One file of events, and how the columns of a Source are computed from its own.
 
     Attributes:
         path: where it is.
         read: names of the file's columns -> frames with at least those, in the file's order.
-        columns: what the source calls a column -> how it comes from the file's columns.
+        columns: the source's name of a column -> an expression of the file's columns.
+
+    >>> file = RawFile(Path("a"), lambda names: iter([pl.DataFrame({"sku": ["7"]})]), {"item_id": integer("sku")})
+    >>> next(in_chunks([file], ["item_id"])).to_dicts()
+    [{'item_id': 7, 'place': 0}]
     """
 
     path: Path
@@ -32,8 +39,36 @@ class RawFile:
     columns: Mapping[str, pl.Expr]
 
 
+def prepare_files(
+    prepare: Prepare,
+    files: Sequence[RawFile],
+    settings: Mapping[str, Any],  # "reader", the name of the data set, and whatever else decides on the rows
+    *,
+    unit: str = "auto",
+    name: str | None = None,
+    columns: Sequence[str] | None = None,
+    rows: int | None = None,
+    tables: Sequence[Path] = (),  # further files that are read
+    items: Callable[[], pl.LazyFrame] | None = None,
+    users: Callable[[], pl.LazyFrame] | None = None,
+) -> Prepared:
+    """Prepare the events of files; the arguments are the attributes of Source, which mostly follow from the files."""
+    source = Source(
+        name=name or settings["reader"],
+        files=[file.path for file in files] + list(tables),
+        settings=dict(settings),
+        columns=list(columns or files[0].columns),
+        rows=sum(count_about(file.path) for file in files) if rows is None else rows,
+        unit=unit,
+        chunks=partial(in_chunks, files),
+        items=items,
+        users=users,
+    )
+    return prepare(source)
+
+
 def in_chunks(files: Sequence[RawFile], wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """Wanted columns of all files, a file after the other, as `source.Source.chunks` promises them.
+    """Yield wanted columns of one file after another, as described for Source.chunks.
 
     Raises UserError where a file can't be read.
     """
@@ -48,6 +83,21 @@ def in_chunks(files: Sequence[RawFile], wanted: Sequence[str]) -> Iterator[pl.Da
                     place += part.height
 
 
+def integer(column: str) -> pl.Expr:
+    """A column of text as Int64; null where it is no whole number."""
+    return pl.col(column).cast(pl.Int64, strict=False)
+
+
+def number(column: str) -> pl.Expr:
+    """A column of text as Float64; null where it is no number."""
+    return pl.col(column).cast(pl.Float64, strict=False)
+
+
+def utc_time(column: str, form: str) -> pl.Expr:
+    """A column of text of one form as UTC datetimes; null where it has another form."""
+    return pl.col(column).str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False)
+
+
 def delimited_file(
     path: Path,
     columns: Mapping[str, pl.Expr],
@@ -55,12 +105,12 @@ def delimited_file(
     names: Sequence[str] | None = None,
     quote: str | None = '"',
 ) -> RawFile:
-    """Delimited text as a RawFile; see `delimited_frames`."""
+    """Return delimited text as a RawFile; see `delimited_frames`."""
     return RawFile(path, lambda needed: delimited_frames(path, separator, names, quote), columns)
 
 
 def small_table(path: Path, separator: str = ",") -> pl.DataFrame:
-    """A whole delimited file with a line of names, as strings.
+    """Read a whole delimited file with a line of names, as strings.
 
     Raises UserError where it can't be read.
     """
@@ -68,13 +118,8 @@ def small_table(path: Path, separator: str = ",") -> pl.DataFrame:
         return pl.read_csv(path, separator=separator, infer_schema=False)
 
 
-def utc_time(column: str, form: str) -> pl.Expr:
-    """Text of one form as UTC datetimes; null where it has another."""
-    return pl.col(column).str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False)
-
-
 def parquet_frames(file: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """Columns of a Parquet file; pyarrow decodes them piecewise, however large the row groups are."""
+    """Yield columns of a Parquet file; pyarrow decodes them piecewise, however large the row groups are."""
     with pq.ParquetFile(file, buffer_size=2**20, pre_buffer=False) as parquet:
         for batch in parquet.iter_batches(batch_size=CHUNK_ROWS, columns=list(columns)):
             frame = pl.from_arrow(batch)
@@ -83,14 +128,14 @@ def parquet_frames(file: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]
 
 
 def csv_separator(file: Path) -> str:
-    """Comma, semicolon, tab or bar: which of them the line with the names has most of."""
+    """Return comma, semicolon, tab or bar: the one that is most frequent in the first line."""
     with open_bytes(file) as text:
         header = text.readline().decode("utf-8-sig", errors="replace")
     return max(",;\t|", key=header.count)
 
 
 def csv_columns(file: Path) -> list[str]:
-    """The names in a CSV file's first line."""
+    """Return the names in a CSV file's first line."""
     table = pl.scan_csv(glob.escape(str(file)), separator=csv_separator(file), infer_schema=False, n_rows=0)
     return table.collect_schema().names()
 
@@ -98,12 +143,12 @@ def csv_columns(file: Path) -> list[str]:
 def delimited_frames(
     file: Path, separator: str = ",", names: Sequence[str] | None = None, quote: str | None = '"'
 ) -> Iterator[pl.DataFrame]:
-    """All columns of delimited text as strings; `names` where it has no line with them.
+    """Yield all columns of delimited text as strings; `names` where the text has no line with them.
 
-    All of them, because polars sees lines of too many fields, whose values have moved, only then.
+    All of them, as polars only then reports lines with too many fields, whose values have moved.
     """
     table = pl.scan_csv(
-        glob.escape(str(file)),  # else polars takes a "[" for a glob
+        glob.escape(str(file)),  # else polars reads "[" as part of a glob
         separator=separator,
         quote_char=quote,
         infer_schema=False,
@@ -114,9 +159,9 @@ def delimited_frames(
 
 
 def json_frames(file: Path, schema: Mapping[str, pl.DataType | type[pl.DataType]]) -> Iterator[pl.DataFrame]:
-    """Keys of JSON Lines in the given types; under pl.String, numbers and nested values come as their text.
+    """Yield keys of JSON Lines in the given types; numbers and nested values become text under pl.String.
 
-    Raises UserError with the number of the first line that is no JSON object.
+    Raises UserError with the number of the first line that is not a JSON object.
     """
     lines = 0
     with open_bytes(file) as text:
@@ -133,7 +178,7 @@ def json_frames(file: Path, schema: Mapping[str, pl.DataType | type[pl.DataType]
 
 
 def json_keys(file: Path) -> list[str]:
-    """Keys of the objects in the first SAMPLE_LINES lines of JSON Lines, in the order in which they first occur."""
+    """Return the keys of the objects in the first SAMPLE_LINES lines of JSON Lines, in order of appearance."""
     with open_bytes(file) as text:
         lines = [line for line, _ in zip(text, range(SAMPLE_LINES), strict=False)]
     broken = _broken_line(lines)
@@ -143,7 +188,7 @@ def json_keys(file: Path) -> list[str]:
 
 
 def _broken_line(lines: Sequence[bytes]) -> int | None:
-    """The number, from 0, of the first line that is no JSON object."""
+    """Return the number, from 0, of the first line that is not a JSON object."""
     for number, line in enumerate(lines):
         try:
             if line.strip() and not isinstance(json.loads(line), dict):
@@ -155,5 +200,5 @@ def _broken_line(lines: Sequence[bytes]) -> int | None:
 
 def _no_object(file: Path, line: int) -> UserError:
     return UserError(
-        f"{file} can't be read as {JSON_LINES}: line {line + 1} is no JSON object; expected {EXPECTED[JSON_LINES]}"
+        f"{file} can't be read as {JSON_LINES}: line {line + 1} is not a JSON object; expected {EXPECTED[JSON_LINES]}"
     )

@@ -1,4 +1,4 @@
-"""Event files of any shop: Parquet, CSV or JSON Lines; one file, a folder (Hive-partitioned, too) or a glob."""
+"""Event files of any shop: Parquet, CSV or JSON Lines; a file, a folder (Hive partitions, too) or a glob."""
 
 import datetime as dt
 import glob
@@ -36,7 +36,7 @@ NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # how Hive and Spark write null
 
 @dataclass(frozen=True)
 class _Table:
-    """One file: its columns' types as polars reads them, and the folder keys (year=2025) that it lies under."""
+    """One file: the types of its columns as polars reads them, and the keys of its Hive folders (year=2025)."""
 
     path: Path
     kind: str
@@ -109,7 +109,7 @@ def event_source(
 
 
 def _open(file: Path) -> _Table:
-    """What a file holds, from its beginning (text) or its end (Parquet)."""
+    """Read the columns of a file, and the number of its rows, which is an estimate for text."""
     kind = str(file_format(file))
     keys = _keys(file)
     with readable(file):
@@ -122,13 +122,13 @@ def _open(file: Path) -> _Table:
 
 
 def _keys(file: Path) -> dict[str, str | None]:
-    """The keys of Hive's folders key=value above a file."""
+    """Return the keys and values of the Hive folders key=value above a file."""
     pairs = [part.split("=", 1) for part in file.parts[:-1] if "=" in part[1:]]
     return {unquote(key): None if value == NO_PARTITION else unquote(value) for key, value in pairs}
 
 
 def _sources(tables: Sequence[_Table], names: Mapping[str, str | None]) -> dict[str, str]:
-    """What a source's columns are called in the files: schema's names first, then the files' further columns."""
+    """Return the files' name of each column of the source: schema names first, then the files' further columns."""
     present = [list({**table.schema, **table.keys}) for table in tables]
     if tables[0].kind == JSON_LINES:  # a key that a file lacks is null there
         present = [list({name: None for columns in present for name in columns})] * len(tables)
@@ -147,14 +147,14 @@ def _sources(tables: Sequence[_Table], names: Mapping[str, str | None]) -> dict[
 
 
 def _find(file: Path, name: str, source: str | None, present: Sequence[str]) -> str | None:
-    """The file's name for a schema column; None where it has none and needs none."""
+    """Return the file's name for a schema column; None where it lacks an optional one."""
     has = f"(it has: {', '.join(present)})"
     if source is None:
         if name in present or name not in (ITEM_ID, TIMESTAMP):
             return name if name in present else None
         raise UserError(
             f"{file} has no column '{name}' {has}{nearest(name, present) or '.'} "
-            f"Say which one it is: data.columns.{name}=NAME"
+            f"Name the right one: data.columns.{name}=NAME"
         )
     if source not in present:
         raise UserError(
@@ -164,7 +164,7 @@ def _find(file: Path, name: str, source: str | None, present: Sequence[str]) -> 
 
 
 def _type(name: str, source: str, tables: Sequence[_Table]) -> pl.DataType:
-    """The one type of a column in all chunks."""
+    """Return the type of a column that is the same in all chunks."""
     found = [(table.path, _source_type(name, source, table)) for table in tables]
     known = [(path, dtype) for path, dtype in found if dtype != pl.Null]
     types = [dtype for _, dtype in known]
@@ -197,7 +197,7 @@ def _source_type(name: str, source: str, table: _Table) -> pl.DataType:
 
 
 def _date(value: str) -> dt.datetime | None:
-    """A folder's value as a time, where it is one: 2025-01-31, 20250131, 2025-01-31 12:00:00."""
+    """Parse a folder's value as a time such as 2025-01-31, 20250131 or 2025-01-31 12:00:00; None for others."""
     try:
         time = dt.datetime.fromisoformat(value)
     except ValueError:
@@ -223,7 +223,7 @@ def _raw_file(table: _Table, sources: Mapping[str, str], types: Mapping[str, pl.
 
 
 def _expression(name: str, source: str, dtype: pl.DataType, table: _Table) -> pl.Expr:
-    """A column of one of the few types that the preparation knows."""
+    """Return an expression that reads a column with this type."""
     if source not in table.schema:
         value = table.keys.get(source)
         return pl.lit(_date(value) if value and dtype == UTC else value, dtype=dtype)
@@ -231,16 +231,16 @@ def _expression(name: str, source: str, dtype: pl.DataType, table: _Table) -> pl
     if dtype != pl.String:
         return column.cast(dtype, strict=False)
     if given.is_float() or given.is_decimal():
-        # Whole numbers that went through such a column on their way: 12.0 is the item 12.
+        # Ids are often stored as floating point numbers: 12.0 is the item 12.
         column = column.fill_nan(None) if given.is_float() else column
         whole = column.cast(pl.Int64, strict=False)
         return pl.when(whole.cast(given) == column).then(whole.cast(pl.String)).otherwise(column.cast(pl.String))
     text = column.cast(pl.String)
-    return pl.when(text != "").then(text)  # an empty string is no value
+    return pl.when(text != "").then(text)  # an empty string is null
 
 
 def _refuse_nested(frame: pl.DataFrame, file: Path) -> None:
-    """Raise UserError where a JSON value is an array or an object: polars hands over its text."""
+    """Raise UserError where a JSON value is an array or an object, which polars reads as text."""
     for column in frame.get_columns():
         suspects = column.filter(column.str.starts_with("[") | column.str.starts_with("{"))
         for value in suspects.unique().head(100):

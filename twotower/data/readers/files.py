@@ -1,4 +1,4 @@
-"""The files behind a setting: found, opened, measured; and errors that say which one can't be read, and why."""
+"""Finding and opening the files behind a setting; errors name the file that can't be read, and say why."""
 
 import glob
 import gzip
@@ -14,18 +14,9 @@ import pyarrow as pa
 from twotower.core.errors import UserError, nearest
 
 PARQUET, CSV, JSON_LINES = "Parquet", "CSV", "JSON Lines"
-FORMATS = {
-    ".parquet": PARQUET,
-    ".pq": PARQUET,
-    ".csv": CSV,
-    ".csv.gz": CSV,
-    ".tsv": CSV,
-    ".tsv.gz": CSV,
-    ".jsonl": JSON_LINES,
-    ".jsonl.gz": JSON_LINES,
-    ".ndjson": JSON_LINES,
-    ".ndjson.gz": JSON_LINES,
-}
+FORMATS = {".parquet": PARQUET, ".pq": PARQUET}
+FORMATS |= {f"{name}{zipped}": CSV for name in (".csv", ".tsv") for zipped in ("", ".gz")}
+FORMATS |= {f"{name}{zipped}": JSON_LINES for name in (".jsonl", ".ndjson") for zipped in ("", ".gz")}
 EXPECTED = {
     PARQUET: "a whole Parquet file",
     CSV: "UTF-8 text with as many fields in each line as in the first",
@@ -35,17 +26,17 @@ SAMPLE_BYTES = 2**22
 
 
 def file_format(path: Path) -> str | None:
-    """One of FORMATS by the end of the name; None for another file."""
+    """Return the format of FORMATS by the end of the file's name; None for other files."""
     return next((FORMATS[end] for end in FORMATS if path.name.lower().endswith(end)), None)
 
 
 def find_files(path: str, setting: str = "data.path") -> list[Path]:
-    """The files of a table behind a file, folder or glob, in order of their names.
+    """Return the files of a table behind a file, folder or glob, in order of their names.
 
-    In a folder, what begins with "." or "_" is passed over, as other programs leave such files there (but not
+    In a folder, names that begin with "." or "_" are skipped, as other programs leave such files there (but not
     folders "_key=value"). A glob takes all that it matches.
 
-    Raises UserError when there are none, when they are of different formats, or when one is empty.
+    Raises UserError where there are none, where they have different formats, or where one is empty.
     """
     given = Path(path).expanduser()
     if given.is_dir():
@@ -71,9 +62,9 @@ def find_files(path: str, setting: str = "data.path") -> list[Path]:
 
 
 def published_file(folder: str | Path, names: Sequence[str], page: str) -> Path:
-    """A file of a public data set under one of its names, gzipped or not.
+    """Return the file of a public data set that has one of these names, gzipped or not.
 
-    Raises UserError saying from which page to download it, and where to put it.
+    Raises UserError that names the page to download it from, and where to put it.
     """
     folder = Path(folder).expanduser()
     found = [folder / (name + end) for name in names for end in ("", ".gz") if (folder / (name + end)).is_file()]
@@ -87,7 +78,7 @@ def published_file(folder: str | Path, names: Sequence[str], page: str) -> Path:
 
 
 def published_files(path: str, page: str) -> list[Path]:
-    """`find_files` for a public data set: raises UserError that says from which page to download it, too."""
+    """Return `find_files` of a public data set; the UserError names the page to download it from, too."""
     try:
         return find_files(path)
     except UserError as error:
@@ -102,12 +93,12 @@ def refuse_empty(files: Iterable[Path]) -> None:
 
 
 def open_bytes(file: Path) -> IO[bytes]:
-    """A file's content, unzipped where its name ends in .gz."""
+    """Open a file for reading, unzipped where its name ends in .gz."""
     return gzip.open(file, "rb") if file.name.lower().endswith(".gz") else file.open("rb")  # type: ignore[return-value]
 
 
 def count_about(file: Path, mark: bytes = b"\n") -> int:
-    """About how often a text file holds `mark` (rather more), judged by its beginning."""
+    """Estimate how often a text file holds `mark`, from its first SAMPLE_BYTES; rather too often than too rarely."""
     with readable(file), file.open("rb") as raw:
         text = gzip.GzipFile(fileobj=raw) if file.name.lower().endswith(".gz") else raw
         sample = text.read(SAMPLE_BYTES)
@@ -117,7 +108,7 @@ def count_about(file: Path, mark: bytes = b"\n") -> int:
 
 @contextmanager
 def readable(file: Path) -> Iterator[None]:
-    """Turn what goes wrong while a file is read into a UserError that names it."""
+    """Convert errors while a file is read to a UserError that names the file."""
     kind = file_format(file) or CSV
     try:
         yield

@@ -11,9 +11,9 @@ from pathlib import Path
 import polars as pl
 
 from twotower.core.schema import ITEM_ID, TIMESTAMP, USER_ID, Prepared
-from twotower.data.readers.chunks import RawFile, delimited_file, in_chunks, small_table
-from twotower.data.readers.files import count_about, open_bytes, published_file, readable
-from twotower.data.readers.source import Prepare, Source
+from twotower.data.readers.chunks import RawFile, delimited_file, integer, number, prepare_files, small_table
+from twotower.data.readers.files import open_bytes, published_file, readable
+from twotower.data.readers.source import Prepare
 
 PAGE = "grouplens.org/datasets/movielens"
 BESIDE = {  # the ratings -> the movies, the users
@@ -33,39 +33,36 @@ FIELDS = {
     "users.dat": ("::", [USER_ID, "gender", "age", "occupation"]),
 }
 COLUMNS = {
-    USER_ID: pl.col("userId").cast(pl.Int64, strict=False),
-    ITEM_ID: pl.col("movieId").cast(pl.Int64, strict=False),
-    TIMESTAMP: pl.col("timestamp").cast(pl.Int64, strict=False),
-    "rating": pl.col("rating").cast(pl.Float64, strict=False),
+    USER_ID: integer("userId"),
+    ITEM_ID: integer("movieId"),
+    TIMESTAMP: integer("timestamp"),
+    "rating": number("rating"),
 }
 
 
 def read(path: str, prepare: Prepare) -> Prepared:
-    """Prepare MovieLens's ratings; `rating` goes with the event.
+    """Prepare MovieLens's ratings; events have a rating.
 
     Items have a title, a year and genres (a list); users, where there are any, have an age (in 1M the lowest of an age
     band), a gender and an occupation (in 1M a number).
 
     Args:
         path: the folder with the files of one size, which tell which one it is.
-        prepare: what takes the source.
+        prepare: what the source is given to.
     """
     ratings = published_file(path, list(BESIDE), PAGE)
     beside = BESIDE[ratings.name.removesuffix(".gz")]
     movies = published_file(path, beside[:1], PAGE)
     users = [ratings.parent / beside[1]] if (ratings.parent / beside[1]).is_file() else []
-    return prepare(
-        Source(
-            name=f"movielens-{ratings.resolve().parent.name}",
-            files=[ratings, movies, *users],
-            settings={"reader": "movielens"},
-            columns=list(COLUMNS),
-            rows=count_about(ratings),
-            unit="s",
-            chunks=lambda wanted: in_chunks([_ratings(ratings)], wanted),
-            items=partial(_movies, movies),
-            users=partial(_users, users[0]) if users else None,
-        )
+    return prepare_files(
+        prepare,
+        [_ratings(ratings)],
+        {"reader": "movielens"},
+        unit="s",
+        name=f"movielens-{ratings.resolve().parent.name}",
+        tables=[movies, *users],
+        items=partial(_movies, movies),
+        users=partial(_users, users[0]) if users else None,
     )
 
 
@@ -101,7 +98,7 @@ def _users(file: Path) -> pl.LazyFrame:
 
 
 def _table(file: Path) -> pl.DataFrame:
-    """A small file whose separator polars does not know, or whose text may be Latin-1; further fields are left."""
+    """Read a small file with a separator of several characters, or in Latin-1; fields beyond FIELDS are left out."""
     if file.name.removesuffix(".gz") not in FIELDS:
         return small_table(file)
     separator, names = FIELDS[file.name.removesuffix(".gz")]

@@ -12,9 +12,9 @@ import polars as pl
 
 from twotower.core.errors import UserError
 from twotower.core.schema import EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, Prepared
-from twotower.data.readers.chunks import RawFile, in_chunks, json_frames
+from twotower.data.readers.chunks import RawFile, json_frames, prepare_files
 from twotower.data.readers.files import count_about, published_files
-from twotower.data.readers.source import Prepare, Source
+from twotower.data.readers.source import Prepare
 
 PAGE = "kaggle.com/datasets/otto/recsys-dataset"
 TYPES = ("clicks", "carts", "orders")
@@ -27,7 +27,7 @@ ROOTS = {SESSION_ID: "session", ITEM_ID: "aid", TIMESTAMP: "ts", EVENT_TYPE: "ty
 def read(path: str, prepare: Prepare) -> Prepared:
     """Prepare OTTO's sessions.
 
-    Where labels lie beside the test sessions they become events after the session's last one: the click, then the
+    Labels beside the test sessions become events after the session's last one: the click, then the
     carts, then the orders, a millisecond apart. With split=predefined the train files and the given events of test
     sessions are "train", and the labels "test"; without labels all events of the test files are "test". Each label is
     then ranked as one next event with those before it in its history; the competition instead scores one list of 20
@@ -35,7 +35,7 @@ def read(path: str, prepare: Prepare) -> Prepared:
 
     Args:
         path: one file, or a folder with train*.jsonl, and maybe test*.jsonl and test_labels.jsonl (.gz).
-        prepare: what takes the source.
+        prepare: what the source is given to.
     """
     given = Path(path).expanduser()
     found = published_files(str(given / "*.jsonl*") if given.is_dir() else path, PAGE)
@@ -50,17 +50,8 @@ def read(path: str, prepare: Prepare) -> Prepared:
     raw = [RawFile(p, partial(_events, p), _columns("test" if p in tests and not labels else "train")) for p in files]
     raw += [RawFile(p, partial(_labels, p, tests), _columns("test")) for p in labels]
     rows = sum(count_about(p, b'"aid"') for p in files) + sum(count_about(p, b",") for p in labels)
-    return prepare(
-        Source(
-            name="otto",
-            files=files + labels,
-            settings={"reader": "otto"},
-            columns=[*ROOTS, *([SPLIT] if tests else [])],
-            rows=rows,
-            unit="ms",
-            chunks=lambda wanted: in_chunks(raw, wanted),
-        )
-    )
+    columns = [*ROOTS, *([SPLIT] if tests else [])]
+    return prepare_files(prepare, raw, {"reader": "otto"}, unit="ms", columns=columns, rows=rows)
 
 
 def _columns(split: str) -> Mapping[str, pl.Expr]:
@@ -73,7 +64,7 @@ def _events(file: Path, needed: Sequence[str]) -> Iterator[pl.DataFrame]:
 
 
 def _labels(file: Path, tests: Sequence[Path], needed: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """Labels as events in the milliseconds after their sessions' last given events."""
+    """Yield the labels as events in the milliseconds after the last given event of their session."""
     given = [
         sessions.select("session", last=pl.col("events").list.eval(pl.element().struct.field("ts")).list.max())
         for test in tests

@@ -1,4 +1,4 @@
-"""What a reader hands over to the preparation: rows in chunks, whatever the files are."""
+"""What a reader gives to the preparation: rows in chunks, whatever the files are."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import polars as pl
 from twotower.core.schema import Prepared
 
 CHUNK_ROWS = 500_000  # rows that a reader delivers at one time
-PLACE = "place"  # the row's number within its own file: settles the order of equal timestamps
+PLACE = "place"  # number of a row within its own file: decides the order of equal timestamps
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,16 @@ class Source:
         settings: whatever else decides on the rows, as plain JSON.
         columns: what `chunks` can deliver: schema's names, and further columns under their own.
         rows: about how many rows there are; rather too many than too few.
-        unit: what numeric timestamps count: s, ms, us, ns or ordinal; auto: found out from the values.
+        unit: what numeric timestamps count: s, ms, us, ns or ordinal; auto: determined from the values.
         chunks: names of columns -> frames of those and PLACE (Int64), of about CHUNK_ROWS rows at most. Ids are Int64
             in all of them or String in all; event types and splits String; timestamps UTC datetimes, numbers or String.
         items: a table of ITEM_ID and features; with a TIMESTAMP (Int64 milliseconds) a row holds from then on.
         users: a table of USER_ID and features, likewise.
+
+    >>> frame = pl.DataFrame({"user_id": [1, 1], "item_id": [5, 7], "timestamp": [0, 1], "place": [0, 1]})
+    >>> source = Source("shop", [], {}, frame.columns[:3], 2, "s", chunks=lambda names: iter([frame]))
+    >>> next(source.chunks(["item_id"]))["item_id"].to_list()
+    [5, 7]
     """
 
     name: str
