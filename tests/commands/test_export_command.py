@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from twotower.core.errors import UserError
 from twotower.runs.run import load_run
 from twotower.serving.retriever import Retriever
-from twotower.tracking.lookup import located
+from twotower.tracking.lookup import locate
 
 SCRIPT = Path(__file__).parents[2] / "export.py"
 UNKNOWN = "0" * 32
@@ -78,7 +78,7 @@ def test_an_mlflow_run_is_located(make_run: Any, tmp_path: Path, export: Any, mo
     client.log_artifacts(run_id, str(run))
     scratch = tmp_path / "found"
     scratch.mkdir()
-    found = located(run_id, "file:mlruns", scratch)
+    found = locate(run_id, "file:mlruns", scratch)
     for file in run.rglob("*.*"):
         assert (found / file.relative_to(run)).read_bytes() == file.read_bytes()
     with pytest.raises(UserError, match=f"{UNKNOWN} is no folder, and MLflow at file:mlruns says"):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from twotower.evaluation.slices import (
-    LARGEST,
+    MOST_GROUPS,
     Grouping,
     by_age,
     by_length,
@@ -44,9 +44,9 @@ def test_the_model_ages_by_the_day() -> None:
 
 
 def test_a_features_smaller_groups_are_one() -> None:
-    code = np.repeat(np.arange(LARGEST + 3), np.arange(LARGEST + 3))  # group k has k queries, group 0 none
-    found = largest(Grouping("brand", [f"b{k}" for k in range(LARGEST + 3)], np.append(code, -1)))
-    assert found.groups == [f"b{k}" for k in range(LARGEST + 2, 2, -1)] + ["2 others"]
+    code = np.repeat(np.arange(MOST_GROUPS + 3), np.arange(MOST_GROUPS + 3))  # group k has k queries, group 0 none
+    found = largest(Grouping("brand", [f"b{k}" for k in range(MOST_GROUPS + 3)], np.append(code, -1)))
+    assert found.groups == [f"b{k}" for k in range(MOST_GROUPS + 2, 2, -1)] + ["2 others"]
     assert names(found)[:4] == ["2 others"] * 3 + ["b3"] and names(found)[-1] is None
     few = largest(Grouping("brand", ["a", "b"], np.array([1, 1, 0])))
     assert few.groups == ["b", "a"] and names(few) == ["b", "b", "a"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from twotower.evaluation.verdicts import judgements, verdict, with_interval
+from twotower.evaluation.verdicts import conclusions, verdict, with_interval
 
 SURE, BEHIND, MAYBE = [0.1, 0.05, 0.2], [-0.1, -0.2, -0.01], [0.1, -0.05, 0.2]
 
@@ -28,14 +28,14 @@ def found(**differences: Any) -> dict[str, Any]:
 
 
 def test_a_model_that_beats_all_is_praised() -> None:
-    assert judgements(found(v_sknn=(SURE, {"mrr_at_20": MAYBE}))) == [
-        ("good", "the model beats all 1 baselines in recall@20, not by chance")
+    assert conclusions(found(v_sknn=(SURE, {"mrr_at_20": MAYBE}))) == [
+        ("good", "the model beats all 1 baselines in recall@20, beyond chance")
     ]
-    assert judgements(found()) == []
+    assert conclusions(found()) == []
 
 
 def test_the_worst_comes_first() -> None:
-    told = judgements(
+    told = conclusions(
         {
             **found(stan=(MAYBE, {}), rules=(SURE, {"mrr_at_20": BEHIND, "ndcg_at_20": SURE}), v_sknn=(BEHIND, {})),
             "health": ["collapse: all the same"],
@@ -44,8 +44,8 @@ def test_the_worst_comes_first() -> None:
     assert [level for level, _ in told] == ["error", "error", "warning", "warning"]
     texts = [text for _, text in told]
     assert texts[0] == "not well: collapse: all the same"
-    assert texts[1] == "the model does not beat v_sknn in recall@20: it has no business being deployed"
-    assert "ahead of stan in recall@20, but chance alone may have done that (unclear)" in texts[2]
+    assert texts[1] == "the model does not beat v_sknn in recall@20: do not deploy it"
+    assert "ahead of stan in recall@20, but that may be chance (unclear)" in texts[2]
     assert texts[3] == "rules is ahead of the model in mrr@20: -0.1000 ±0.0950"
 
 
@@ -53,8 +53,8 @@ def test_a_lead_on_the_whole_hides_no_loss_of_some() -> None:
     rows = [("hour", "3:00", 40, BEHIND), ("hour", "4:00", 50, SURE), ("user", "new", 90, BEHIND)]
     rows += [("weekday", str(k), 10 + k, BEHIND) for k in range(5)]
     slices = [{"by": b, "group": g, "queries": n, "difference": {"recall_at_20": d}} for b, g, n, d in rows]
-    told = judgements(found(v_sknn=(SURE, {})) | {"slices": slices})
+    told = conclusions(found(v_sknn=(SURE, {})) | {"slices": slices})
     assert told[0] == ("warning", "v_sknn is ahead where user is new (90 queries): -0.1000 ±0.0950")
     assert [text.split(" is ")[2].split(" ")[0] for _, text in told[:-1]] == ["new", "3:00", "4", "3", "2"]
     assert told[-1][0] == "good"
-    assert [level for level, _ in judgements(found(v_sknn=(BEHIND, {})) | {"slices": slices})] == ["error"]
+    assert [level for level, _ in conclusions(found(v_sknn=(BEHIND, {})) | {"slices": slices})] == ["error"]

@@ -39,7 +39,7 @@ def test_page_says_what_was_chosen_and_shows_all() -> None:
     for words in (
         "ivf IVF8,SQ8",
         "0.9910 recall@20 against exact search",
-        "0.2500 recall@20 of what came next",
+        "0.2500 recall@20 of the next item",
         "0.375 ms a query",
         "1,325 bytes an item",
         "IVF8,SQ8 (chosen) nprobe 2 1 k 0.9910 0.2500 0.375 2.500 1,325 0.5",

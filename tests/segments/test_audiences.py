@@ -13,7 +13,7 @@ from twotower.core.errors import UserError
 from twotower.segments import user_histories
 from twotower.segments.audiences import AudienceReport, write_audience
 from twotower.segments.events_file import read_events
-from twotower.segments.user_histories import Source
+from twotower.segments.user_histories import HistorySource
 from twotower.serving.retriever import Retriever
 
 USERS = [f"käufer {i}" for i in range(80)]
@@ -24,7 +24,7 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return make_shop(tmp_path_factory, normalize=request.param == "cosine")
 
 
-def source_of(tmp_path: Path, events: list[Event]) -> Source:
+def source_of(tmp_path: Path, events: list[Event]) -> HistorySource:
     return partial(read_events, path=write_events(tmp_path / "events.parquet", events))
 
 

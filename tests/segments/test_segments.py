@@ -1,4 +1,4 @@
-"""Segments against counting by hand: the nearest centroid, sizes, and what marks each of them."""
+"""Segments against counting by hand: the nearest centroid, sizes, and the profile of each."""
 
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,11 @@ from twotower.core.errors import UserError
 from twotower.segments import clusters, user_histories
 from twotower.segments.clusters import centroids_of, large_clusters
 from twotower.segments.events_file import read_events
-from twotower.segments.profiles import Mark, Tally
+from twotower.segments.profiles import ProfileValue, SegmentCounts
 from twotower.segments.segments import SegmentsReport, write_segments
-from twotower.segments.user_histories import Source
-from twotower.serving.histories import Known
-from twotower.serving.lists import groups_of
+from twotower.segments.user_histories import HistorySource
+from twotower.serving.histories import KnownEvents
+from twotower.serving.item_columns import category_column
 from twotower.serving.retriever import Retriever
 
 USERS = [f"user-{i}" for i in range(120)]
@@ -34,7 +34,7 @@ def plain_shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return make_shop(tmp_path_factory, int, features=False)
 
 
-def source_of(tmp_path: Path, events: list[Event]) -> Source:
+def source_of(tmp_path: Path, events: list[Event]) -> HistorySource:
     return partial(read_events, path=write_events(tmp_path / "events.parquet", events))
 
 
@@ -111,9 +111,9 @@ def test_table_says_what_counting_by_hand_says(shop: Shop, tmp_path: Path, monke
                 if here > of_all and here * len(mine) >= floor - 1e-9:
                     ranked.append((here * np.log(here / of_all), feature, value, here, of_all, here / of_all))
             expected += [rest for _, *rest in sorted(ranked, reverse=True)[:5]]
-        marks = [list(mark.values()) for mark in row["marks"]]
-        assert [mark[:2] for mark in marks] == [mark[:2] for mark in expected]
-        np.testing.assert_allclose([m[2:] for m in marks], [m[2:] for m in expected])
+        profile = [list(value.values()) for value in row["profile"]]
+        assert [value[:2] for value in profile] == [value[:2] for value in expected]
+        np.testing.assert_allclose([m[2:] for m in profile], [m[2:] for m in expected])
         mix = {entry["event_type"]: (entry["share"], entry["share_of_all"]) for entry in row["event_mix"]}
         assert mix.keys() == {"view", "cart", "purchase"}
         for name, found in mix.items():
@@ -139,18 +139,18 @@ def test_table_says_what_counting_by_hand_says(shop: Shop, tmp_path: Path, monke
     assert "<svg" in page and "user-" not in page and "<script" not in page
 
 
-def test_a_frequent_value_marks_more_than_a_rare_one_of_a_little_more_lift() -> None:
+def test_a_frequent_value_comes_before_a_rare_one_of_a_little_more_lift() -> None:
     values = ["frequent", "rare"]
-    groups = groups_of(pa.chunked_array([[None, *values]]))  # item_index 1 has neither
+    groups = category_column(pa.chunked_array([[None, *values]]))  # item_index 1 has neither
     of_segments = [[2] * 9 + [3], [2] + [1] * 9]  # item_index of each member's one event
     item_index = np.array([item for members in of_segments for item in members])
-    tally = Tally(2, 0, {"brand": groups}, {})
-    known = Known(item_index, np.zeros((20, 0), dtype=np.int64), np.ones(20, dtype=np.int64))
-    tally.add(known, np.zeros(20, dtype=np.uint8), np.repeat([0, 1], 10))
-    first, second = tally.marks(1)
-    assert first == [Mark("brand", "frequent", 0.9, 0.5, 1.8), Mark("brand", "rare", 0.1, 0.05, 2.0)]
+    counts = SegmentCounts(2, 0, {"brand": groups}, {})
+    known = KnownEvents(item_index, np.zeros((20, 0), dtype=np.int64), np.ones(20, dtype=np.int64))
+    counts.add(known, np.zeros(20, dtype=np.uint8), np.repeat([0, 1], 10))
+    first, second = counts.profiles(1)
+    assert first == [ProfileValue("brand", "frequent", 0.9, 0.5, 1.8), ProfileValue("brand", "rare", 0.1, 0.05, 2.0)]
     assert second == []
-    assert [mark.value for mark in tally.marks(2)[0]] == ["frequent"]
+    assert [value.value for value in counts.profiles(2)[0]] == ["frequent"]
 
 
 def test_same_seed_gives_the_same_files(shop: Shop, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_segments_below_the_floor_go_to_the_nearest_that_is_left(shop: Shop, tmp
     sizes = [segment.size for segment in report.segments]
     assert 1 <= len(sizes) <= 4 and min(sizes) >= 25 and sum(sizes) == len(USERS)
     assert "fewer than the 20 asked for" in str(report) and "min_size=25" in str(report)
-    assert all(mark.share * segment.size >= 25 - 1e-9 for segment in report.segments for mark in segment.marks)
+    assert all(value.share * segment.size >= 25 - 1e-9 for segment in report.segments for value in segment.profile)
 
 
 @pytest.mark.parametrize("cosine", [True, False])
@@ -216,7 +216,7 @@ def test_users_that_nothing_tells_apart_are_one_segment(shop: Shop, tmp_path: Pa
     events = [Event(user, shop.ids[3], "view", 1) for user in range(60)]
     report = write_segments(shop.path, source_of(tmp_path, events), tmp_path / "segments", 8)
     assert [segment.size for segment in report.segments] == [60]
-    assert report.segments[0].marks == report.segments[0].event_mix == []  # nobody differs; one event type
+    assert report.segments[0].profile == report.segments[0].event_mix == []  # nobody differs; one event type
     assert "1 segment of 60 users" in str(report) and "fewer than the 8 asked for" in str(report)
 
 
@@ -231,7 +231,7 @@ def test_bundle_without_item_features(plain_shop: Shop, tmp_path: Path) -> None:
     report = write_segments(plain_shop.path, source_of(tmp_path, events), tmp_path / "segments", 3, 5)
     assert members_of(report).keys() == set(range(60))
     for row in pq.read_table(report.path / "segments.parquet").to_pylist():
-        assert row["marks"] == row["event_mix"] == []
+        assert row["profile"] == row["event_mix"] == []
         assert [entry["name"] for entry in row["means"]] == ["events"]
         assert all(isinstance(near["item_id"], int) and near["item_name"] is None for near in row["items"])
 

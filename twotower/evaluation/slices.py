@@ -1,4 +1,4 @@
-"""Which queries belong together, so that a mean can be told for each kind. Shapes: Q queries, E events, V items."""
+"""Slices: groups of queries, so that metrics can be reported for each. Shapes: Q queries, V items."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -7,20 +7,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from twotower.core.inputs import GAP, HOUR, MS_PER_DAY, WEEKDAY
+from twotower.core.event_codes import GAP, HOUR, MS_PER_DAY, WEEKDAY
 from twotower.core.schema import Prepared
 
 Array = npt.NDArray[Any]
-POPULARITY, LENGTH, AGE = "popularity", "history length", "days since training"
-LENGTHS = (1, 2, 3, 5, 10, 20)  # the shortest history of each group
+POPULARITY, LENGTH, AGE, EVENT_TYPES = "popularity", "history length", "days since training", "event type"
+LENGTHS = {"1": 1, "2": 2, "3 to 4": 3, "5 to 9": 5, "10 to 19": 10, "20 or more": 20}  # the shortest of each group
 HEAD, TORSO = 0.5, 0.8  # the most popular items, up to these shares of the training events
-DAYS = 10  # after training that are told apart
-LARGEST = 12  # groups of a feature that are told apart; the rest is one more
+DAYS = 10  # after training that have a group each
+MOST_GROUPS = 12  # of a feature; all others form one more
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 class QueryFacts(NamedTuple):
-    """What is known of each query, whoever answers it."""
+    """Facts of each query that do not depend on the model."""
 
     session: Array  # [Q]
     length: Array  # [Q] events of the session before the target
@@ -29,19 +29,23 @@ class QueryFacts(NamedTuple):
 
 
 class Grouping(NamedTuple):
-    """Queries of one kind have one code."""
+    """A partition of queries (or of items) into named groups.
+
+    >>> Grouping("user", ["new", "returning", "lapsed"], code=np.array([0, 1, -1])).used()
+    ['new', 'returning']
+    """
 
     name: str
     groups: list[str]  # by code
     code: Array  # [Q]; -1: in no group
 
     def used(self) -> list[str]:
-        """The groups up to the last one that any query is in, as intervals.means counts them."""
+        """Return the groups up to the last one that has a query: those of intervals.bootstrap_means."""
         return self.groups[: int(self.code.max(initial=-1)) + 1]
 
 
 def query_facts(prepared: Prepared, event: Array) -> QueryFacts:
-    """Look queries up by their targets' positions [Q]."""
+    """Look queries up by the positions of their targets [Q]."""
     session = np.searchsorted(prepared.offsets, event, side="right") - 1
     return QueryFacts(session, event - prepared.offsets[session], np.asarray(prepared.item_index[event]), event)
 
@@ -49,63 +53,65 @@ def query_facts(prepared: Prepared, event: Array) -> QueryFacts:
 def groupings_of(
     prepared: Prepared,
     counts: Array,
-    learnt_until: int,
+    trained_until: int,
     features: Sequence[Grouping],
     event_encoders: Mapping[str, Mapping[str, Any]],
     facts: QueryFacts,
 ) -> list[Grouping]:
-    """By the target's popularity, the history's length, days since training, user, event type, hour, weekday, features.
+    """Group queries by target popularity, history length, days since training, user, event type, time and features.
 
-    What can change within a session is that of the history's newest event: then the query is asked.
+    What can change within a session is that of the history's newest event, when the query is asked.
 
     Args:
         prepared: the events.
         counts: [V + 1] training events of each item_index.
-        learnt_until: the time of the newest training event, ms.
+        trained_until: the time of the newest training event, ms.
         features: of the items, see feature_groupings.
         event_encoders: of the features of events, by name.
         facts: of the queries.
     """
-    found = [by_popularity(counts, facts.target), by_length(facts.length)]
-    if GAP in prepared.inputs:  # else timestamps tell the order alone
-        found.append(by_age(np.asarray(prepared.timestamp[facts.event]) - learnt_until))
-    found.append(Grouping("user", ["new", "returning"], prepared.returning[facts.session].astype(np.int64) - 1))
+    newest = facts.event - 1
+
+    def input_codes(name: str) -> Array:
+        codes: Array = prepared.inputs[name][newest].astype(np.int64)
+        return codes
+
+    groupings = [by_popularity(counts, facts.target), by_length(facts.length)]
+    if GAP in prepared.inputs:  # else timestamps are only an order
+        groupings.append(by_age(np.asarray(prepared.timestamp[facts.event]) - trained_until))
+    groupings.append(Grouping("user", ["new", "returning"], prepared.returning[facts.session].astype(np.int64) - 1))
     if len(prepared.event_types) > 1:
         types = np.asarray(prepared.event_type[facts.event], dtype=np.int64)
-        found.append(Grouping("event type", prepared.event_types, types))
-    before = facts.event - 1
+        groupings.append(Grouping(EVENT_TYPES, prepared.event_types, types))
     if HOUR in prepared.inputs:
-        hour = prepared.inputs[HOUR][before].astype(np.int64) - 1
-        found.append(Grouping("hour of the day", [f"{h}:00" for h in range(24)], hour))
+        groupings.append(Grouping("hour of the day", [f"{h}:00" for h in range(24)], input_codes(HOUR) - 1))
     if WEEKDAY in prepared.inputs:
-        weekday = prepared.inputs[WEEKDAY][before].astype(np.int64) - 1
-        found.append(Grouping("weekday", list(WEEKDAYS), weekday))
+        groupings.append(Grouping("weekday", list(WEEKDAYS), input_codes(WEEKDAY) - 1))
     for name, encoder in event_encoders.items():
-        groups = groups_of(encoder)
+        groups = group_names(encoder)
         if groups and name in prepared.inputs:
-            found.append(largest(Grouping(name, groups, prepared.inputs[name][before].astype(np.int64))))
-    found += [largest(grouping._replace(code=grouping.code[facts.target])) for grouping in features]
-    return [grouping for grouping in found if (grouping.code >= 0).any()]
+            groupings.append(largest(Grouping(name, groups, input_codes(name))))
+    groupings += [largest(feature._replace(code=feature.code[facts.target])) for feature in features]
+    return [grouping for grouping in groupings if (grouping.code >= 0).any()]
 
 
 def feature_groupings(encoders: Mapping[str, Mapping[str, Any]], arrays: Mapping[str, Array]) -> list[Grouping]:
-    """Items by each feature that has one code an item: code [V + 1] by item_index.
+    """Group items [V + 1] by each feature that has one code an item.
 
     Args:
         encoders: of the items' features, by name (see twotower.features).
         arrays: the items' codes (schema.ITEM_FEATURES_FILE).
     """
-    found = []
-    for name, encoder in encoders.items():
-        groups = groups_of(encoder)
-        if groups:
-            code = np.concatenate([[-1], arrays[f"{name}.codes"].astype(np.int64)])
-            found.append(Grouping(name, groups, code))
-    return found
+    named = ((name, group_names(encoder)) for name, encoder in encoders.items())
+    return [
+        Grouping(name, groups, np.concatenate([[-1], arrays[f"{name}.codes"].astype(np.int64)]))
+        for name, groups in named
+        if groups
+    ]
 
 
-def groups_of(encoder: Mapping[str, Any]) -> list[str] | None:
-    """What the codes of a feature mean, from 0 on; None where an item or an event may have several, or numbers."""
+def group_names(encoder: Mapping[str, Any]) -> list[str] | None:
+    """Return the names of a feature's codes, from 0 on; None where there may be several codes, or numbers instead."""
     if encoder["kind"] == "categorical":
         return ["unknown", *(["other"] * encoder["out_of_vocabulary"]), *encoder["vocabulary"]]
     if "edges" not in encoder:
@@ -116,9 +122,13 @@ def groups_of(encoder: Mapping[str, Any]) -> list[str] | None:
 
 
 def by_popularity(counts: Array, target: Array) -> Grouping:
-    """Head: the most popular items, which together have half of the training events; torso: up to 80 %; tail; cold."""
+    """Group queries by popularity of the target.
+
+    Head: the most popular items, with half of the training events together; torso: up to 80 %; tail: the rest; cold:
+    items without training events.
+    """
     order = np.argsort(-counts, kind="stable")
-    before = np.cumsum(counts[order]) - counts[order]  # events of all that is more popular
+    before = np.cumsum(counts[order]) - counts[order]  # events of all more popular items
     code = np.empty(len(counts), dtype=np.int64)
     share = before / max(1, counts.sum())
     code[order] = np.where(counts[order] == 0, 3, (share >= HEAD).astype(int) + (share >= TORSO))
@@ -126,23 +136,18 @@ def by_popularity(counts: Array, target: Array) -> Grouping:
 
 
 def by_length(length: Array) -> Grouping:
-    """By the events before the target."""
-    ends = [*(following - 1 for following in LENGTHS[1:]), None]
-    names = [
-        f"{begin} or more" if end is None else str(begin) if end == begin else f"{begin} to {end}"
-        for begin, end in zip(LENGTHS, ends, strict=True)
-    ]
-    return Grouping(LENGTH, names, np.searchsorted(LENGTHS, length, side="right") - 1)
+    """Group queries by the number of events before the target [Q]."""
+    return Grouping(LENGTH, list(LENGTHS), np.searchsorted(list(LENGTHS.values()), length, side="right") - 1)
 
 
 def by_age(since: Array) -> Grouping:
-    """By the time since training [Q], ms: how the model ages."""
+    """Group queries by the time since training [Q], ms."""
     names = [*(f"day {d}" for d in range(1, DAYS + 1)), "later"]
     return Grouping(AGE, names, np.clip(since // MS_PER_DAY, 0, DAYS))
 
 
-def largest(grouping: Grouping, most: int = LARGEST) -> Grouping:
-    """The `most` groups with the most queries, and all others as one."""
+def largest(grouping: Grouping, most: int = MOST_GROUPS) -> Grouping:
+    """Keep the `most` groups with the most queries, and merge all others into one."""
     size = np.bincount(grouping.code[grouping.code >= 0], minlength=len(grouping.groups))
     order = np.argsort(-size, kind="stable")
     order = order[size[order] > 0]

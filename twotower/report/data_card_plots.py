@@ -1,4 +1,4 @@
-"""The data card's plots. Shapes: S sessions, V items."""
+"""Plots of the data card. Shapes: V items."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,19 +6,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twotower.report.svg import COLORS, INK, svg, units
+from twotower.report.svg import COLORS, INK, date_axis, svg, units
 
 Array = npt.NDArray[Any]
 PARTS = ("train", "validation", "test")
-POINTS = 150  # of a line: more cannot be told apart
+POINTS = 150  # of a line, at most: the eye sees no more
 
 
 @svg
 def events_over_time(axes: Any, days: Mapping[str, Mapping[str, int]], types: Sequence[str], split: Any) -> None:
-    """Events a day of each of `types`, a line each; days are gathered where there are many."""
-    import matplotlib.dates
-
-    dates: Any = matplotlib.dates
+    """Draw events a day of each type, a line each; where there are many days, means over several of them."""
     names = np.array(sorted(days), dtype="datetime64[D]")
     place = (names - names[0]).astype(np.int64)
     width = -(-(int(place[-1]) + 1) // POINTS)
@@ -37,38 +34,20 @@ def events_over_time(axes: Any, days: Mapping[str, Mapping[str, int]], types: Se
             axes.axvline(at, color=INK, linewidth=0.9, linestyle="--")
             axes.annotate(f" {part} ", (at, 1), xycoords=("data", "axes fraction"), va="bottom",
                           ha="left" if part == "test" else "right", fontsize=9)  # fmt: skip
-    locator = dates.AutoDateLocator(minticks=3, maxticks=7)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+    date_axis(axes, 7)
     axes.set_title("events a day", loc="left", fontsize=9)
 
 
 @svg
-def events_by_position(axes: Any, offsets: Array, train_end: Array, validation_end: Array) -> None:
-    """Where time has no unit: events of each part, by the sessions' place in the log; offsets [S + 1], ends [S]."""
-    sessions = len(train_end)
-    edges = np.linspace(0, sessions, min(60, sessions) + 1).astype(np.int64)
-    bounds = [offsets[:-1], train_end, validation_end, offsets[1:]]
-    below = np.zeros(len(edges) - 1)
-    for color, low, high in zip(COLORS, bounds, bounds[1:], strict=False):
-        events = np.add.reduceat(high - low, edges[:-1])
-        axes.bar(edges[:-1], events, np.diff(edges), below, align="edge", color=color)
-        below += events
-    units(axes, "x")
-    units(axes, "y")
-    axes.set_xlabel("sessions, in the order in which they begin")
-    axes.set_title("events", loc="left", fontsize=9)
-
-
-@svg
 def session_lengths(axes: Any, lengths: Array, sessions: Array) -> None:
-    """Share of the sessions that have so many events or more; both arrays by rising length."""
+    """Draw the share of sessions with so many events or more; both arrays by ascending length."""
     from matplotlib.ticker import FuncFormatter
 
     share = 100 * np.cumsum(sessions[::-1])[::-1] / sessions.sum()
-    some = _spread(len(lengths))
-    from_one = np.append(1, lengths[some]), np.append(100, share[some])
-    axes.plot(*from_one, color=COLORS[0], linewidth=1.6, drawstyle="steps-pre")
+    rows = _logarithmic(len(lengths))
+    axes.plot(
+        np.append(1, lengths[rows]), np.append(100, share[rows]), color=COLORS[0], linewidth=1.6, drawstyle="steps-pre"
+    )
     units(axes, "x", log=True)
     units(axes, "y", log=True)
     axes.set_ylim(min(share.min() / 1.3, 50), 130)
@@ -79,10 +58,10 @@ def session_lengths(axes: Any, lengths: Array, sessions: Array) -> None:
 
 @svg
 def popularity(axes: Any, counts: Array) -> None:
-    """Training events of each item [V], by falling number."""
+    """Draw training events of each item [V], in descending order."""
     ordered = np.sort(counts[counts > 0])[::-1]
-    some = _spread(len(ordered))
-    axes.plot(some + 1, ordered[some], color=COLORS[0], linewidth=1.6)
+    rows = _logarithmic(len(ordered))
+    axes.plot(rows + 1, ordered[rows], color=COLORS[0], linewidth=1.6)
     units(axes, "x", log=True)
     units(axes, "y", log=True)
     axes.set_xlabel("items by rank")
@@ -91,7 +70,7 @@ def popularity(axes: Any, counts: Array) -> None:
 
 @svg
 def hours_of_day(axes: Any, hours: Sequence[int]) -> None:
-    """Events by local hour [24]."""
+    """Draw events by local hour [24]."""
     axes.bar(np.arange(24) + 0.5, hours, width=0.86, color=COLORS[0])
     axes.set_xticks(range(0, 25, 3))
     axes.grid(axis="x", visible=False)
@@ -100,6 +79,6 @@ def hours_of_day(axes: Any, hours: Sequence[int]) -> None:
     axes.set_title("events", loc="left", fontsize=9)
 
 
-def _spread(size: int) -> Array:
-    """Up to POINTS positions below `size`, evenly on a logarithmic scale."""
+def _logarithmic(size: int) -> Array:
+    """Return up to POINTS positions below `size`, evenly spaced on a logarithmic scale."""
     return np.unique(np.geomspace(1, max(size, 1), POINTS).astype(np.int64)) - 1

@@ -1,119 +1,83 @@
-"""HTML in one piece: no scripts, nothing that is loaded from elsewhere, readable on white and on black."""
+"""HTML pages in one file: no scripts, nothing loaded from elsewhere, readable on white, on black and on a phone.
+
+The markup is in templates/ (Jinja2, autoescape on). Each function fills one macro and returns Markup, which templates
+insert as it is; any other string is escaped.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from functools import cache
 from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from twotower.report.svg import COLORS
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d2430; --soft: #667082; --page: #f6f7f9; --card: #fff; --line: #e3e6eb;
-  --error: #c62f2f; --warning: #b7791f; --good: #2f855a; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --soft: #9aa4b2; --page: #14171c; --card: #1d2129;
-  --line: #2e343f; --error: #f07575; --warning: #e3b15a; --good: #68c594; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1060px; padding: 24px 16px 48px; background: var(--page); color: var(--ink);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 1.6rem; margin: 0; } h2 { font-size: 1.02rem; margin: 0 0 8px; }
-p { margin: 4px 0; } .soft, figcaption { color: var(--soft); font-size: .87rem; }
-.grid, .tiles { display: grid; gap: 14px; margin-top: 14px; }
-.grid { grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); }
-.tiles { grid-template-columns: repeat(auto-fit, minmax(128px, 1fr)); margin-bottom: 14px; }
-.tile, .card, .finding { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
-.card, .finding { padding: 14px 16px; }
-.tile { padding: 10px 14px; } .tile b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
-.card { margin: 0; overflow-x: auto; }
-.finding { border-left: 5px solid var(--level); margin-bottom: 8px; overflow-wrap: anywhere; }
-.finding b { color: var(--level); }
-.error { --level: var(--error); } .warning { --level: var(--warning); } .good { --level: var(--good); }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem; }
-th, td { padding: 4px 10px 4px 0; text-align: right; border-top: 1px solid var(--line); }
-th { color: var(--soft); font-weight: 500; border-top: 0; }
-th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; min-width: 6.5em; }
-td:not(:first-child) { white-space: nowrap; }
-svg { width: 100%; height: auto; display: block; } svg * { stroke-linejoin: round; }
-svg text { font-family: inherit !important; }
-.bar { display: grid; grid-template-columns: 1fr auto; gap: 1px 12px; margin: 0 0 8px; overflow-wrap: anywhere; }
-.bar i { grid-column: 1 / -1; height: 14px; min-width: 2px; border-radius: 3px; }
-table.texts td { text-align: left; white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
-table.texts th { text-align: left; } details.card { margin-top: 14px; }
-summary { cursor: pointer; } a { color: inherit; } pre { font-size: .82rem; overflow-x: auto; }
-.chip { white-space: nowrap; margin-right: 12px; } .chip i { display: inline-block; width: 10px; height: 10px;
-  border-radius: 3px; margin-right: 5px; }
-"""
+
+@cache
+def environment() -> Environment:
+    """Return the templates' environment; an undefined variable is an error."""
+    loader = PackageLoader("twotower.report")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
-def document(title: str, parts: Iterable[str]) -> str:
-    """A whole page."""
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body>\n</html>\n"
-    )
+def _fill(macro: str, *values: Any) -> Markup:
+    filled: Markup = getattr(environment().get_template("components.html.j2").module, macro)(*values)
+    return filled
 
 
-def heading(title: str, note: str, tiles: Mapping[str, str]) -> str:
-    """The title, a line below it, and the numbers that matter most, by what they are."""
-    return (
-        f'<h1>{escape(title)}</h1>\n<p class="soft">{escape(note)}</p>\n<div class="tiles">'
-        + "".join(
-            f'<div class="tile"><b>{n}</b><span class="soft">{escape(name)}</span></div>' for name, n in tiles.items()
-        )
-        + "</div>"
-    )
+def document(title: str, parts: Iterable[Markup]) -> str:
+    """Return a whole page as text."""
+    return environment().get_template("page.html.j2").render(title=title, parts=parts)
 
 
-def finding(level: str, name: str, message: str = "") -> str:
-    """What a reader must know: `level` is error, warning or good."""
-    text = escape(message[:1].upper() + message[1:])
-    return f'<div class="finding {level}"><b>{escape(name)}</b>{"<br>" if text else ""}{text}</div>'
+def heading(title: str, note: str, tiles: Mapping[str, str]) -> Markup:
+    """Return the page title, a line below it, and the most important numbers by name."""
+    return _fill("heading", title, note, tiles)
 
 
-def grid(cards: Iterable[str]) -> str:
-    """Cards beside each other, as many as there is room for."""
-    return "\n".join(['<div class="grid">', *cards, "</div>"])
+def finding(level: str, title: str, message: str = "") -> Markup:
+    """Return a box for a message that must not be overlooked; `level` is error, warning or good."""
+    return _fill("finding", level, title, message[:1].upper() + message[1:])
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The first column is text, the others are numbers."""
-    lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-    return (
-        f"<table><tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr>"
-        + "".join(f"<tr>{line}</tr>" for line in lines)
-        + "</table>"
-    )
+def grid(cards: Iterable[Markup]) -> Markup:
+    """Return cards side by side, as many as there is room for."""
+    return _fill("grid", cards)
 
 
-def card(title: str, body: str, note: str = "") -> str:
-    """A titled box."""
-    return f'<section class="card"><h2>{title}</h2>{body}<p class="soft">{escape(note)}</p></section>'
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], texts: bool = False) -> Markup:
+    """Return a table whose first column is text and whose other columns are numbers; all are text with `texts`."""
+    return _fill("table", head, rows, texts)
 
 
-def figure(title: str, svg: str, caption: str = "", legend: Iterable[str] = ()) -> str:
-    """A plot in a box; the legend's names have the colours in their order."""
-    chips = "".join(
-        f'<span class="chip"><i style="background: {color}"></i>{escape(name)}</span>'
-        for name, color in zip(legend, COLORS, strict=False)
-    )
-    return f'<figure class="card"><h2>{title}</h2>{svg}<figcaption>{chips}{escape(caption)}</figcaption></figure>'
+def card(title: str, body: Markup, note: str = "") -> Markup:
+    """Return a titled box."""
+    return _fill("card", title, body, note)
 
 
-def bars(counts: Mapping[str, int]) -> str:
-    """A horizontal bar for each name, with its number and its share of all."""
+def figure(title: str, plot: Markup, caption: str = "", legend: Iterable[str] = ()) -> Markup:
+    """Return a plot in a titled box; the legend's names get COLORS in order."""
+    return _fill("figure", title, plot, caption, list(zip(legend, COLORS, strict=False)))
+
+
+def details(summary: str, body: Markup, boxed: bool = False) -> Markup:
+    """Return a part that is folded until the reader opens it."""
+    return _fill("details", summary, body, boxed)
+
+
+def bars(counts: Mapping[str, int]) -> Markup:
+    """Return a horizontal bar for each name with its count and its share of the total."""
     total, most = sum(counts.values()), max(1, *counts.values())
-    lines = [
-        f'<p class="bar"><span>{escape(name)}</span><span class="soft">{count:,} · {share(count, total)}</span>'
-        f'<i style="width: {100 * count / most:.2f}%; background: {color}"></i></p>'
+    rows = [
+        (name, f"{count:,} · {share(count, total)}", f"{100 * count / most:.2f}", color)
         for (name, count), color in zip(counts.items(), COLORS, strict=False)
     ]
-    return "".join(lines)
+    return _fill("bars", rows)
 
 
 def share(part: Any, whole: Any) -> str:
-    """A percentage that is 0 or 100 only if it is exactly that."""
+    """Return a percentage; it reads 0% or 100% only where it is exactly that."""
     percent = 100 * part / max(1, whole)
     if 0 < percent < 0.01 or 99.99 < percent < 100:
         return "<0.01%" if percent < 1 else ">99.99%"

@@ -1,4 +1,4 @@
-"""Which indexes were tried, for people: one HTML page with the curves and the tables."""
+"""The page on the choice of an index (index.html): curves and tables of what was measured."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,39 +10,38 @@ Row = Mapping[str, Any]
 
 
 def index_page(facts: Mapping[str, Any], filters: Sequence[Row], title: str) -> str:
-    """The page.
+    """Return the page as HTML.
 
     Args:
-        facts: what choose_index says.
-        filters: what filter_recall says.
+        facts: the result of choose_index.
+        filters: the result of filter_recall.
         title: of the page.
     """
-    chosen = next(row for row in facts["tried"] if _is_chosen(row, facts))
+    tried, target = facts["tried"], facts["target_recall"]
+    chosen = next(row for row in tried if _is_chosen(row, facts))
+    time_label = "ms a query (median, one thread)"
     tiles = {
         facts["factory"]: facts["kind"],
         "recall@20 against exact search": f"{chosen['recall']:.4f}",
-        "recall@20 of what came next": f"{chosen['label_recall']:.4f}",
-        "ms a query (median, one thread)": f"{chosen['p50_ms']:.3f}",
+        "recall@20 of the next item": f"{chosen['label_recall']:.4f}",
+        time_label: f"{chosen['p50_ms']:.3f}",
         "bytes an item": f"{chosen['bytes_per_item']:,.0f}",
     }
-    note = f"Chosen: {facts['reason']}. Measured with validation's queries, one at a time."
-    kinds = list(dict.fromkeys(row["kind"] for row in facts["tried"]))
-    target = facts["target_recall"]
+    note = f"Chosen: {facts['reason']}. Measured with validation queries, one at a time."
     parts = [heading(title, note, tiles)]
-    if len(facts["tried"]) > 1:
-        time = curve(facts["tried"], chosen, target, "p50_ms", "ms a query (median, one thread)")
-        memory = curve(facts["tried"], chosen, target, "bytes_per_item", "bytes an item")
+    if len(tried) > 1:
+        kinds = dict.fromkeys(row["kind"] for row in tried)
+        time = curve(tried, chosen, target, "p50_ms", time_label)
+        memory = curve(tried, chosen, target, "bytes_per_item", "bytes an item")
         ring = "Ring: chosen. Dashes: the target."
-        parts.append(
-            grid([figure("Recall and time", time, ring, kinds), figure("Recall and bytes", memory, ring, kinds)])
-        )
-    parts.append(grid([card("All that were tried", _tried(facts), "Bytes: the index, and the vectors that it reads.")]))
+        parts += [grid([figure("Recall and time", time, ring, kinds), figure("Recall and bytes", memory, ring, kinds)])]
+    head = ["index", "search", "candidates", "recall@20", "of the next item", "ms a query", "99 %", "bytes", "build s"]
+    rows = [_cells(row, _is_chosen(row, facts)) for row in tried]
+    parts += [grid([card("All that were tried", table(head, rows), "Bytes: index and the vectors that it reads.")])]
     if filters:
         head = ["filter", "items it allows", "recall@20", "ms a query"]
-        rows = [
-            [row["filter"], f"{row['allowed']:.1%}", f"{row['recall']:.4f}", f"{row['p50_ms']:.3f}"] for row in filters
-        ]
-        parts.append(grid([card("What the chosen one finds under filters", table(head, rows))]))
+        rows = [(r["filter"], f"{r['allowed']:.1%}", f"{r['recall']:.4f}", f"{r['p50_ms']:.3f}") for r in filters]
+        parts += [grid([card("The chosen index under filters", table(head, rows))])]
     return document(title, parts)
 
 
@@ -50,28 +49,23 @@ def _is_chosen(row: Row, facts: Mapping[str, Any]) -> bool:
     return all(row[name] == facts[name] for name in ("factory", "search", "rerank"))
 
 
-def _tried(facts: Mapping[str, Any]) -> str:
-    head = ["index", "search", "candidates", "recall@20", "of what came next", "ms a query", "99 %", "bytes", "build s"]
-    rows = [
-        [
-            f"{row['factory']}{' (chosen)' if _is_chosen(row, facts) else ''}",
-            ", ".join(f"{name} {value}" for name, value in row["search"].items()) or "-",
-            f"{row['rerank']} k",
-            f"{row['recall']:.4f}",
-            f"{row['label_recall']:.4f}",
-            f"{row['p50_ms']:.3f}",
-            f"{row['p99_ms']:.3f}",
-            f"{row['bytes_per_item']:,.0f}",
-            f"{row['build_s']:.1f}",
-        ]
-        for row in facts["tried"]
-    ]
-    return table(head, rows)
+def _cells(row: Row, chosen: bool) -> tuple[str, ...]:
+    return (
+        f"{row['factory']}{' (chosen)' if chosen else ''}",
+        ", ".join(f"{name} {value}" for name, value in row["search"].items()) or "-",
+        f"{row['rerank']} k",
+        f"{row['recall']:.4f}",
+        f"{row['label_recall']:.4f}",
+        f"{row['p50_ms']:.3f}",
+        f"{row['p99_ms']:.3f}",
+        f"{row['bytes_per_item']:,.0f}",
+        f"{row['build_s']:.1f}",
+    )
 
 
 @svg
 def curve(axes: Any, tried: Sequence[Row], chosen: Row, target: float, cost: str, label: str) -> None:
-    """Recall against a cost: a colour a family, a line through the settings of an index."""
+    """Draw recall against a cost: a colour a family, a line through the settings of an index."""
     color = dict(zip(dict.fromkeys(row["kind"] for row in tried), COLORS, strict=False))
     for factory, rerank in dict.fromkeys((row["factory"], row["rerank"]) for row in tried):
         line = [row for row in tried if (row["factory"], row["rerank"]) == (factory, rerank)]

@@ -1,4 +1,4 @@
-"""What people call the items. Shapes: V items."""
+"""Item names for people. Shapes: V items."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from twotower.core.schema import CATALOGUE_FILE, ITEM_ID, ITEM_NAME, ITEMS_FILE
 
 
 def item_names(directory: Path) -> list[str]:
-    """[V] names with ids, or ids alone, by row of the catalogue of a prepared directory, a run or a bundle."""
+    """Return [V] `NAME [ID]`, or ids without names, by row of the catalogue of a prepared directory, run or bundle."""
     file = next(directory / name for name in (CATALOGUE_FILE, ITEMS_FILE) if (directory / name).exists())
     table = pq.read_table(file, columns=[n for n in (ITEM_ID, ITEM_NAME) if n in pq.read_schema(file).names])
     ids = map(str, table[ITEM_ID].to_pylist())

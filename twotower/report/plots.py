@@ -1,4 +1,4 @@
-"""The report's plots. Shapes: V items, G groups, E epochs, N items shown."""
+"""Plots of the pages on runs, backtests and segments. Shapes: V items, G groups, E epochs, N points of a map."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -7,27 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twotower.report.svg import COLORS, svg, units
+from twotower.report.svg import COLORS, date_axis, svg, units
 
 Array = npt.NDArray[Any]
 BINS = 40
 
 
 @svg
-def learning_curves(axes: Any, epochs: Sequence[int], curves: Mapping[str, Sequence[float]]) -> None:
-    """A line a metric [E]."""
-    from matplotlib.ticker import MaxNLocator
-
-    for color, values in zip(COLORS, curves.values(), strict=False):
-        axes.plot(epochs, values, color=color, linewidth=1.6, marker="o", markersize=3)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("epoch")
-    axes.set_title("validation", loc="left", fontsize=9)
-
-
-@svg
 def groups(axes: Any, names: Sequence[str], mean: Sequence[float], low: Sequence[float], high: Sequence[float]) -> None:
-    """Means [G] with their intervals, one below the other; NaN where there is none."""
+    """Draw means [G] with their intervals, one below the other; NaN for none."""
     axes.figure.set_size_inches(4.7, max(2.6, 0.22 * len(names)))
     axes.set_position((0.26, 0.12, 0.7, 0.78))  # names are wider than numbers
     place = np.arange(len(names))[::-1]
@@ -42,10 +30,13 @@ def groups(axes: Any, names: Sequence[str], mean: Sequence[float], low: Sequence
 
 @svg
 def over_time(
-    axes: Any, places: Sequence[Any], curves: Mapping[str, Sequence[Sequence[float | None]]], label: str
+    axes: Any,
+    places: Sequence[Any],
+    curves: Mapping[str, Sequence[Sequence[float | None]]],
+    label: str,
+    title: str = "recall@20",
 ) -> None:
-    """A line a name through its means [E] at `places` [E], numbers or times; each is [mean, low, high], or has None."""
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    """Draw a line for each name through [mean, low, high] or Nones [E] at `places` [E], integers or times."""
     from matplotlib.ticker import MaxNLocator
 
     for color, values in zip(cycle(COLORS), curves.values(), strict=False):
@@ -55,19 +46,14 @@ def over_time(
     if isinstance(places[0], int):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     else:
-        locator = AutoDateLocator(maxticks=6)  # type: ignore[no-untyped-call] # as matplotlib's dates are
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call] # as above
+        date_axis(axes, 6)
     axes.set_xlabel(label)
-    axes.set_title("recall@20", loc="left", fontsize=9)
+    axes.set_title(title, loc="left", fontsize=9)
 
 
 @svg
-def shown_and_seen(axes: Any, counts: Array, exposed: Array) -> None:
-    """Shares of training events and of places in lists, by popularity: both [V], a line each.
-
-    Items lie by falling number of events, in bins that each have as many items as all before together, about.
-    """
+def exposure_and_popularity(axes: Any, counts: Array, exposed: Array) -> None:
+    """Draw cumulative shares of training events and of places in lists [V], items in descending popularity."""
     order = np.argsort(-counts, kind="stable")
     edges = np.unique(np.geomspace(1, len(counts), BINS).astype(np.int64))
     begin = np.append(0, edges[:-1])
@@ -82,10 +68,9 @@ def shown_and_seen(axes: Any, counts: Array, exposed: Array) -> None:
 
 @svg
 def item_map(axes: Any, place: Array, code: Array, names: Sequence[str]) -> None:
-    """Items [N, 2] in two dimensions, in the colour of their group [N]; groups beyond the colours are grey."""
+    """Draw points [N, 2] in the colours of their groups [N]; groups beyond the colours are grey."""
     for k in range(len(names)):
-        some = code == k
-        axes.scatter(*place[some].T, s=5, color=COLORS[min(k, len(COLORS) - 1)], linewidths=0, alpha=0.8)
+        axes.scatter(*place[code == k].T, s=5, color=COLORS[min(k, len(COLORS) - 1)], linewidths=0, alpha=0.8)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(visible=False)

@@ -1,4 +1,4 @@
-"""Vectors in two dimensions, to be looked at. Shapes: N vectors, D embedding dim."""
+"""Project vectors to two dimensions, for plots. Shapes: N vectors, D embedding dim."""
 
 from typing import Any
 
@@ -6,27 +6,27 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+FEWEST_FOR_TSNE = 50
 
 
 def principal_components(vectors: Array) -> tuple[Array, float]:
-    """[N, 2] the two directions in which vectors [N, D] differ most, and which share of the variance they have."""
-    centred = vectors.astype(np.float64) - vectors.mean(0)
-    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
-    place = np.zeros((len(vectors), 2))
-    dims = min(2, len(singular))
-    place[:, :dims] = left[:, :dims] * singular[:dims]
-    total = np.square(singular).sum()
-    return place, float(np.square(singular[:2]).sum() / total) if total else 1.0
+    """Return [N, 2] the projection of vectors [N, D >= 2] on two principal components, and their share of variance."""
+    from sklearn.decomposition import PCA
+
+    if not np.ptp(vectors, axis=0).any():  # scikit-learn would divide by a variance of 0
+        return np.zeros((len(vectors), 2)), 1.0
+    pca = PCA(2, svd_solver="full").fit(vectors.astype(np.float64))
+    return pca.transform(vectors.astype(np.float64)), float(pca.explained_variance_ratio_.sum())
 
 
-def neighbourhoods(vectors: Array, seed: int) -> Array | None:
-    """[N, 2] t-SNE of vectors [N, D] by cosine (van der Maaten & Hinton 2008); None for fewer than 50 of them.
+def neighbourhoods(vectors: Array) -> Array | None:
+    """Return [N, 2] t-SNE of vectors [N, D] by cosine (van der Maaten & Hinton 2008); None for too few of them.
 
     Near points were near before; distances between clusters mean nothing.
     """
     from sklearn.manifold import TSNE
 
-    if len(vectors) < 50:
+    if len(vectors) < FEWEST_FOR_TSNE:
         return None
-    place: Array = TSNE(metric="cosine", init="random", random_state=seed).fit_transform(vectors)
+    place: Array = TSNE(metric="cosine", init="random", random_state=0).fit_transform(vectors)
     return place

@@ -1,231 +1,207 @@
-"""The report of a test: one HTML page with what the tables of the terminal have no room for.
+"""The report of a run (report.html): the test in plots and tables, in more detail than the terminal shows.
 
-Shapes: Q queries, V items, D embedding dim, K places of a list.
+Shapes: Q queries, V items, D embedding dim, K items of a list.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
-from twotower.evaluation.assessment import MODEL, PRIMARY_METRIC
-from twotower.evaluation.slices import Grouping, QueryFacts, largest
-from twotower.evaluation.verdicts import judgements, with_interval
+from twotower.core.schema import CARD_FILE, Prepared
+from twotower.evaluation.evaluate_run import Evaluation
+from twotower.evaluation.slices import Grouping, largest
+from twotower.evaluation.summary import MODEL, PRIMARY_METRIC
+from twotower.evaluation.verdicts import conclusions, with_interval
 from twotower.metrics.beyond_accuracy import exposures
-from twotower.metrics.results import RankingResults
 from twotower.report import plots
-from twotower.report.html import card, document, figure, finding, grid, heading, table
+from twotower.report.html import card, details, document, figure, finding, grid, heading, table
+from twotower.report.names import item_names
 from twotower.report.projection import neighbourhoods, principal_components
 from twotower.report.svg import COLORS
 
 Array = npt.NDArray[Any]
 Numbers = Mapping[str, float]
-MAPPED = 2000  # items on the map: the most popular ones; t-SNE of them takes some seconds
-FOLDED = 10  # rows of a table of slices that are not shown at once
-EXAMPLES, SHOWN = 8, 5  # sessions; items of a history and of a list
+MOST_ON_MAP = 2000  # the most popular items; t-SNE of them takes some seconds
+MOST_ROWS = 10  # longer tables of slices are folded
+EXAMPLES, EXAMPLE_ITEMS = 8, 5  # sessions; items of a history and of a list
 METRICS = ("recall_at_10", "recall_at_20", "ndcg_at_20", "mrr_at_20")
 
 
-class Result(NamedTuple):
-    """All that a report is made from."""
+def run_page(
+    title: str,
+    metrics: Numbers,
+    evaluation: Evaluation,
+    items: Array,
+    validation: Mapping[int, Numbers],
+    prepared: Prepared,
+    has_card: bool,
+    settings: str,
+) -> str:
+    """Return the page as HTML.
 
-    title: str
-    metrics: Numbers  # flat, of the whole run
-    found: Mapping[str, Any]  # evaluation.assessment.assess
-    validated: Mapping[int, Numbers]  # by epoch
-    answers: RankingResults
-    facts: QueryFacts
-    history: Array  # [Q, L] item_index, PAD on the right
-    counts: Array  # [V + 1] training events
-    items: Array  # [V, D]
-    features: Sequence[Grouping]  # of the items, code by item_index [V + 1]
-    names: Sequence[str]  # [V]
-    data: Mapping[str, Any]  # the prepared directory's manifest
-    has_card: bool  # whether the data card lies beside the report
-    config: str  # YAML
-
-
-def report(result: Result, seed: int) -> str:
-    """The page: without scripts, and without anything that is loaded from elsewhere."""
-    found, metrics = result.found, result.metrics
-    own = found["rankers"][MODEL]
-    tiles = {
-        "recall@20": f"{own[PRIMARY_METRIC][0]:.4f}",
-        "mrr@20": f"{own['mrr_at_20'][0]:.4f}" if "mrr_at_20" in own else "",
-        "queries": f"{found['queries']:,}",
-        "sessions": f"{found['sessions']:,}",
-        "items": f"{len(result.items):,}",
-        "of them in a list": f"{found['catalogue']['coverage']:.0%}",
-    }
-    note = (
-        f"The whole catalogue is ranked for each query; 95 % intervals by a bootstrap of {found['sessions']:,} sessions"
-    )
-    cards = [
-        *_slices(found),
-        *_disparity(found),
-        *_curves(result.validated),
-        card("Lists of 20", _lists(found), "of the model, over all queries"),
-        _popularity(result),
-        *_maps(result, seed),
+    Args:
+        title: of the page.
+        metrics: flat, of the whole run.
+        evaluation: of the run's test.
+        items: [V, D] item vectors.
+        validation: metrics of each epoch's validation.
+        prepared: the data that was tested on.
+        has_card: whether the data card is in the report's folder.
+        settings: of the run, as YAML.
+    """
+    summary = evaluation.summary
+    sections = [
+        *_slices(summary),
+        *_disparity(summary),
+        *_learning_curves(validation),
+        card("Lists of 20", _list_metrics(summary), "of the model, over all queries"),
+        _popularity(evaluation),
+        *_item_maps(items, evaluation.counts, evaluation.features),
     ]
-    beside = card(
-        "The model beside baselines", _rankers(found, metrics), "± is half of the interval; model - it: recall@20"
-    )
+    note = "± is half of the interval; model - it: recall@20"
     parts = [
-        heading(result.title, note, tiles),
-        *(finding(level, text[:1].upper() + text[1:]) for level, text in judgements(found)),
-        beside,
-        grid(cards),
-        *_examples(result),
-        *_data(result),
-        _config(result.config),
+        _heading(title, summary, len(items)),
+        *(finding(level, text[:1].upper() + text[1:]) for level, text in conclusions(summary)),
+        card("Model and baselines", _rankers(summary, metrics), note),
+        grid(sections),
+        card("Examples", _examples(evaluation, item_names(prepared.path))),
+        *_data(prepared.manifest, has_card),
+        details("Configuration", Markup("<pre>{}</pre>").format(settings), boxed=True),
     ]
-    return document(result.title, parts)
+    return document(title, parts)
 
 
-def _rankers(found: Mapping[str, Any], metrics: Numbers) -> str:
-    names = [m for m in METRICS if m in found["rankers"][MODEL]]
-    lines = []
-    for name, means in found["rankers"].items():
-        lead = found["model_minus"].get(name, {}).get(PRIMARY_METRIC)
-        lines.append(
-            (name, *(with_interval(means[m], ".4f") for m in names), with_interval(lead, "+.4f") if lead else "")
-        )
+def _heading(title: str, summary: Mapping[str, Any], num_items: int) -> Markup:
+    model, sessions = summary["rankers"][MODEL], f"{summary['sessions']:,}"
+    tiles = {
+        "recall@20": f"{model[PRIMARY_METRIC][0]:.4f}",
+        "mrr@20": f"{model['mrr_at_20'][0]:.4f}",
+        "queries": f"{summary['queries']:,}",
+        "sessions": sessions,
+        "items": f"{num_items:,}",
+        "of them in a list": f"{summary['catalogue']['coverage']:.0%}",
+    }
+    note = f"Ranking is over the whole catalogue; 95 % intervals by a bootstrap of {sessions} sessions."
+    return heading(title, note, tiles)
+
+
+def _rankers(summary: Mapping[str, Any], metrics: Numbers) -> Markup:
+    names = [m for m in METRICS if m in summary["rankers"][MODEL]]
+    rows = []
+    for name, means in summary["rankers"].items():
+        lead = summary["model_minus"].get(name, {}).get(PRIMARY_METRIC)
+        rows.append([name, *(with_interval(means[m], ".4f") for m in names)])
+        rows[-1].append(with_interval(lead, "+.4f") if lead else "")
     if f"ceiling/{PRIMARY_METRIC}" in metrics:
-        ceiling = [metrics.get(f"ceiling/{m}") for m in names]
-        lines.append(("ceiling (true distribution)", *("" if c is None else f"{c:.4f}" for c in ceiling), ""))
+        ceiling = (metrics.get(f"ceiling/{m}") for m in names)
+        rows.append(["ceiling (true distribution)", *("" if c is None else f"{c:.4f}" for c in ceiling), ""])
     head = ["", *(m.replace("_at_", "@") for m in names), "model - it"]
-    for kind, rankers in found["weighted"].items():  # by target_weights and by price: what a shop earns with
-        head.append(f"{kind} recall@20")
-        worth = {name: with_interval(mean, ".4f") for name, mean in rankers.items()}
-        lines = [(*line, worth.get(line[0], "")) for line in lines]
-    return table(head, lines)
+    for weighting, rankers in summary["weighted"].items():  # by target_weights, and by price: the shop's revenue
+        head.append(f"{weighting} recall@20")
+        for row in rows:
+            row.append(with_interval(rankers[row[0]], ".4f") if row[0] in rankers else "")
+    return table(head, rows)
 
 
-def _slices(found: Mapping[str, Any]) -> Iterable[str]:
-    best = found["best_baseline"]
-    for by in dict.fromkeys(row["by"] for row in found["slices"]):
-        rows = [row for row in found["slices"] if row["by"] == by]
+def _slices(summary: Mapping[str, Any]) -> Iterator[Markup]:
+    best = summary["best_baseline"]
+    head = ("", "queries", "recall@20", *([f"model - {best}"] if best else []))
+    for by in dict.fromkeys(row["by"] for row in summary["slices"]):
+        rows = [row for row in summary["slices"] if row["by"] == by]
         if len(rows) < 2:
             continue
         means = np.array([row["model"][PRIMARY_METRIC] for row in rows], dtype=float)
-        drawn = plots.groups([row["group"] for row in rows], *means.T)
-        head = ("", "queries", "recall@20", *([f"model - {best}"] if best else []))
-        lines = [
-            (
-                row["group"],
-                f"{row['queries']:,}",
-                with_interval(row["model"][PRIMARY_METRIC], ".4f"),
-                *([with_interval(row["difference"][PRIMARY_METRIC], "+.4f")] if best else []),
-            )
-            for row in rows
-        ]
-        numbers = table(head, lines)
-        if len(rows) > FOLDED:
-            numbers = f"<details><summary>numbers</summary>{numbers}</details>"
-        yield figure(f"By {escape(by)}", drawn + numbers)
+        plot = plots.groups([row["group"] for row in rows], *means.T)
+        cells = []
+        for row in rows:
+            recall = with_interval(row["model"][PRIMARY_METRIC], ".4f")
+            lead = [with_interval(row["difference"][PRIMARY_METRIC], "+.4f")] if best else []
+            cells.append((row["group"], f"{row['queries']:,}", recall, *lead))
+        numbers = table(head, cells)
+        yield figure(f"By {by}", plot + (details("numbers", numbers) if len(rows) > MOST_ROWS else numbers))
 
 
-def _disparity(found: Mapping[str, Any]) -> Iterable[str]:
-    lines = [
-        (row["by"], row["best"], row["worst"], with_interval(row["difference"], ".4f")) for row in found["disparity"]
+def _disparity(summary: Mapping[str, Any]) -> Iterator[Markup]:
+    rows = [
+        (row["by"], row["best"], row["worst"], with_interval(row["difference"], ".4f")) for row in summary["disparity"]
     ]
-    if lines:
-        note = "recall@20 of the groups that are served best and worst; among many groups some gap is certain"
-        yield card("Disparity", table(("by", "best", "worst", "apart"), lines), note)
+    if rows:
+        note = "recall@20 of the best and the worst group of each slicing; among many groups some gap is certain"
+        yield card("Disparity", table(("by", "best", "worst", "difference"), rows), note)
 
 
-def _curves(validated: Mapping[int, Numbers]) -> Iterable[str]:
-    if len(validated) < 2:
-        return
-    names = ("recall_at_20", "ndcg_at_20", "mrr_at_20")
-    curves = {n: [row.get(f"val/{n}", np.nan) for row in validated.values()] for n in names}
-    yield figure(
-        "Learning", plots.learning_curves(list(validated), curves), legend=[n.replace("_at_", "@") for n in names]
+def _learning_curves(validation: Mapping[int, Numbers]) -> Iterator[Markup]:
+    if len(validation) > 1:
+        names = [name.replace("_at_", "@") for name in METRICS[1:]]
+        curves = {m: [[row.get(f"val/{m}"), None, None] for row in validation.values()] for m in METRICS[1:]}
+        plot = plots.over_time(list(validation), curves, "epoch", "validation")
+        yield figure("Learning curves", plot, legend=names)
+
+
+def _list_metrics(summary: Mapping[str, Any]) -> Markup:
+    rows = [(name.replace("_", " "), with_interval(mean, ".4g")) for name, mean in summary["lists"].items()]
+    return table(("", "mean"), [*rows, *((name, f"{value:.4f}") for name, value in summary["catalogue"].items())])
+
+
+def _popularity(evaluation: Evaluation) -> Markup:
+    lists, counts = evaluation.summary["lists"], evaluation.counts[1:]
+    means = [next(mean[0] for name, mean in lists.items() if name.startswith(k)) for k in ("popularity", "history_pop")]
+    caption = (
+        f"mean number of training events: {means[0]:,.0f} of a listed item, {means[1]:,.0f} of an item in histories"
     )
+    plot = plots.exposure_and_popularity(counts, exposures(evaluation.saved.ranking.top, len(counts)))
+    return figure("Popularity of bought and of listed items", plot, caption, ["training events", "places in lists"])
 
 
-def _lists(found: Mapping[str, Any]) -> str:
-    lines = [(name.replace("_", " "), with_interval(mean, ".4g")) for name, mean in found["lists"].items()]
-    lines += [(name, f"{value:.4f}") for name, value in found["catalogue"].items()]
-    return table(("", "mean"), lines)
-
-
-def _popularity(result: Result) -> str:
-    shown = result.found["lists"]
-    listed, liked = (
-        next(m[0] for n, m in shown.items() if n.startswith(k)) for k in ("popularity", "history_popularity")
-    )
-    caption = f"a listed item has {listed:,.0f} training events on the mean, one of a history {liked:,.0f}"
-    drawn = plots.shown_and_seen(result.counts[1:], exposures(result.answers.top, len(result.items)))
-    return figure("Popularity: what is bought, what is shown", drawn, caption, ["training events", "places in lists"])
-
-
-def _maps(result: Result, seed: int) -> Iterable[str]:
-    some = np.argsort(-result.counts[1:], kind="stable")[:MAPPED]
-    vectors = result.items[some]
-    if len(some) < 3:
+def _item_maps(items: Array, counts: Array, features: Sequence[Grouping]) -> Iterator[Markup]:
+    """Yield maps of the most popular items, coloured by the first item feature."""
+    rows = np.argsort(-counts[1:], kind="stable")[:MOST_ON_MAP]
+    if len(rows) < 3:
         return
-    feature = result.features[0] if result.features else None
-    if feature is None:
-        code, names = np.zeros(len(some), dtype=int), []
-    else:
-        grouped = largest(feature._replace(code=feature.code[some + 1]), len(COLORS) - 1)
-        code, names = grouped.code, grouped.groups
-    about = f"the {len(some):,} most popular items" + (f", by {feature.name}" if feature else "")
-    place, share = principal_components(vectors)
+    code, names, about = np.zeros(len(rows), dtype=int), [""], f"the {len(rows):,} most popular items"
+    if features:
+        _, names, code = largest(features[0]._replace(code=features[0].code[rows + 1]), len(COLORS) - 1)
+        about += f", by {features[0].name}"
+    legend = names if features else ()
+    place, share = principal_components(items[rows])
     caption = f"{about}; the two directions have {share:.0%} of the variance"
-    yield figure("Item vectors: principal components", plots.item_map(place, code, names or [""]), caption, names)
-    near = neighbourhoods(vectors, seed)
+    yield figure("Item vectors: principal components", plots.item_map(place, code, names), caption, legend)
+    near = neighbourhoods(items[rows])
     if near is not None:
         caption = f"{about}; near points are near by cosine, distances between clusters mean nothing"
-        yield figure("Item vectors: neighbourhoods (t-SNE)", plots.item_map(near, code, names or [""]), caption, names)
+        yield figure("Item vectors: neighbourhoods (t-SNE)", plots.item_map(near, code, names), caption, legend)
 
 
-def _examples(result: Result) -> Iterable[str]:
-    """Sessions evenly over the test: what was seen, what was shown, what came."""
-    queries = len(result.answers.event)
-    rows: Array = np.unique(np.linspace(0, queries - 1, min(EXAMPLES, queries)).astype(int))
-    lines = []
-    for row in rows:
-        seen = result.history[row][result.history[row] > 0][-SHOWN:]
-        target, better = int(result.facts.target[row]), int(result.answers.better[row])
-        lines.append(
-            (
-                _names(result, seen),
-                _names(result, result.answers.top[row][:SHOWN]),
-                _names(result, [target]),
-                f"{better + 1:,}",
-            )
-        )
-    body = table(("history, newest last", "first of the list", "what came", "its rank"), lines)
-    yield card("Examples", body.replace("<table>", '<table class="texts">'))
+def _examples(evaluation: Evaluation, names: Sequence[str]) -> Markup:
+    """Return a table of queries evenly spread over the test: history, list, target and its rank."""
+    ranking, facts = evaluation.saved.ranking, evaluation.facts
+    queries = len(ranking.event)
+
+    def named(items: Iterable[int]) -> str:
+        return ", ".join(names[item - 1] for item in items)
+
+    cells = []
+    for row in np.unique(np.linspace(0, queries - 1, min(EXAMPLES, queries)).astype(int)):
+        history = evaluation.history[row][evaluation.history[row] > 0][-EXAMPLE_ITEMS:]
+        top, target = ranking.top[row][:EXAMPLE_ITEMS], int(facts.target[row])
+        cells.append((named(history), named(top), named([target]), f"{ranking.better[row] + 1:,}"))
+    return table(("history, newest last", "top of the list", "target", "its rank"), cells, texts=True)
 
 
-def _names(result: Result, items: Iterable[int]) -> str:
-    return ", ".join(result.names[item - 1] for item in items)
-
-
-def _data(result: Result) -> Iterable[str]:
-    """What the model was tested on; the data card says more."""
-    if "rows" not in result.data:
+def _data(manifest: Mapping[str, Any], has_card: bool) -> Iterator[Markup]:
+    """Yield a table of what the model was tested on; the data card has more."""
+    if "rows" not in manifest:
         return
-    rows, split = result.data["rows"], result.data["split"]
-    lines = [
-        ("rows", f"{rows['read']:,} read, {rows['kept']:,} kept"),
-        *(("dropped", f"{count:,}: {reason}") for reason, count in rows["dropped"].items() if count),
-        ("sessions", f"{result.data['sessions']['count']:,} from {result.data['sessions']['source']}"),
-        ("event types", ", ".join(result.data["event_types"])),
-        ("event inputs", ", ".join(result.data["inputs"])),
-        ("item features", ", ".join(result.data["item_features"]) or "none"),
+    counts, split = manifest["rows"], manifest["split"]
+    rows = [
+        ("rows", f"{counts['read']:,} read, {counts['kept']:,} kept"),
+        ("sessions", f"{manifest['sessions']['count']:,} from {manifest['sessions']['source']}"),
+        *((name.replace("_", " "), ", ".join(manifest[name]) or "none") for name in ("event_types", "item_features")),
         ("split", f"{split['kind']}: " + ", ".join(f"{part} {n:,} events" for part, n in split["events"].items())),
         ("outside the catalogue", f"{split['test_events_outside_catalogue']:.2%} of the test's events"),
     ]
-    link = '<p><a href="card.html">the data card</a></p>' if result.has_card else ""
-    yield card("Data", table(("", ""), lines).replace("<table>", '<table class="texts">') + link)
-
-
-def _config(text: str) -> str:
-    return f'<details class="card"><summary>Configuration</summary><pre>{escape(text)}</pre></details>'
+    link = Markup('<p><a href="{}">the data card</a></p>').format(CARD_FILE) if has_card else ""
+    yield card("Data", table(("", ""), rows, texts=True) + link)

@@ -1,10 +1,12 @@
-"""Plots as inline SVG that takes its text colour from the page."""
+"""Plots as inline SVG in the page's text colour."""
 
 import io
 import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+
+from markupsafe import Markup
 
 COLORS = ("#3d85c6", "#e08a2b", "#4ba36b", "#b565b0", "#c9b03a", "#5bb5b8", "#8a8f98")  # on white and on black
 INK = "#010203"  # becomes the page's text colour
@@ -30,30 +32,45 @@ SETTINGS: dict[Any, Any] = {
 }
 
 
-def svg(draw: Callable[..., None]) -> Callable[..., str]:
-    """Turn a function that draws on axes into one that gives SVG, the same for the same data."""
+def svg(draw: Callable[..., None]) -> Callable[..., Markup]:
+    """Decorate a function that draws on axes: it returns SVG, the same for the same data."""
 
     @wraps(draw)
-    def plot(*data: Any) -> str:
+    def plot(*data: Any) -> Markup:
         import matplotlib
         from matplotlib.figure import Figure
 
-        text = io.StringIO()
         with matplotlib.rc_context(SETTINGS):
             figure = Figure(figsize=(4.7, 2.6))
             draw(figure.add_axes(MARGINS), *data)
-            figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-        drawn = text.getvalue()
-        drawn = drawn[drawn.index("<svg") :].replace(INK, "currentColor")
-        drawn = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", drawn, flags=re.DOTALL)
-        drawn = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r'<svg role="img" \1>', drawn)
-        return re.sub(r"\n\s*", "\n", re.sub(r'<g id="[^"]*"', "<g", drawn))
+            return figure_to_svg(figure)
 
     return plot
 
 
+def figure_to_svg(figure: Any) -> Markup:
+    """Return a matplotlib figure as inline SVG; call it within rc_context(SETTINGS)."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    drawn = text.getvalue()
+    drawn = drawn[drawn.index("<svg") :].replace(INK, "currentColor")
+    drawn = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r'<svg role="img" \1>', drawn)
+    return Markup(re.sub(r"\n\s*", "\n", re.sub(r'<g id="[^"]*"', "<g", drawn)))
+
+
+def date_axis(axes: Any, most: int) -> None:
+    """Label the x-axis with `most` dates or fewer."""
+    import matplotlib.dates
+
+    dates: Any = matplotlib.dates
+    locator = dates.AutoDateLocator(minticks=3, maxticks=most)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+
+
 def units(axes: Any, name: str, log: bool = False) -> None:
-    """Tick labels such as 20k; a logarithmic axis has room around its data, and labels that fit its range."""
+    """Label ticks like 20k; give a logarithmic axis room around its data and ticks that fit its range."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
     axis = getattr(axes, f"{name}axis")

@@ -1,4 +1,4 @@
-"""The plots of a sweep's page. Shapes: T trials, P settings."""
+"""Plots of a sweep's page. Shapes: T trials, P settings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,12 +18,12 @@ def history(
     maximize: bool,
     label: str,
 ) -> None:
-    """Values [T] of the complete trials, and the last ones of those that were pruned, by the trials' numbers."""
+    """Draw the values [T] of complete trials, and the last ones of pruned trials, by trial number."""
     order = np.argsort(numbers)
-    found = np.array(values)[order]
-    best = (np.maximum if maximize else np.minimum).accumulate(found)
+    ordered = np.array(values)[order]
+    best = (np.maximum if maximize else np.minimum).accumulate(ordered)
     axes.step(np.array(numbers)[order], best, where="post", color=COLORS[0], linewidth=1.4)
-    axes.scatter(np.array(numbers)[order], found, color=COLORS[0], s=14)
+    axes.scatter(np.array(numbers)[order], ordered, color=COLORS[0], s=14)
     axes.scatter(pruned, last, color=COLORS[1], s=14, marker="x")
     axes.set_xlabel("trial")
     axes.set_title(label, loc="left", fontsize=9)
@@ -31,7 +31,7 @@ def history(
 
 @svg
 def importances(axes: Any, names: Sequence[str], weights: Sequence[float]) -> None:
-    """A bar a setting [P]."""
+    """Draw a bar for each setting [P]."""
     place = np.arange(len(names))[::-1]
     axes.set_position((0.38, 0.12, 0.58, 0.8))
     axes.barh(place, weights, color=COLORS[0], height=0.6)
@@ -40,12 +40,12 @@ def importances(axes: Any, names: Sequence[str], weights: Sequence[float]) -> No
 
 
 @svg
-def settings(axes: Any, values: Sequence[Any], found: Sequence[float], log: bool, label: str) -> None:
-    """What each trial [T] found with its value of one setting."""
+def settings(axes: Any, values: Sequence[Any], objective: Sequence[float], log: bool, label: str) -> None:
+    """Draw the objective [T] of each trial by its value of one setting."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
     if all(isinstance(value, int | float) for value in values):
-        axes.scatter(values, found, color=COLORS[0], s=14)
+        axes.scatter(values, objective, color=COLORS[0], s=14)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=all(isinstance(value, int) for value in values)))
         if log:
             axes.set_xscale("log")
@@ -54,7 +54,7 @@ def settings(axes: Any, values: Sequence[Any], found: Sequence[float], log: bool
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     else:
         names = sorted({str(value) for value in values}, key=lambda text: (len(text), text))
-        axes.scatter([names.index(str(value)) for value in values], found, color=COLORS[0], s=14)
+        axes.scatter([names.index(str(value)) for value in values], objective, color=COLORS[0], s=14)
         axes.set_xticks(range(len(names)), names)
         axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_title(label, loc="left", fontsize=9)
@@ -64,7 +64,7 @@ def settings(axes: Any, values: Sequence[Any], found: Sequence[float], log: bool
 def trade_off(
     axes: Any, x: Sequence[float], y: Sequence[float], front: Sequence[bool], x_label: str, y_label: str
 ) -> None:
-    """Two objectives [T] against each other; `front` [T] are the trials that nothing beats in all."""
+    """Draw two objectives [T] against each other; `front` [T] marks the Pareto-optimal trials."""
     axes.scatter(x, y, color=COLORS[0], s=[40 if best else 12 for best in front])
     axes.set_xlabel(x_label)
     axes.set_title(y_label, loc="left", fontsize=9)

@@ -1,9 +1,9 @@
-"""Audiences: the users, or sessions, that are nearest to an item.
+"""Audiences: the users, or sessions, with the highest score for an item.
 
 A Parquet file with a row for each place: item_id, rank (1 is the nearest), user_id or session_id (position: among the
-run's prepared sessions), score (the bundle's similarity). It lies beside the bundle, which never names people.
+run's prepared sessions), score (the bundle's similarity). It is separate from the bundle, which never holds user ids.
 
-Shapes: I items, S histories, s of a part, k places, D embedding dim.
+Shapes: I items, S histories, k places, D embedding dim.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twotower.core.errors import UserError
-from twotower.core.files import make_once
+from twotower.core.files import create_file_once
 from twotower.core.schema import ITEM_ID
-from twotower.segments.user_histories import Histories, Source, encode, parts, require_count
+from twotower.segments.user_histories import (
+    Histories,
+    HistorySource,
+    encode,
+    omissions,
+    parts,
+    require_positive_integer,
+)
 from twotower.serving.bundle import Bundle, open_bundle
-from twotower.serving.item_rows import rows_of
+from twotower.serving.catalogue import rows_of
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -29,49 +36,45 @@ ItemId = int | str
 
 @dataclass(frozen=True)
 class AudienceReport:
-    """What was written."""
+    """The audiences that were written."""
 
     path: Path
     whose: str  # users or sessions
     items: list[ItemId]  # that have an audience
     size: int  # of each
     missing: list[ItemId]  # items that the bundle does not have
-    unknown: int  # histories of which the bundle knows no item; they are in no audience
-    left_out: int  # rows of the file of events that could not be used
+    unknown: int  # histories without an item of the bundle; they are in no audience
+    unusable: int  # rows of the file of events that could not be used
 
     def __str__(self) -> str:
-        """In plain words."""
+        """Return a summary for the terminal."""
         text = f"audiences of {', '.join(map(str, self.items))}: {self.size:,} {self.whose} each"
         if self.missing:
             text += f"\nno audience for {', '.join(map(str, self.missing))}: the bundle does not have them"
-        if self.unknown:
-            text += f"\n{self.unknown:,} {self.whose} are in none: the bundle has no item of theirs"
-        if self.left_out:
-            text += f"\n{self.left_out:,} events were left out: no id, item, time or consent"
-        return text
+        return text + omissions(self.whose, self.unknown, self.unusable)
 
 
 def write_audience(
-    bundle_path: Path, items: Sequence[ItemId], source: Source, out: Path, k: int = 1000, min_size: int = 50
+    bundle_path: Path, items: Sequence[ItemId], source: HistorySource, out: Path, k: int = 1000, min_size: int = 50
 ) -> AudienceReport:
-    """Write the k nearest users of each item, as Retriever.audience has them; of equal ones the first.
+    """Write the k nearest users of each item, as Retriever.audience ranks them; of equal ones the first.
 
     Memory: what `source` keeps, and 12 bytes for each item and place.
 
     Args:
-        bundle_path: the bundle; it stays as it is.
-        items: ids; a text that is a number is one where the catalogue's ids are numbers, and the other way round.
-        source: gives the histories: user_histories.run_sessions or events_file.read_events.
+        bundle_path: the bundle; it is not changed.
+        items: ids; "12" is taken as a number where the catalogue's ids are numbers, and the other way round.
+        source: returns the histories: user_histories.run_sessions or events_file.read_events.
         out: a new Parquet file.
-        k: places of an audience; there are fewer where not so many users are known.
-        min_size: the privacy floor: an audience that would be smaller is not written.
+        k: places of an audience; fewer where there are not so many users.
+        min_size: the privacy floor: a smaller audience is not written.
 
     Raises:
         UserError: `out` exists, the bundle has none of the items, or audiences would be smaller than `min_size`; see
             `source`, too.
     """
-    require_count("audience.k", k)
-    require_count("audience.min_size", min_size)
+    require_positive_integer("audience.k", k)
+    require_positive_integer("audience.min_size", min_size)
     if k < min_size:
         raise UserError(
             f"audience.k={k} is below audience.min_size={min_size}, the smallest audience that may be written; "
@@ -80,10 +83,10 @@ def write_audience(
     if out.exists():
         raise UserError(f"{out} exists already; delete it, or name another file")
     bundle = open_bundle(bundle_path)
-    ids = _in_type(bundle, items)
+    ids = _as_catalogue_ids(bundle, items)
     row = rows_of(ids, bundle.item_ids)
-    found, missing = ids.filter(pa.array(row >= 0)), ids.filter(pa.array(row < 0)).to_pylist()
-    if len(found) == 0:
+    present, missing = ids.filter(pa.array(row >= 0)), ids.filter(pa.array(row < 0)).to_pylist()
+    if len(present) == 0:
         raise UserError(
             f"the bundle has none of the items {', '.join(map(str, missing)) or '(none are given)'}; it has ids like "
             f"{bundle.item_ids[0].as_py()!r}"
@@ -98,18 +101,18 @@ def write_audience(
         )
     size = nearest.shape[1]
     columns = {
-        ITEM_ID: found.take(pa.array(np.repeat(np.arange(len(found)), size))),
-        "rank": pa.array(np.tile(np.arange(1, size + 1), len(found)), pa.int32()),
+        ITEM_ID: present.take(pa.array(np.repeat(np.arange(len(present)), size))),
+        "rank": pa.array(np.tile(np.arange(1, size + 1), len(present)), pa.int32()),
         histories.id_name: histories.ids.take(pa.array(nearest.ravel())),
         "score": pa.array(scores.ravel()),
     }
-    make_once(out, lambda file: pq.write_table(pa.table(columns), file))
+    create_file_once(out, lambda file: pq.write_table(pa.table(columns), file))
     unknown = len(histories.ids) - known
-    return AudienceReport(out, histories.whose, found.to_pylist(), size, missing, unknown, histories.left_out)
+    return AudienceReport(out, histories.whose, present.to_pylist(), size, missing, unknown, histories.unusable)
 
 
-def _in_type(bundle: Bundle, items: Sequence[ItemId]) -> pa.Array:
-    """Different ids in the catalogue's type: a command line does not tell the text 12 from the number."""
+def _as_catalogue_ids(bundle: Bundle, items: Sequence[ItemId]) -> pa.Array:
+    """Return distinct ids in the catalogue's type: a command line does not distinguish the text 12 from the number."""
     try:
         return pa.array(list(dict.fromkeys(map(str, items))), pa.string()).cast(bundle.item_ids.type)
     except pa.ArrowException:
@@ -119,16 +122,16 @@ def _in_type(bundle: Bundle, items: Sequence[ItemId]) -> pa.Array:
 
 
 def _nearest(bundle: Bundle, histories: Histories, vectors: Floats, k: int) -> tuple[Ints, Floats, int]:
-    """[I, k] histories nearest to item vectors [I, D] and their scores, and how many histories are known at all."""
+    """Return [I, k] histories nearest to item vectors [I, D], their scores, and the number of known histories."""
     rows, scores = np.empty((len(vectors), 0), dtype=np.int64), np.empty((len(vectors), 0), dtype=np.float32)
-    known = 0
+    count = 0
     for start, stop in parts(histories, "audience"):
         users = encode(bundle, histories, start, stop)
-        some = np.flatnonzero(~np.isnan(users[:, 0]))
-        known += len(some)
-        new = np.broadcast_to(start + some, (len(vectors), len(some)))
+        known = np.flatnonzero(~np.isnan(users[:, 0]))
+        count += len(known)
+        new = np.broadcast_to(start + known, (len(vectors), len(known)))
         rows = np.concatenate([rows, new], axis=1)
-        scores = np.concatenate([scores, vectors @ users[some].T], axis=1)
+        scores = np.concatenate([scores, vectors @ users[known].T], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
-    return rows, scores, known
+    return rows, scores, count

@@ -1,4 +1,4 @@
-"""K-means over user vectors, with clusters of a least size.
+"""K-means over user vectors, with a minimum size of clusters.
 
 Shapes: N vectors, S of them a sample, C centroids, D embedding dim.
 """
@@ -9,8 +9,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-SAMPLE = 2**16  # vectors that the centroids are learnt from, at most
-VECTORS = 2**16  # of which distances are computed at once
+SAMPLE = 2**16  # vectors that k-means runs on, at most
+VECTORS = 2**16  # whose distances are computed at once
 ITERATIONS, STARTS = 25, 5
 
 Floats = npt.NDArray[np.float32]
@@ -19,9 +19,9 @@ Array = npt.NDArray[Any]
 
 
 def centroids_of(sample: Floats, number: int, cosine: bool, seed: int) -> Floats:
-    """[C, D] of the best of STARTS runs of k-means (Lloyd 1982).
+    """Return [C, D] centroids of the best of STARTS runs of k-means (Lloyd 1982).
 
-    C is `number`, or how many vectors there are that differ by more than rounding.
+    C is `number`, or the number of vectors that differ by more than rounding if that is less.
 
     Args:
         sample: [S, D].
@@ -29,10 +29,10 @@ def centroids_of(sample: Floats, number: int, cosine: bool, seed: int) -> Floats
         cosine: spherical k-means (Dhillon & Modha 2001): vectors and centroids have length one.
         seed: of the starts.
     """
-    different = len(np.unique(np.round(sample, 5), axis=0))
+    distinct = len(np.unique(np.round(sample, 5), axis=0))
     kmeans = faiss.Kmeans(
         sample.shape[1],
-        min(number, different),
+        min(number, distinct),
         niter=ITERATIONS,
         nredo=STARTS,
         spherical=cosine,
@@ -45,42 +45,42 @@ def centroids_of(sample: Floats, number: int, cosine: bool, seed: int) -> Floats
 
 
 def distances(vectors: Floats, centroids: Floats, cosine: bool) -> Floats:
-    """[N, C] one minus the cosine, or Euclidean."""
+    """Return [N, C] distances: one minus the cosine, or Euclidean."""
     if cosine:
         similarity: Floats = vectors @ centroids.T
         return 1 - similarity
-    users, centres = vectors.astype(np.float64), centroids.astype(np.float64)  # squares of near points cancel
+    users, centres = vectors.astype(np.float64), centroids.astype(np.float64)  # squares of close points cancel
     squared = np.square(users).sum(1)[:, None] - 2 * users @ centres.T + np.square(centres).sum(1)
-    away: Floats = np.sqrt(np.maximum(squared, 0)).astype(np.float32)
-    return away
+    euclidean: Floats = np.sqrt(np.maximum(squared, 0)).astype(np.float32)
+    return euclidean
 
 
 def nearest_centroid(vectors: Floats, centroids: Floats, cosine: bool) -> tuple[Ints, Floats]:
-    """[N] which centroid is nearest, of equal ones the first, and [N] how far it is."""
+    """Return [N] the index of the nearest centroid, of equal ones the first, and [N] its distance."""
     place, distance = np.empty(len(vectors), dtype=np.int64), np.empty(len(vectors), dtype=np.float32)
     for start in range(0, len(vectors), VECTORS):
         part = slice(start, start + VECTORS)
-        away = distances(vectors[part], centroids, cosine)
-        place[part], distance[part] = away.argmin(axis=1), away.min(axis=1)
+        of_part = distances(vectors[part], centroids, cosine)
+        place[part], distance[part] = of_part.argmin(axis=1), of_part.min(axis=1)
     return place, distance
 
 
 def large_clusters(vectors: Floats, centroids: Floats, cosine: bool, min_size: int) -> tuple[Floats, Ints, Floats]:
-    """Clusters of `min_size` vectors and more, the largest first.
+    """Return clusters of `min_size` vectors or more, the largest first.
 
-    As long as one is smaller, the smallest is given up, and each of its vectors goes to the nearest centroid that is
-    left; so each vector is with the nearest of the centroids that remain. With `min_size` <= N one always does.
+    While a cluster is smaller, the smallest is dropped, and each of its vectors goes to the nearest remaining centroid;
+    so each vector is in the cluster of the nearest remaining centroid. With `min_size` <= N at least one remains.
 
     Returns:
-        [C, D] the centroids that are left, [N] whose is nearest, and [N] how far it is.
+        [C, D] the remaining centroids, [N] the index of the nearest, and [N] its distance.
     """
     place, distance = nearest_centroid(vectors, centroids, cosine)
     size = np.bincount(place, minlength=len(centroids))
     kept = np.arange(len(centroids))
     while len(kept) > 1 and size[kept].min() < max(1, min_size):
-        given_up = kept[size[kept].argmin()]
-        kept = kept[kept != given_up]
-        lost = np.flatnonzero(place == given_up)
+        dropped = kept[size[kept].argmin()]
+        kept = kept[kept != dropped]
+        lost = np.flatnonzero(place == dropped)
         to, distance[lost] = nearest_centroid(vectors[lost], centroids[kept], cosine)
         place[lost] = kept[to]
         size = np.bincount(place, minlength=len(centroids))

@@ -1,6 +1,6 @@
-"""What marks segments of users against all of them. Each member counts the same, however long the history.
+"""Profiles of segments: what their members do more often than all members. Each member counts the same.
 
-Shapes: V items, C segments, s histories of a part, e events of them, U different values of a feature, T event types.
+Shapes: V items, C segments, s histories of a part, e events of them, T event types.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,38 +11,45 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from twotower.core.files import read_json
-from twotower.core.ragged import runs
+from twotower.core.ragged import ranges
 from twotower.core.schema import FEATURES_FILE, ITEMS_FILE
 from twotower.serving.bundle import Bundle
-from twotower.serving.filters import Numbers, numbers_of
-from twotower.serving.histories import Known
-from twotower.serving.lists import Groups, groups_of
+from twotower.serving.histories import KnownEvents
+from twotower.serving.item_columns import CategoryColumn, NumberColumn, category_column, number_column
 
-MARKS = 5  # values of a feature that are named
-LENGTH = "events"  # of a history, as far as the bundle knows its items
+MOST_VALUES = 5  # of a feature in a segment's profile
+LENGTH = "events"  # of a history, of items that the bundle has
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 
 
-class Mark(NamedTuple):
-    """A value that members of a segment have met more often than others."""
+class ProfileValue(NamedTuple):
+    """A value of an item feature that more of a segment's members have met than of all members."""
 
     feature: str
     value: str
     share: float  # of the segment's members that have an event with an item of this value
     share_of_all: float  # of all members of all segments
-    lift: float  # the one by the other
+    lift: float  # share / share_of_all
 
 
-class Mean(NamedTuple):
-    """The mean of something over the members that have it; NaN where none has."""
+class EventShare(NamedTuple):
+    """The mean of members' shares of events of one type."""
+
+    event_type: str
+    share: float  # in the segment
+    share_of_all: float
+
+
+class ProfileMean(NamedTuple):
+    """The mean of a number over the members that have it; NaN where none has."""
 
     name: str
-    mean: float  # of the segment's
+    mean: float  # in the segment
     mean_of_all: float
 
 
-class Near(NamedTuple):
+class NearItem(NamedTuple):
     """An item with a high score for a segment's centroid."""
 
     item_id: int | str
@@ -51,43 +58,57 @@ class Near(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """What is told of a segment; in shares and means each member counts the same."""
+    """A segment and its profile; in shares and means each member counts the same."""
 
     segment: int  # 1 is the largest
     size: int  # members
     share: float  # of all members
-    event_mix: list[Mean]  # shares of event types, none where events are not told apart
-    marks: list[Mark]  # what members have met more often than others have
-    means: list[Mean]  # events of a history, and price and other numbers of their items
-    items: list[Near]  # the nearest ones, best first
+    event_mix: list[EventShare]  # empty where events have no types
+    profile: list[ProfileValue]
+    means: list[ProfileMean]  # events of a history, and price and other numbers of their items
+    items: list[NearItem]  # the nearest ones, best first
 
 
-def item_columns(bundle: Bundle) -> tuple[dict[str, Groups], dict[str, Numbers]]:
-    """The items' features that have values (kinds categorical and multi), and those of numbers (numeric and price)."""
+def item_columns(bundle: Bundle) -> tuple[dict[str, CategoryColumn], dict[str, NumberColumn]]:
+    """Return the items' features with values (kinds categorical and multi), and those with numbers (kind numeric)."""
     encoders: Mapping[str, Any] = read_json(bundle.file(FEATURES_FILE), "a bundle").get("items", {})
     file = bundle.file(ITEMS_FILE)
     kinds = {name: encoders[name]["kind"] for name in pq.read_schema(file).names if name in encoders}
-    groups = [name for name, kind in kinds.items() if kind in ("categorical", "multi")]
-    numbers = [name for name, kind in kinds.items() if kind == "numeric"]
+    kinds = {name: kind for name, kind in kinds.items() if kind in ("categorical", "multi", "numeric")}
+    columns = {name: pq.read_table(file, columns=[name])[name] for name in kinds}
     return (
-        {name: groups_of(pq.read_table(file, columns=[name])[name]) for name in groups},
-        {name: numbers_of(pq.read_table(file, columns=[name])[name]) for name in numbers},
+        {name: category_column(c) for name, c in columns.items() if kinds[name] != "numeric"},
+        {name: number_column(c) for name, c in columns.items() if kinds[name] == "numeric"},
     )
 
 
-class Tally:
-    """Counts by segment, added up part by part; memory: 8 bytes for each segment and value of each feature."""
+class SegmentCounts:
+    """Counts by segment, added up part by part; memory: 8 bytes for each segment and value of each feature.
 
-    def __init__(self, segments: int, types: int, groups: Mapping[str, Groups], numbers: Mapping[str, Numbers]) -> None:
-        self._groups, self._numbers = groups, numbers
+    >>> counts = SegmentCounts(2, 0, categories={}, numbers={})
+    >>> known = KnownEvents(np.array([3, 3, 1]), np.zeros((3, 0), dtype=np.int64), length=np.array([2, 1]))
+    >>> counts.add(known, event_type=np.zeros(3, dtype=np.int64), segment=np.array([1, 0]))
+    >>> counts.means()[1]
+    [ProfileMean(name='events', mean=2.0, mean_of_all=1.5)]
+
+    Args:
+        segments: C.
+        types: T.
+        categories, numbers: see item_columns.
+    """
+
+    def __init__(
+        self, segments: int, types: int, categories: Mapping[str, CategoryColumn], numbers: Mapping[str, NumberColumn]
+    ) -> None:
+        self._categories, self._numbers = categories, numbers
         self.members = np.zeros(segments, dtype=np.int64)
         self._length = np.zeros(segments, dtype=np.int64)
         self._types = np.zeros((segments, types))  # sums of members' shares
-        self._holders = {name: np.zeros((segments, len(g.values)), dtype=np.int64) for name, g in groups.items()}
-        self._sums = {name: np.zeros((2, segments)) for name in numbers}  # of members' means, and how many have one
+        self._holders = {name: np.zeros((segments, len(c.values)), dtype=np.int64) for name, c in categories.items()}
+        self._sums = {name: np.zeros((2, segments)) for name in numbers}  # of members' means, and members with one
 
-    def add(self, known: Known, event_type: Array, segment: Ints) -> None:
-        """Add s histories [e], none of them empty, of these segments [s]."""
+    def add(self, known: KnownEvents, event_type: Array, segment: Ints) -> None:
+        """Add s histories with event types [e], none of them empty, that belong to segments [s]."""
         segments, count = len(self.members), len(segment)
         self.members += np.bincount(segment, minlength=segments)
         self._length += np.bincount(segment, known.length, minlength=segments).astype(np.int64)
@@ -95,57 +116,58 @@ class Tally:
         if self._types.shape[1]:
             key = segment[member] * self._types.shape[1] + event_type
             self._types.ravel()[:] += np.bincount(key, 1 / known.length[member], minlength=self._types.size)
-        for name, groups in self._groups.items():
-            length = np.diff(groups.offsets)[row]
-            code = groups.codes[runs(groups.offsets[row], length)].astype(np.int64)
-            has = np.unique(np.repeat(member, length) * len(groups.values) + code)  # each member once
-            if len(has):
-                who, value = np.divmod(has, len(groups.values))
-                np.add.at(self._holders[name], (segment[who], value), 1)
+        for name, column in self._categories.items():
+            length = np.diff(column.offsets)[row]
+            code = column.codes[ranges(column.offsets[row], length)].astype(np.int64)
+            pairs = np.unique(np.repeat(member, length) * len(column.values) + code)  # each member once
+            if len(pairs):
+                holder, value = np.divmod(pairs, len(column.values))
+                np.add.at(self._holders[name], (segment[holder], value), 1)
         for name, numbers in self._numbers.items():
-            some = ~numbers.is_null[row]
-            held = np.bincount(member[some], minlength=count)
-            total = np.bincount(member[some], numbers.values[row[some]], minlength=count)
-            has = held > 0
+            known_number = ~numbers.is_null[row]
+            events = np.bincount(member[known_number], minlength=count)
+            total = np.bincount(member[known_number], numbers.values[row[known_number]], minlength=count)
+            has = events > 0
             self._sums[name] += [
-                np.bincount(segment[has], total[has] / held[has], minlength=segments),
+                np.bincount(segment[has], total[has] / events[has], minlength=segments),
                 np.bincount(segment[has], minlength=segments),
             ]
 
-    def marks(self, min_size: int) -> list[list[Mark]]:
-        """For each segment and feature MARKS values at most, with a lift above one and `min_size` members or more.
+    def profiles(self, min_size: int) -> list[list[ProfileValue]]:
+        """Return each segment's MOST_VALUES values of each feature with a lift above 1 and `min_size` members or more.
 
-        They are in the order of share * log(lift), what a value adds to telling the segment from all (its part of the
-        Kullback-Leibler divergence): a rare value needs a larger lift than a frequent one.
+        They are ordered by share * log(lift), a value's part of the Kullback-Leibler divergence of the segment from
+        all members: a rare value needs a larger lift than a frequent one.
         """
         return [
-            [mark for name in self._groups for mark in self._marks(name, segment, min_size)]
+            [value for name in self._categories for value in self._profile(name, segment, min_size)]
             for segment in range(len(self.members))
         ]
 
-    def _marks(self, name: str, segment: int, min_size: int) -> list[Mark]:
-        holders, values = self._holders[name], self._groups[name].values
+    def _profile(self, name: str, segment: int, min_size: int) -> list[ProfileValue]:
+        holders, values = self._holders[name], self._categories[name].values
         share, of_all = holders[segment] / self.members[segment], holders.sum(axis=0) / self.members.sum()
         lift = np.divide(share, of_all, out=np.zeros_like(share), where=of_all > 0)
-        some = np.flatnonzero((holders[segment] >= max(1, min_size)) & (lift > 1))
-        best = some[np.argsort(-share[some] * np.log(lift[some]), kind="stable")][:MARKS]
-        return [Mark(name, values[int(v)].as_py(), float(share[v]), float(of_all[v]), float(lift[v])) for v in best]
+        rows = np.flatnonzero((holders[segment] >= max(1, min_size)) & (lift > 1))
+        rows = rows[np.argsort(-share[rows] * np.log(lift[rows]), kind="stable")][:MOST_VALUES]
+        return [ProfileValue(name, values[int(v)].as_py(), *map(float, (share[v], of_all[v], lift[v]))) for v in rows]
 
-    def event_mix(self, types: Sequence[str]) -> list[list[Mean]]:
-        """For each segment, and each of the T types: the mean of members' shares of events of that type."""
+    def event_mix(self, types: Sequence[str]) -> list[list[EventShare]]:
+        """Return for each segment the mean of members' shares of each of the T event types."""
+        members = self.members
         return [
             [
-                Mean(name, _ratio(share[segment], self.members[segment]), _ratio(share.sum(), self.members.sum()))
+                EventShare(name, _ratio(share[segment], members[segment]), _ratio(share.sum(), members.sum()))
                 for name, share in zip(types, self._types.T, strict=True)
             ]
-            for segment in range(len(self.members))
+            for segment in range(len(members))
         ]
 
-    def means(self) -> list[list[Mean]]:
-        """For each segment: the events of a history, and of each feature of numbers the mean of its events' items."""
+    def means(self) -> list[list[ProfileMean]]:
+        """Return for each segment the mean length of a history, and the mean of each number of the events' items."""
         sums = {LENGTH: np.stack([self._length, self.members]), **self._sums}
         return [
-            [Mean(name, _ratio(*each[:, segment]), _ratio(*each.sum(axis=1))) for name, each in sums.items()]
+            [ProfileMean(name, _ratio(*each[:, segment]), _ratio(*each.sum(axis=1))) for name, each in sums.items()]
             for segment in range(len(self.members))
         ]
 

@@ -1,7 +1,7 @@
-"""Histories of many users or sessions in a bundle's numbers, and their vectors as the bundle gives them.
+"""Histories of many users or sessions in a bundle's item indices and codes, and their vectors.
 
-They come from the run's own prepared sessions, which know no ids, or from a file of events (export.events_file), with
-the ids of those whose they are.
+They come from the run's prepared sessions, which have no ids, or from a file of events (segments.events_file), with the
+ids of its users or sessions.
 
 Shapes: S histories, E events of all of them, one history after the other and oldest first; e events and s histories of
 a part; K event inputs, D embedding dim.
@@ -19,54 +19,60 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from twotower.core.errors import UserError
+from twotower.core.event_codes import TIME, time_codes
 from twotower.core.files import read_json
-from twotower.core.inputs import TIME, time_codes
 from twotower.core.schema import CATALOGUE_FILE, ITEM_ID, PAD, USER_ID, open_prepared
 from twotower.runs.layout import DATA_FILE
 from twotower.runs.run import require_same_data
 from twotower.serving.bundle import Bundle
-from twotower.serving.histories import Known
-from twotower.serving.item_rows import rows_of
+from twotower.serving.catalogue import rows_of
+from twotower.serving.histories import KnownEvents
 from twotower.serving.user_tower import encode_histories
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-POSITION = "position"  # among the prepared sessions; stands for the id that they do not have
+POSITION = "position"  # among the prepared sessions, which have no ids
 HISTORIES, EVENTS = 2**13, 2**16  # of a part, at most; a longer history is a part of its own
 
 
 @dataclass(frozen=True)
 class Histories:
-    """S histories; about 5 bytes an event and 16 a history in memory, and what `codes` needs."""
+    """S histories in about 5 bytes an event, 16 a history, and what `codes` needs."""
 
     id_name: str  # USER_ID, SESSION_ID or POSITION
     ids: pa.Array  # [S] int64 or string
     item_index: Array  # [E] PAD where the bundle does not have the item
     offsets: Ints  # [S + 1]
     event_type: Array  # [E] position in event_types
-    event_types: list[str]  # empty where events are not told apart
+    event_types: list[str]  # empty where events have no types
     codes: Callable[[int, int], Ints]  # histories start:stop -> [e, K] codes of their event inputs
-    left_out: int = 0  # rows of a file that could not be used
+    unusable: int = 0  # rows of a file without id, item, time or consent
 
     @property
     def whose(self) -> str:
-        """What the histories are of, for people."""
+        """The word for those whose histories they are."""
         return "users" if self.id_name == USER_ID else "sessions"
 
 
-Source = Callable[[Bundle], Histories]
+HistorySource = Callable[[Bundle], Histories]
 
 
-def require_count(name: str, value: Any) -> None:
+def require_positive_integer(name: str, value: Any) -> None:
     """Raise UserError unless a setting is a positive integer."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UserError(f"{name}={value!r}; expected a positive integer")
 
 
+def omissions(whose: str, unknown: int, unusable: int) -> str:
+    """Return the lines of a report on histories and events that were left out."""
+    text = f"\n{unknown:,} {whose} are in none: the bundle has no item of theirs" if unknown else ""
+    return text + (f"\n{unusable:,} events were left out: no id, item, time or consent" if unusable else "")
+
+
 def parts(histories: Histories, task: str) -> Iterator[tuple[int, int]]:
-    """Histories start:stop, one part after the other, with a progress bar."""
+    """Yield the bounds start:stop of one part of the histories after the other, with a progress bar."""
     total = len(histories.ids)
     with tqdm(total=total, desc=task, unit=f" {histories.whose}", leave=False, disable=None) as bar:
         start = 0
@@ -78,38 +84,37 @@ def parts(histories: Histories, task: str) -> Iterator[tuple[int, int]]:
             start = stop
 
 
-def known_part(histories: Histories, start: int, stop: int, coded: bool = False) -> tuple[Known, Array]:
-    """What the bundle knows of histories start:stop, and [e] the types of those events; codes only where asked for."""
+def known_events(histories: Histories, start: int, stop: int, coded: bool = False) -> tuple[KnownEvents, Array]:
+    """Return the events of histories start:stop whose items the bundle has, and [e] their types; codes with `coded`."""
     begin, end = histories.offsets[start], histories.offsets[stop]
     item_index = histories.item_index[begin:end]
     known = item_index != PAD
     session = np.repeat(np.arange(stop - start), np.diff(histories.offsets[start : stop + 1]))
     codes = histories.codes(start, stop) if coded else np.zeros((end - begin, 0), dtype=np.int64)
     length = np.bincount(session[known], minlength=stop - start)
-    return Known(item_index[known].astype(np.int64), codes[known], length), histories.event_type[begin:end][known]
+    return KnownEvents(item_index[known].astype(np.int64), codes[known], length), histories.event_type[begin:end][known]
 
 
 def encode(bundle: Bundle, histories: Histories, start: int, stop: int) -> Floats:
-    """[s, D] the user vectors of histories start:stop, as Retriever.encode gives them; NaN where nothing is known."""
-    known, _ = known_part(histories, start, stop, coded=True)
+    """Return [s, D] the user vectors of histories start:stop, as Retriever.encode; NaN where no item is known."""
+    known, _ = known_events(histories, start, stop, coded=True)
     max_length = int(bundle.manifest["max_length"])
     return encode_histories(bundle.tower, bundle.history_vectors, known, max_length)
 
 
 def run_sessions(bundle: Bundle, run_path: Path, newest: int | None = None) -> Histories:
-    """The sessions that a run was trained, validated and tested with.
+    """Return the prepared sessions of a run: training, validation and test.
 
     Args:
         bundle: of that run.
         run_path: the run directory.
-        newest: only so many of them, those that begin last; None: all.
+        newest: number of sessions, those that begin last; None: all.
 
     Raises:
-        UserError: the prepared directory is gone, or another one now.
+        UserError: the prepared directory is missing, or has other data now.
     """
-    place = Path(read_json(run_path / DATA_FILE, "a run directory")["path"])
     try:
-        prepared = open_prepared(place)
+        prepared = open_prepared(read_json(run_path / DATA_FILE, "a run directory")["path"])
         require_same_data(run_path, prepared)
     except UserError as error:
         raise UserError(f"{error}; or take the histories from a file: events=events.parquet") from None

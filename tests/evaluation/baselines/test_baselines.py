@@ -11,11 +11,11 @@ import torch
 
 from twotower.core.schema import Prepared
 from twotower.data.loader import query_loader
-from twotower.evaluation.baselines.baselines import answer_queries, fit_baselines
+from twotower.evaluation.baselines.baselines import fit_baselines, rank_with_baselines
 from twotower.evaluation.baselines.item_neighbours import ItemKNN
-from twotower.metrics.ranking import RankingMetrics
+from twotower.metrics.ranking_metrics import RankingMetrics
+from twotower.metrics.ranking_results import means_by_type
 from twotower.metrics.ranks import Ranks
-from twotower.metrics.results import means_by_type
 
 Scorer = Callable[[list[int]], list[float]]
 ITEMS = 12
@@ -34,11 +34,11 @@ def prepared(make_prepared) -> Prepared:
     return make_prepared(sessions, train, validation, ITEMS + 1, types, times, ("view", "buy"))
 
 
-def learnt(prepared: Prepared, validation_too: bool = False) -> list[list[tuple[int, int]]]:
+def learnt(prepared: Prepared, include_validation: bool = False) -> list[list[tuple[int, int]]]:
     """(item, time) of the events that may be learnt from, session by session."""
     return [
         [(int(prepared.item_index[e]), int(prepared.timestamp[e])) for e in range(begin, end)]
-        for begin, end in zip(prepared.offsets[:-1], prepared.fit_end(validation_too), strict=True)
+        for begin, end in zip(prepared.offsets[:-1], prepared.fit_end(include_validation), strict=True)
     ]
 
 
@@ -76,24 +76,26 @@ def naive_scorers(sessions: list[list[tuple[int, int]]], num_items: int) -> dict
     }
 
 
-def fitted(prepared: Prepared, validation_too: bool = False):
-    return {name: scorer for name, (scorer, _) in fit_baselines(prepared, validation_too, RECENT).items()}
+def fitted(prepared: Prepared, include_validation: bool = False):
+    return {name: scorer for name, (scorer, _) in fit_baselines(prepared, include_validation, RECENT).items()}
 
 
 @pytest.mark.parametrize("name", ["popularity", "recent_popularity", "session_repeat", "item_knn"])
-@pytest.mark.parametrize("validation_too", [False, True])
-def test_scores_equal_a_naive_loop_over_the_events_before_fit_end(prepared, name: str, validation_too: bool) -> None:
+@pytest.mark.parametrize("include_validation", [False, True])
+def test_scores_equal_a_naive_loop_over_the_training_events(
+    prepared, name: str, include_validation: bool
+) -> None:
     random = np.random.default_rng(1)
     histories = [random.integers(1, ITEMS + 2, size=random.integers(1, 9)).tolist() for _ in range(40)]
     histories += [[item] for item in range(1, ITEMS + 2)]
     padded = torch.zeros(len(histories), 9, dtype=torch.long)
     for row, history in zip(padded, histories, strict=True):
         row[: len(history)] = torch.tensor(history)
-    scores = fitted(prepared, validation_too)[name](padded)
-    scorer = naive_scorers(learnt(prepared, validation_too), prepared.num_items)[name]
+    scores = fitted(prepared, include_validation)[name](padded)
+    scorer = naive_scorers(learnt(prepared, include_validation), prepared.num_items)[name]
     expected = torch.tensor([scorer(history) for history in histories])
     if name == "recent_popularity":
-        assert expected.sum() < 0.5 * len(histories) * sum(map(len, learnt(prepared, validation_too)))
+        assert expected.sum() < 0.5 * len(histories) * sum(map(len, learnt(prepared, include_validation)))
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -137,7 +139,7 @@ def test_sessions_without_any_pair_give_each_item_itself() -> None:
 def test_the_evaluation_equals_ranking_query_by_query(prepared, part: str) -> None:
     max_length, ks = 4, (1, 3, 5)
     loader = query_loader(prepared, part, max_length, 20)
-    answers, cost = answer_queries(fit_baselines(prepared, False, RECENT), loader, prepared.num_items)
+    answers, cost = rank_with_baselines(fit_baselines(prepared, False, RECENT), loader, prepared.num_items)
     results = {}
     for name, own in answers.items():
         types = prepared.event_type[own.event]

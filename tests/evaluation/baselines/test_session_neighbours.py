@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from twotower.core.inputs import MS_PER_DAY
+from twotower.core.event_codes import MS_PER_DAY
 from twotower.evaluation.baselines.session_neighbours import STAN, VSKNN
 
 ITEMS = 15

@@ -1,11 +1,11 @@
-"""What is said of a model beside its baselines, on planted answers."""
+"""The summary of a model and baselines, on planted results."""
 
 import numpy as np
 import pytest
 
-from twotower.evaluation.assessment import assess
-from twotower.evaluation.slices import Grouping, QueryFacts
-from twotower.metrics.results import RankingResults, in_order
+from twotower.evaluation.slices import Grouping
+from twotower.evaluation.summary import summarize
+from twotower.metrics.ranking_results import RankingResults, concatenate_results
 
 
 def planted(chance: float, seed: int, queries: int = 600) -> RankingResults:
@@ -16,50 +16,46 @@ def planted(chance: float, seed: int, queries: int = 600) -> RankingResults:
     )
 
 
-def judged(**chances: float):
+def summarized(**chances: float):
     answers = {name: planted(chance, seed) for seed, (name, chance) in enumerate(chances.items())}
     session = np.repeat(np.arange(200), 3)
-    facts = QueryFacts(session, np.ones(600), np.ones(600, dtype=np.int64), np.arange(600))
     groups = [
         Grouping("half", ["first", "second"], (session >= 100).astype(int)),
         Grouping("rare", ["all but some", "nobody", "few"], np.where(session < 20, 2, 0)),
     ]
     lists = {"novelty": np.arange(600.0)}
-    return answers, assess(answers, facts, groups, (1, 20), lists, replicates=300, seed=0, weights={})
+    return answers, summarize(answers, session, groups, (1, 20), lists, replicates=300, seed=0, weights={})
 
 
 def test_means_differences_and_the_best_baseline() -> None:
-    answers, found = judged(model=0.6, poor=0.3, good=0.5)
+    answers, summary = summarized(model=0.6, poor=0.3, good=0.5)
     share = {name: float((own.better == 0).mean()) for name, own in answers.items()}
     for name, expected in share.items():
-        mean, low, high = found["rankers"][name]["recall_at_20"]
+        mean, low, high = summary["rankers"][name]["recall_at_20"]
         assert mean == pytest.approx(expected, abs=1e-6) and low < mean < high
-    mean, low, high = found["model_minus"]["poor"]["mrr_at_1"]
+    mean, low, high = summary["model_minus"]["poor"]["mrr_at_1"]
     assert mean == pytest.approx(share["model"] - share["poor"], abs=1e-6) and 0 < low < mean < high
-    assert found["best_baseline"] == "good"
-    assert (found["queries"], found["sessions"]) == (600, 200)
-    assert found["lists"]["novelty"][0] == pytest.approx(299.5)
+    assert summary["best_baseline"] == "good"
+    assert (summary["queries"], summary["sessions"]) == (600, 200)
+    assert summary["lists"]["novelty"][0] == pytest.approx(299.5)
 
 
 def test_queries_may_be_worth_more_than_others() -> None:
-    answers, facts = (
-        planted(0.5, 0),
-        QueryFacts(np.repeat(np.arange(200), 3), np.ones(600), np.ones(600), np.arange(600)),
-    )
+    answers, session = planted(0.5, 0), np.repeat(np.arange(200), 3)
     weight = np.where(np.arange(600) % 4 == 0, 5.0, 0.5)
-    found = assess({"model": answers}, facts, [], (1, 20), {"x": np.ones(600)}, 200, 0, {"revenue": weight})
+    summary = summarize({"model": answers}, session, [], (1, 20), {"x": np.ones(600)}, 200, 0, {"revenue": weight})
     expected = ((answers.better == 0) * weight).sum() / weight.sum()
-    mean, low, high = found["weighted"]["revenue"]["model"]
+    mean, low, high = summary["weighted"]["revenue"]["model"]
     assert mean == pytest.approx(expected) and low < mean < high
-    assert found["queries"] == 600
-    plain = found["rankers"]["model"]["recall_at_20"]
+    assert summary["queries"] == 600
+    plain = summary["rankers"]["model"]["recall_at_20"]
     assert plain[0] == pytest.approx((answers.better == 0).mean())
     assert high - low > plain[2] - plain[1], "few queries decide"
 
 
 def test_slices_have_the_model_and_its_lead() -> None:
-    answers, found = judged(model=0.6, good=0.5)
-    rows = {(row["by"], row["group"]): row for row in found["slices"]}
+    answers, summary = summarized(model=0.6, good=0.5)
+    rows = {(row["by"], row["group"]): row for row in summary["slices"]}
     assert set(rows) == {("half", "first"), ("half", "second"), ("rare", "all but some"), ("rare", "few")}
     first = rows["half", "first"]
     assert (first["queries"], first["sessions"]) == (300, 100)
@@ -77,8 +73,7 @@ def test_the_gap_between_the_best_and_the_worst_served() -> None:
     better = np.where(hit, 0, 50).astype(np.int32)
     answers = RankingResults(np.arange(900), better, np.ones_like(better), np.ones((900, 0), np.int32))
     groups = [Grouping("kind", ["a", "b", "c"], kind), Grouping("tiny", ["x", "y"], np.where(session < 9, 0, 1))]
-    facts = QueryFacts(session, np.ones(900), np.ones(900), np.arange(900))
-    (row,) = assess({"model": answers}, facts, groups, (20,), {"x": np.ones(900)}, 400, 0, {})["disparity"]
+    (row,) = summarize({"model": answers}, session, groups, (20,), {"x": np.ones(900)}, 400, 0, {})["disparity"]
     assert (row["by"], row["best"], row["worst"]) == ("kind", "b", "a")
     gap, low, high = row["difference"]
     assert gap == pytest.approx(hit[kind == 1].mean() - hit[kind == 0].mean(), abs=1e-6)
@@ -88,14 +83,14 @@ def test_the_gap_between_the_best_and_the_worst_served() -> None:
 
 
 def test_without_baselines_there_is_nothing_to_subtract() -> None:
-    _, found = judged(model=0.6)
-    assert found["best_baseline"] is None and found["model_minus"] == {}
-    assert all(row["difference"] == {} for row in found["slices"])
+    _, summary = summarized(model=0.6)
+    assert summary["best_baseline"] is None and summary["model_minus"] == {}
+    assert all(row["difference"] == {} for row in summary["slices"])
 
 
 def test_answers_come_in_the_order_of_their_events() -> None:
     one = RankingResults(np.array([5, 1]), np.array([50, 10]), np.array([1, 2]), np.array([[5], [1]]))
     two = RankingResults(np.array([3]), np.array([30]), np.array([3]), np.array([[3]]))
-    whole = in_order([one, two])
+    whole = concatenate_results([one, two])
     assert whole.event.tolist() == [1, 3, 5] and whole.better.tolist() == [10, 30, 50]
     assert whole.tied.tolist() == [2, 3, 1] and whole.top.tolist() == [[1], [3], [5]]

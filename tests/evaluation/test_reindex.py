@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from twotower.core.errors import UserError
 from twotower.core.files import read_json, write_json
 from twotower.core.schema import FEATURES_FILE, Prepared
-from twotower.evaluation.other_data import ModelVocabulary, reindex_to_model, vocabulary_of_run
+from twotower.evaluation.reindex import ModelVocabulary, reindex_to_model, vocabulary_of_run
 from twotower.runs.run import Run
 
 SESSIONS = [[1, 2, 3], [4, 4], [3, 1, 5, 2]]  # items of the other data: item-1 .. item-5
