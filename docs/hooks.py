@@ -192,4 +192,5 @@ def _table(settings: list[Setting]) -> str:
         shown = "required" if default == "???" else f"`{default}`" if default else ""
         cells = (f"`{key}`", f"`{kind}`" if kind else "", shown, meaning)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(["| setting | type | default | meaning |", "|---|---|---|---|", *rows])
+    table = ["| setting | type | default | meaning |", "|---|---|---|---|", *rows]
+    return "\n".join(['<div class="settings" markdown>', "", *table, "", "</div>"])
