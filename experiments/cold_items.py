@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from twotower.core.schema import open_prepared
 from twotower.data.loader import query_loader, training_loader
-from twotower.metrics.ranks import queries_of, rank_by_dot_product
+from twotower.metrics.queries import queries_of
+from twotower.metrics.ranks import rank_by_dot_product
 from twotower.runs.run import load_run
 
 K = 20

@@ -7,10 +7,9 @@ import torch
 
 from twotower.core.batch import SessionBatch
 from twotower.metrics import ranks
+from twotower.metrics.queries import histories_of, queries_of
 from twotower.metrics.ranks import (
     column_major,
-    histories_of,
-    queries_of,
     rank,
     rank_and_list,
     rank_by_dot_product,

@@ -71,8 +71,8 @@ def test_it_is_the_average_that_a_loop_gives_and_it_is_what_remains(
     average, averages = initial[0], []
     for step, weights in enumerate(watch.steps, start=1):
         if step % every == 0:
-            updates = step // every
-            keep = min(decay**every, (1 + updates) / (10 + updates))
+            updates = step // every - 1
+            keep = min(decay**every, (1 + updates) / (10 + updates)) if updates else 0.0  # the first one copies
             average = {name: keep * average[name] + (1 - keep) * weights[name] for name in weights}
         averages.append(average)
     assert len(averages) == 15
@@ -89,7 +89,7 @@ def test_it_is_the_average_that_a_loop_gives_and_it_is_what_remains(
         for name, weight in averages[step].items():
             np.testing.assert_allclose(kept["state_dict"][name].numpy(), weight, atol=1e-6)
     for name, weight in watch.steps[5 * best["epoch"] + 4].items():
-        np.testing.assert_array_equal(best["training_weights"][name].double().numpy(), weight)
+        np.testing.assert_array_equal(best["current_model_state"][name].double().numpy(), weight)
 
 
 def test_training_itself_does_not_notice(make_prepared, make_module, make_trainer, tmp_path) -> None:

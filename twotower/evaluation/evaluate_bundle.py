@@ -18,8 +18,9 @@ from twotower.core.schema import FEATURES_FILE, PAD
 from twotower.data.loader import SessionLoader
 from twotower.evaluation.evaluate_run import ModelResults
 from twotower.evaluation.reindex import ModelVocabulary
+from twotower.metrics.queries import histories_of, queries_of
 from twotower.metrics.ranking_results import LIST_LENGTH, RankingResults, concatenate_results, means_by_type
-from twotower.metrics.ranks import column_major, histories_of, queries_of, rank_and_list
+from twotower.metrics.ranks import column_major, rank_and_list
 from twotower.serving.bundle import Bundle
 from twotower.serving.histories import KnownEvents
 from twotower.serving.user_tower import encode_histories

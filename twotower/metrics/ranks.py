@@ -1,13 +1,10 @@
-"""Rank of the target among the whole catalogue. Shapes: Q queries, V items, D embedding dim, L history length."""
+"""Rank of the target among the whole catalogue. Shapes: Q queries, V items, D embedding dim."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from twotower.core.batch import SessionBatch
-from twotower.core.schema import PAD
 
 SCORES_AT_ONCE = 1 << 22  # elements of a score matrix held at one time: 16 MiB of float32
 COMPARED_AT_ONCE = 1 << 18  # elements of it compared at one time: 1 MiB, so that both comparisons find them in a cache
@@ -24,28 +21,6 @@ class Ranks(NamedTuple):
 
     better: Tensor  # [Q] int64
     tied: Tensor  # [Q] int64, at least 1
-
-
-class Queries(NamedTuple):
-    """The queries of a batch, one a row."""
-
-    row: Tensor  # [Q] row of the batch
-    position: Tensor  # [Q] position of the history's newest event
-    target: Tensor  # [Q] item_index
-    target_type: Tensor  # [Q] event type
-    event: Tensor  # [Q] the target's position among all events
-
-
-def queries_of(batch: SessionBatch) -> Queries:
-    """Return every position of a batch whose target is to be ranked high."""
-    row, position = (batch.target_weight > 0).nonzero(as_tuple=True)
-    return Queries(row, position, *(x[row, position] for x in (batch.target, batch.target_type, batch.event)))
-
-
-def histories_of(batch: SessionBatch, queries: Queries) -> Tensor:
-    """[Q, L] history of each query: the row's events up to its position, then PAD."""
-    column = torch.arange(batch.item_index.shape[1], device=queries.row.device)
-    return torch.where(column <= queries.position[:, None], batch.item_index[queries.row], PAD)
 
 
 def chunks(total: int, num_items: int) -> Iterator[slice]:

@@ -39,10 +39,6 @@ class CatalogueNegatives(nn.Module):
         """[P] targets -> all items."""
         return Negatives(self.ids, self.log_q)
 
-    def max_negatives(self, positions: int) -> int:
-        """Largest N of a step with `positions` targets."""
-        return len(self.ids)
-
 
 class MixtureNegatives(nn.Module):
     """The union of in-batch targets, targets of earlier steps, uniform draws and draws by popularity.

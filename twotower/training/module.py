@@ -9,9 +9,10 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from twotower.core.batch import SessionBatch
+from twotower.metrics.queries import Queries, queries_of
 from twotower.metrics.ranking_metrics import RankingMetrics
 from twotower.metrics.ranking_results import LIST_LENGTH, RankingResults, concatenate_results
-from twotower.metrics.ranks import Queries, Ranks, column_major, queries_of, rank_and_list, rank_by_dot_product
+from twotower.metrics.ranks import Ranks, column_major, rank_and_list, rank_by_dot_product
 from twotower.model.distributed import gather_rows, sum_over_processes, world_size
 from twotower.model.optimizers.clipping import clip_gradient_norm
 from twotower.model.optimizers.lazy_adamw import LazyAdamW

@@ -20,8 +20,9 @@ from twotower.core.event_codes import GAP
 from twotower.core.schema import Prepared
 from twotower.evaluation.baselines.item_neighbours import ItemKNN, SequentialRules
 from twotower.evaluation.baselines.session_neighbours import STAN, VSKNN
+from twotower.metrics.queries import histories_of, queries_of
 from twotower.metrics.ranking_results import RankingResults, concatenate_results
-from twotower.metrics.ranks import chunks, histories_of, queries_of, rank
+from twotower.metrics.ranks import chunks, rank
 
 Array = npt.NDArray[Any]
 

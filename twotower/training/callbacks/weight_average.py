@@ -1,16 +1,15 @@
 """Exponential moving average of the weights."""
 
-from typing import Any
-
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
 from twotower.core.errors import UserError
 from twotower.model.sharded_embedding import sharded_in
 
 
-class WeightAverage(Callback):
+class WeightAverage(WeightAveraging):
     """Validates, saves and exports an exponential moving average of the weights (Polyak & Juditsky 1992).
 
     Training continues from the weights themselves, which checkpoints hold beside the average. After n updates the decay
@@ -33,66 +32,39 @@ class WeightAverage(Callback):
                 f"callbacks.weight_average: decay={decay}, every_n_steps={every_n_steps}; "
                 "expected a decay between 0 and 1, and 1 step or more"
             )
+
+        super().__init__(use_buffers=False, multi_avg_fn=self._update)
         self.decay = decay
         self.every_n_steps = every_n_steps
-        self._average: list[Tensor] = []  # of the module's parameters, in their order; empty outside training
         self._swapped = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start from the weights, or from the checkpoint's average."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start from a copy of the weights."""
         if sharded_in(pl_module):
             raise UserError(
                 "callbacks=ema averages whole tables: expected model.item_tower.sharded=false with it, or no average"
             )
-        parameters = list(pl_module.parameters())
-        start = self._average or parameters
-        self._average = [a.detach().to(p.device, copy=True) for a, p in zip(start, parameters, strict=True)]
+        super().setup(trainer, pl_module, stage)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Update the average."""
-        updates, rest = divmod(trainer.global_step, self.every_n_steps)
-        if rest == 0:
-            decay = min(self.decay**self.every_n_steps, (1 + updates) / (10 + updates))
-            weights = [p.detach() for p in pl_module.parameters()]
-            torch._foreach_lerp_(self._average, weights, 1 - decay)
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Move the average to the device of the weights, which is known only now; its counter stays on the CPU."""
+        assert self._average_model is not None
+        self._average_model.module.to(pl_module.device)
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Validate the average."""
-        if self._average:
-            self._swap(pl_module)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the weights of training."""
-        if self._swapped:
-            self._swap(pl_module)
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Whether to update the average after this step."""
+        return step_idx is not None and (step_idx + 1) % self.every_n_steps == 0
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restore the weights of training after an interrupted validation, before LastCheckpoint saves."""
-        self.on_validation_epoch_end(trainer, pl_module)
+        if self._swapped:
+            self._swap_models(pl_module)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the average as the module's weights."""
-        self._swap(pl_module)
-        self._average, self._swapped = [], False
+    def _update(self, average: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
+        updates = self._latest_update_step // self.every_n_steps  # known without asking the device
+        keep = min(self.decay**self.every_n_steps, (1 + updates) / (10 + updates))
+        torch._foreach_lerp_(average, weights, 1 - keep)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the average as the checkpoint's weights, and the weights of training beside it."""
-        if self._average:
-            names = [name for name, _ in pl_module.named_parameters()]
-            weights = checkpoint["state_dict"]
-            checkpoint["training_weights"] = {name: weights[name] for name in names}
-            checkpoint["state_dict"] = {**weights, **dict(zip(names, self._average, strict=True))}
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Load both, when training resumes."""
-        self._average = [p.detach().clone() for p in pl_module.parameters()]  # Lightning has loaded it already
-        with torch.no_grad():
-            for name, parameter in pl_module.named_parameters():
-                parameter.copy_(checkpoint["training_weights"][name])
-
-    def _swap(self, pl_module: LightningModule) -> None:
-        for average, parameter in zip(self._average, pl_module.parameters(), strict=True):
-            average.data, parameter.data = parameter.data, average.data
+    def _swap_models(self, pl_module: LightningModule) -> None:
+        super()._swap_models(pl_module)
         self._swapped = not self._swapped
