@@ -154,7 +154,7 @@ def test_it_stands_alone(model: Path, tmp_path: Path) -> None:
     package, heavy, ids = json.loads(done.stdout.splitlines()[-1])
     assert Path(package).is_relative_to(model) and heavy == [] and len(ids) == 2
     parts = {path.stem for path in (model / "code" / "twotower").iterdir() if path.stem != "__pycache__"}
-    assert parts == set(CODE)
+    assert parts == {"__init__", *CODE}
 
 
 @pytest.mark.parametrize(

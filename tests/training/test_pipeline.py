@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from twotower.commands import train as command
 from twotower.commands.train import train
+from twotower.core.command_line import override
 from twotower.core.errors import UserError
 from twotower.runs.config_errors import CONF
 from twotower.runs.run import load_run
@@ -43,7 +44,7 @@ def configure(shop: Path) -> Configure:
     """The configuration of a run in a folder of the shop."""
 
     def make(run: str, *overrides: str) -> DictConfig:
-        settings = [*TINY, f"run_dir={shop / 'runs' / 'today' / run}", f"prepared_root={shop / 'prepared'}"]
+        settings = [*TINY, override("run_dir", shop / "runs" / "today" / run), f"prepared_root={shop / 'prepared'}"]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("train", [*settings, *overrides])
 

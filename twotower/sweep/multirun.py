@@ -34,12 +34,7 @@ MAY_CHANGE = ("trials", "trial", "pruner")  # settings that may differ when a sw
 
 
 class Plan(NamedTuple):
-    """A sweep as it was asked for.
-
-    >>> plan = Plan(Path("sweeps/shop"), OmegaConf.create({"name": "shop"}), OmegaConf.create({}), OmegaConf.create({}))
-    >>> plan.sweep.name
-    'shop'
-    """
+    """A sweep as it was asked for."""
 
     path: Path  # of the sweep's folder
     sweep: DictConfig  # the configuration's group of that name
@@ -121,13 +116,12 @@ def start(plan: Plan, lock: contextlib.ExitStack) -> list[int]:
 
 def end(plan: Plan) -> None:
     """Print and write the report, and send what is left to MLflow."""
-    trials = report_sweep(plan.path)
+    report_sweep(plan.path)
     logger = mlflow_logger(plan)
     if logger:
         for unsent in plan.path.glob(f"*/{UNSENT_FILE}"):  # of trials that ended while MLflow could not be reached
             if instantiate(load_config(unsent.parent).logger).keep():
                 resume.mark_finished(unsent.parent)
-        logger.add_children(str(plan.path / str(trial)) for trial in range(trials))
         logger.keep()
     resume.mark_finished(plan.path)
 

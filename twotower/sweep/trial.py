@@ -43,7 +43,7 @@ def run_trial(config: DictConfig) -> Path:
         begin = time.monotonic()
         state, values = TrialState.COMPLETE, None
         try:
-            values = validate(trial_config(trial, config.sweep.name, path), trial, list(config.sweep.objectives))
+            values = validate(trial, path, config.sweep.name, list(config.sweep.objectives))
             if PRUNED in trial.user_attrs:
                 state, values = TrialState.PRUNED, None
                 shutil.rmtree(path / layout.CHECKPOINTS_FOLDER, ignore_errors=True)
@@ -61,15 +61,14 @@ def run_trial(config: DictConfig) -> Path:
     return path
 
 
-def validate(config: DictConfig, trial: "optuna.Trial", objectives: list[str]) -> list[float]:
+def validate(trial: "optuna.Trial", path: Path, sweep_name: str, objectives: list[str]) -> list[float]:
     """Train the trial's run, and return the values of the sweep's objectives."""
     prunable = len(objectives) == 1 and objectives[0].startswith("val/")  # Optuna prunes by a single value
-    trained = train_with_validation(config, [Pruning(trial, objectives[0])] if prunable else [])
-    path = Path(config.run_dir)
-    metrics = trained.picked.metrics()
+    callbacks = [Pruning(trial, objectives[0])] if prunable else []
+    trained = train_with_validation(trial_config(trial, path, sweep_name), callbacks)
+    metrics, logger = trained.picked.metrics(), trained.logger
     if any(name.startswith(SERVING) for name in objectives):
         metrics |= serving_cost(run.load_run(path))
-    logger = trained.logger
     if logger:
         logger.log_metrics({f"best/{name.rpartition('/')[2]}": metrics[name] for name in objectives})
     if not logger or logger.keep(status="KILLED" if PRUNED in trial.user_attrs else "FINISHED"):
@@ -77,7 +76,7 @@ def validate(config: DictConfig, trial: "optuna.Trial", objectives: list[str]) -
     return [metrics[name] for name in objectives]
 
 
-def trial_config(trial: "optuna.Trial", sweep_name: str, path: Path) -> DictConfig:
+def trial_config(trial: "optuna.Trial", path: Path, sweep_name: str) -> DictConfig:
     """Compose the configuration of the trial's run: the overrides of the command line, then the settings it drew."""
     job = HydraConfig.get()
     drawn = [f"{name}={value}" for name, value in trial.params.items()]

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ class Tracker(MLFlowLogger):
         if self._opened:
             return
         client = self._mlflow_client
-        known = self._find(self._run_dir)
+        known = find_run(client, self._experiment_name, self._run_dir)
         if known:
             self._run_id = known.info.run_id
             client.update_run(self._run_id, "RUNNING")
@@ -94,24 +94,10 @@ class Tracker(MLFlowLogger):
                     history = client.get_metric_history(self._run_id, metric)
                     self._sent[metric] = max(point.step for point in history)
         _ = self.experiment  # creates it
-        parent = self._find(self._parent) if self._parent else None
+        parent = find_run(client, self._experiment_name, self._parent) if self._parent else None
         if parent:
             client.set_tag(self._run_id, PARENT_TAG, parent.info.run_id)
         self._opened = True
-
-    def _find(self, run_dir: str) -> Any:
-        return find_run(self._mlflow_client, self._experiment_name, run_dir)
-
-    def add_children(self, run_dirs: Iterable[str]) -> None:
-        """Make the MLflow runs of these run directories children of this one."""
-
-        def send() -> None:
-            for run_dir in run_dirs:
-                child = self._find(run_dir)
-                if child:
-                    self._mlflow_client.set_tag(child.info.run_id, PARENT_TAG, self.run_id)
-
-        self._try(send)
 
     def flush(self) -> None:
         """Send pending entries; raises MlflowException or OSError where MLflow can't be reached, and keeps them."""

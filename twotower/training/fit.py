@@ -104,7 +104,12 @@ def configured_callbacks(settings: DictConfig, refit: bool, interactive: bool) -
 
 
 def check_memory(
-    module: TwoTowerModule, dim: int, averaged: bool, loader: SessionLoader, validation: SessionLoader, trainer: pl.Trainer
+    module: TwoTowerModule,
+    dim: int,
+    averaged: bool,
+    loader: SessionLoader,
+    validation: SessionLoader,
+    trainer: pl.Trainer,
 ) -> None:
     """Log what training will need; raises UserError where it can't fit into memory."""
     size = memory_forecast.size_of(
