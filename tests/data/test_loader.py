@@ -335,7 +335,7 @@ def targets_of(batches: list[SessionBatch]) -> list[Target]:
     [None, {"buy": 4.0, "remove": -1.5}, {"view": 0, "look": 0}, {"view": 0, "look": 0, "buy": 0.5, "remove": -2}],
 )
 def test_weights_and_inputs_equal_a_naive_loop(make_prepared, monkeypatch, max_length: int, weights) -> None:
-    monkeypatch.setattr(loader_module, "EVENTS_AT_ONCE", 100)  # so that counting takes several turns
+    monkeypatch.setattr(loader_module, "WINDOWS_AT_ONCE", 10)  # so that counting takes several turns
     random = np.random.default_rng(11)
     names = ("view", "buy", "remove", "look")
     lengths = [*random_lengths(11, 60, 20), 2, 1, max_length + 2]

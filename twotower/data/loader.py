@@ -1,8 +1,8 @@
 """Batches of sessions, gathered from the flat arrays without a Python loop over sessions.
 
-Shapes: W windows, B rows of a batch, L the widest row's length, K event inputs, E events, T event types, V items. A
-window is one row of a batch: the history's events [start, start + length), the targets one event further; columns
-before `first_query` are context only.
+Shapes: W windows, B rows of a batch, L length of the longest row, K event inputs, E events, T event types, V items. A
+window is one row of a batch: its history is the events [start, start + length), its targets are one event further;
+columns before `first_query` are context only.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,14 +16,19 @@ import torch.distributed as dist
 from twotower.core.batch import SessionBatch, gather, history_positions
 from twotower.core.errors import UserError, nearest
 from twotower.core.event_codes import TIME, time_codes
+from twotower.core.ragged import ranges
 from twotower.core.schema import PAD, Prepared
 
 Array = npt.NDArray[Any]
-EVENTS_AT_ONCE = 1 << 24  # counted in one go; bounds the memory that counting takes
+WINDOWS_AT_ONCE = 1 << 16  # of which targets are counted together; bounds the memory that counting takes
 
 
 class Windows(NamedTuple):
-    """Rows to gather: positions in the flat arrays."""
+    """Rows to gather, as positions in the flat arrays.
+
+    >>> training_windows(start=np.array([0, 5]), end=np.array([5, 7]), max_length=3).length
+    array([3, 1, 1])
+    """
 
     start: Array  # [W]
     length: Array  # [W]
@@ -35,17 +40,16 @@ def training_windows(start: Array, end: Array, max_length: int) -> Windows:
     inputs = np.maximum(end - start - 1, 0)
     pieces = -(-inputs // max_length)
     session = np.repeat(np.arange(len(start)), pieces)
-    piece = np.arange(len(session)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    begin = start[session] + piece * max_length
+    begin = start[session] + ranges(np.zeros_like(pieces), pieces) * max_length
     length = np.minimum(max_length, start[session] + inputs[session] - begin)
     return Windows(begin, length, np.zeros_like(begin))
 
 
 def query_windows(start: Array, first: Array, end: Array, max_length: int, min_history: int) -> Windows:
-    """Rows in which each event of [first, end) is a target once, seen with its last `max_length` events.
+    """Return rows in which each event of [first, end) is a target once, after its last `max_length` events.
 
-    One row holds all queries with a history of up to `max_length`; each later query has a row of its own,
-    so that the model sees exactly what it would see in serving.
+    One row holds all queries with a history of up to `max_length`; each later query has a row of its own, so that the
+    model gets exactly what it would get in serving.
     """
     if min_history < 1:
         raise UserError(f"evaluation.min_history={min_history}; a query needs a history of at least one event")
@@ -54,17 +58,18 @@ def query_windows(start: Array, first: Array, end: Array, max_length: int, min_h
     some = np.flatnonzero(first <= together)
     row = Windows(start[some], together[some] - start[some], first[some] - start[some] - 1)
     later = np.maximum(first, start + max_length + 1)
-    count = np.maximum(end - later, 0)
-    session = np.repeat(np.arange(len(start)), count)
-    target = later[session] + np.arange(len(session)) - np.repeat(np.cumsum(count) - count, count)
+    target = ranges(later, np.maximum(end - later, 0))
     full = np.full(len(target), max_length)
     return Windows(*map(np.concatenate, zip(row, (target - max_length, full, full - 1), strict=True)))
 
 
 def type_weights(event_types: Sequence[str], target_weights: Mapping[str, float] | None) -> Array:
-    """[T] float32 what a target of each type weighs; a type that `target_weights` does not name weighs 1.
+    """Return [T] float32 weights of targets by event type; a type that `target_weights` does not name weighs 1.
 
-    Raises UserError for the name of no event type, for what is no number, or where no weight is positive.
+    Raises UserError for an unknown event type, a weight that is not a number, or where no weight is positive.
+
+    >>> type_weights(["buy", "view"], {"buy": 3})
+    array([3., 1.], dtype=float32)
     """
     weights = dict(target_weights or {})
     for name, weight in weights.items():
@@ -90,11 +95,16 @@ def training_loader(
     inputs: Sequence[str] = (),
     target_weights: Mapping[str, float] | None = None,
 ) -> "SessionLoader":
-    """The events that a model may learn from, shuffled; with `include_validation` up to the test.
+    """Return a loader of the training events, shuffled.
 
     Args:
+        prepared: the data.
+        max_length: longest history.
+        positions_per_batch: positions of a batch, about.
+        seed: of the order.
+        include_validation: train on the validation events, too.
         inputs: event inputs to deliver, in this order.
-        target_weights: see type_weights; a negative one makes an explicit negative of its events.
+        target_weights: see type_weights; targets of a negative weight are explicit negatives.
     """
     windows = training_windows(prepared.offsets[:-1], prepared.fit_end(include_validation), max_length)
     weights = type_weights(prepared.event_types, target_weights)
@@ -110,11 +120,16 @@ def query_loader(
     inputs: Sequence[str] = (),
     target_weights: Mapping[str, float] | None = None,
 ) -> "SessionLoader":
-    """Every query of `part`, "validation" or "test", in one fixed order.
+    """Return a loader of every query of `part`, "validation" or "test", in a fixed order.
 
     Args:
+        prepared: the data.
+        part: whose events are targets.
+        max_length: longest history.
+        positions_per_batch: positions of a batch, about.
+        min_history: events that a query needs before its target.
         inputs: event inputs to deliver, in this order.
-        target_weights: see type_weights; only an event whose type weighs more than 0 is to be found.
+        target_weights: see type_weights; only events whose type has a positive weight are targets.
     """
     bounds = {
         "validation": (prepared.train_end, prepared.validation_end),
@@ -126,17 +141,25 @@ def query_loader(
 
 
 class SessionLoader:
-    """Iterates over SessionBatch; rows of a batch have about one length, so little of it is padding.
+    """Iterates over SessionBatch; the rows of a batch have about the same length, so little of it is padding.
 
     Each batch holds about `positions_per_batch` events and is the same for every number of ranks: a rank takes
-    every world-size-th row of it. `state_dict` gives the position in the epoch, so that a resumed run goes on
-    with the next batch and replays none. Tensors lie in pinned memory where there is a GPU to copy them to.
+    every world-size-th row of it. `state_dict` gives the position in the epoch, from which a resumed run continues.
+    Tensors are in pinned memory where there is a GPU.
 
     Args:
-        windows: rows to deliver; of one event at most one of them has it as a target.
-        seed: shuffles rows and batches, anew each epoch; None keeps one order.
+        prepared: the data.
+        windows: rows to deliver; an event is a target of at most one of them.
+        max_length: longest row.
+        positions_per_batch: positions of a batch, about.
+        seed: shuffles rows and batches, in another way each epoch; None keeps one order.
         inputs: names of the event inputs to deliver, in this order.
-        weights: [T] of targets by event type; 0 makes no target, and a row without any is left out.
+        weights: [T] of targets by event type; 0 makes no target, and a row without any target is left out.
+
+    >>> column, ends = np.array([1, 2, 3, 1]), (np.array([0, 4]), np.array([4]), np.array([4]), np.array([1]))
+    >>> prepared = Prepared(None, {"event_types": ["view"]}, column, column * 0, column, *ends, inputs={})
+    >>> [batch.target.tolist() for batch in training_loader(prepared, 8, positions_per_batch=100, seed=0)]
+    [[[2, 3, 1]]]
     """
 
     def __init__(
@@ -162,7 +185,7 @@ class SessionLoader:
         self.weights = weights
         self.epoch = 0
         self.next_batch = 0
-        targets = self._targets_of(windows)
+        targets = self._count_targets(windows)
         some = np.flatnonzero(targets)
         self.windows = windows if len(some) == len(targets) else Windows(*(column[some] for column in windows))
         self._targets = int(targets.sum())
@@ -176,36 +199,30 @@ class SessionLoader:
         self._bounds = np.unique(np.concatenate([[0], cuts, [len(total)]])).astype(np.int64)
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return len(self._bounds) - 1
 
     @property
     def num_queries(self) -> int:
-        """Targets in an epoch, over all ranks."""
+        """Number of targets in an epoch, over all ranks."""
         return self._targets
 
     @property
     def largest_batch(self) -> int:
-        """Positions of the largest batch, padding included, over all ranks."""
+        """Number of positions of the largest batch, padding included, over all ranks."""
         rows, last = np.diff(self._bounds), self._bounds[1:] - 1
         return int((rows * self._length[self._sorted[last]].astype(np.int64)).max(initial=0))
 
     def target_counts(self) -> Array:
-        """[V + 1] how often each item_index is a target in an epoch, be its weight positive or negative.
-
-        Takes about two bytes an event.
-        """
+        """Return [V + 1] how often each item_index is a target in an epoch, whether its weight is positive or not."""
         begin, stop = self._target_range(self.windows)
-        mark = np.zeros(len(self.prepared.item_index) + 1, dtype=np.int8)
-        mark[begin] += 1  # no two rows begin, or end, at one event
-        mark[stop] -= 1
-        is_target = np.cumsum(mark, out=mark, dtype=np.int8).view(bool)
-        if not self.weights.all():
-            is_target[:-1] &= self._has_weight()
         counts = np.zeros(self.prepared.num_items + 1, dtype=np.int64)
-        for first in range(0, len(mark) - 1, EVENTS_AT_ONCE):
-            part = slice(first, min(first + EVENTS_AT_ONCE, len(mark) - 1))
-            counts += np.bincount(self.prepared.item_index[part][is_target[part]], minlength=len(counts))
+        for first in range(0, len(begin), WINDOWS_AT_ONCE):
+            part = slice(first, first + WINDOWS_AT_ONCE)
+            event = ranges(begin[part], stop[part] - begin[part])
+            if not self.weights.all():
+                event = event[self.weights[self.prepared.event_type[event]] != 0]
+            counts += np.bincount(self.prepared.item_index[event], minlength=len(counts))
         return counts
 
     def __iter__(self) -> Iterator[SessionBatch]:
@@ -231,25 +248,25 @@ class SessionLoader:
             yield SessionBatch(*(t.pin_memory() if pinned else t for t in tensors))
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin `epoch`, unless it is the one under way."""
+        """Begin `epoch`, unless it is the current one."""
         if epoch != self.epoch:
             self.epoch, self.next_batch = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch and next batch: all that is needed to go on."""
+        """Return epoch and next batch."""
         return {"epoch": self.epoch, "next_batch": self.next_batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Continue where `state_dict` was called."""
         self.epoch, self.next_batch = state["epoch"], state["next_batch"]
 
     def _without_targets(self, rows: Array) -> SessionBatch:
-        """What a rank gets that no row of a batch is left for: something to compute on, and nothing that counts."""
+        """Return a batch for a rank that gets no row: something to compute on, without targets."""
         batch = self._gather(rows)
         return batch._replace(target=np.full_like(batch.target, PAD), target_weight=np.zeros_like(batch.target_weight))
 
     def _gather(self, rows: Array) -> SessionBatch:
-        """The batch of the windows `rows`, as arrays."""
+        """Return the batch of the windows `rows`, as arrays."""
         start, length, first_query = (column[rows] for column in self.windows)
         position, valid = history_positions(start + length, length, self.max_length)
         data = self.prepared
@@ -267,18 +284,15 @@ class SessionLoader:
         target = gather(data.item_index, position, weight != 0)
         return SessionBatch(item_index, inputs, target, target_type, weight, position)
 
-    def _targets_of(self, windows: Windows) -> Array:
-        """[W] how many targets each row has."""
+    def _count_targets(self, windows: Windows) -> Array:
+        """Return [W] how many targets each row has."""
         begin, stop = self._target_range(windows)
         if self.weights.all() or len(begin) == 0:
             return stop - begin
-        flags = np.append(self._has_weight(), False)  # so that a row may end where the events do
+        is_target = np.take(self.weights != 0, self.prepared.event_type)
+        flags = np.append(is_target, False)  # so that a row may end where the events do
         return np.add.reduceat(flags, np.stack([begin, stop], axis=1).ravel(), dtype=np.int64)[::2]
 
     def _target_range(self, windows: Windows) -> tuple[Array, Array]:
-        """[W], [W] the events between which a row's targets lie; never empty."""
+        """Return [W], [W] the range of events in which a row's targets are; never empty."""
         return windows.start + windows.first_query + 1, windows.start + windows.length + 1
-
-    def _has_weight(self) -> Array:
-        """[E] True where the event's type makes it a target."""
-        return np.take(self.weights != 0, self.prepared.event_type)

@@ -1,4 +1,4 @@
-"""A seeded marketplace whose next-item distribution is known exactly: for tests, demonstrations and timings.
+"""A generated marketplace whose next-item distribution is known exactly: for tests, demonstrations and benchmarks.
 
 The catalogue is a tree: category > price band > brand. Items are numbered so that every node of the tree is
 one contiguous range. Their popularity has a long tail, and rises, falls or stands still from period to period
@@ -32,10 +32,12 @@ import numpy.typing as npt
 import polars as pl
 from tqdm import tqdm
 
+from twotower.core.event_codes import HOUR_MS, MS_PER_DAY
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
 
-START_MS, HOUR_MS, DAY_MS = 1_735_689_600_000, 3_600_000, 86_400_000  # the log starts 2025-01-01T00:00:00Z
+START_MS = 1_735_689_600_000  # the log starts 2025-01-01T00:00:00Z
 KINDS = ("view", "cart", "remove", "purchase")
 VIEW = 0
 
@@ -52,7 +54,11 @@ ORACLE_CELLS = 2_000_000  # of one dense [chunk, V] matrix; about four such matr
 
 @dataclass(frozen=True)
 class Marketplace:
-    """The settings of one marketplace; the same settings always give the same files."""
+    """The settings of one marketplace; the same settings always give the same files.
+
+    >>> build_world(Marketplace(items=100, days=20)).popularity.shape  # periods, items
+    (20, 100)
+    """
 
     items: int = 3000
     users: int = 8000
@@ -73,7 +79,11 @@ def _check_whole(name: str, value: object, least: int) -> None:
 
 @dataclass(frozen=True)
 class World:
-    """All that is fixed before the first session. Items are numbered along the tree, not as in their ids."""
+    """All that is fixed before the first session. Items are numbered along the tree, not as in their ids.
+
+    >>> int(build_world(Marketplace(items=100)).number.max())
+    99
+    """
 
     market: Marketplace
     period_days: int
@@ -92,7 +102,13 @@ class World:
 
 @dataclass(frozen=True)
 class State:
-    """B sessions, each before an event that is not its first; b has seen items[begin[b]:][:count[b]]."""
+    """B sessions, each before an event that is not its first; b has seen items[begin[b]:][:count[b]].
+
+    >>> world = build_world(Marketplace(items=100, sessions=50))
+    >>> before, session, time = simulate(world, first=0, size=50, part=0)
+    >>> bool(np.isclose(next_item_probabilities(world, before.take(np.array([1]))).sum(), 1))
+    True
+    """
 
     user: Ints  # [B]
     period: Ints  # [B]
@@ -104,16 +120,9 @@ class State:
     kinds: Ints  # [E] positions in KINDS
 
     def take(self, rows: slice | Ints) -> "State":
-        """The state of these sessions alone; `items` and `kinds` are shared, not copied."""
-        return replace(
-            self,
-            user=self.user[rows],
-            period=self.period[rows],
-            intent=self.intent[rows],
-            basket=self.basket[rows],
-            begin=self.begin[rows],
-            count=self.count[rows],
-        )
+        """Return the state of these sessions alone; `items` and `kinds` are shared, not copied."""
+        names = ("user", "period", "intent", "basket", "begin", "count")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 def _running(weights: Floats) -> Floats:
@@ -121,7 +130,7 @@ def _running(weights: Floats) -> Floats:
 
 
 def _draw_in_range(prefix: Floats, begin: Ints, end: Ints, rng: np.random.Generator) -> Ints:
-    """Inverse-CDF draw of a position in begin .. end - 1, elementwise; one without mass never comes."""
+    """Draw positions in begin .. end - 1 by inverse CDF, elementwise; positions without mass are never drawn."""
     low, high = prefix[begin], prefix[end]
     # Rounding may lift the point onto `high`, which belongs to the next range: stay strictly below it.
     point = np.minimum(low + rng.random(low.shape) * (high - low), np.nextafter(high, -np.inf))
@@ -133,7 +142,7 @@ def _draw_slot(weights: Floats, size: int, rng: np.random.Generator) -> Ints:
 
 
 def build_world(market: Marketplace) -> World:
-    """Catalogue, popularity tables, successors and tastes, all from `default_rng([seed, 0])`."""
+    """Build catalogue, popularity tables, successors and tastes, all from `default_rng([seed, 0])`."""
     rng, size, users = np.random.default_rng([market.seed, 0]), market.items, market.users
     categories, category_brands = max(1, round(0.35 * size**0.5)), BANDS * BRANDS_PER_BAND
     leaf = np.sort(rng.integers(0, categories * category_brands, size))  # sorted: every node is a range
@@ -198,7 +207,7 @@ def build_world(market: Marketplace) -> World:
 
 
 def _node_range(world: World, period: Ints, node: Ints) -> tuple[Ints, Ints]:
-    """Where a node's items in a period begin and end in `world.prefix`; any shapes that broadcast."""
+    """Return where the items of a node in a period begin and end in `world.prefix`; any shapes that broadcast."""
     row = period * world.market.items
     return row + world.node_begin[node], row + world.node_end[node]
 
@@ -212,7 +221,7 @@ def _draw_intent(world: World, user: Ints, rng: np.random.Generator) -> Ints:
 
 
 def _branches(state: State) -> Floats:
-    """[6, B] probabilities of: cart, remove, purchase, repeat, successor, item of the intent."""
+    """Return [6, B] probabilities of: cart, remove, purchase, repeat, successor, item of the intent."""
     cart = CART * (state.kinds[state.begin + state.count - 1] == VIEW)
     held = state.basket >= 0
     view = 1.0 - cart - (REMOVE + PURCHASE) * held
@@ -221,7 +230,7 @@ def _branches(state: State) -> Floats:
 
 
 def step(world: World, state: State, rng: np.random.Generator) -> tuple[Ints, Ints, Ints, Ints]:
-    """Draws the next events: (item, kind, intent after the drift, basket after the event), each [B]."""
+    """Draw the next events: (item, kind, intent after the drift, basket after the event), each [B]."""
     size = len(state.user)
     intent = np.where(rng.random(size) < INTENT_STAYS, state.intent, _draw_intent(world, state.user, rng))
     branch = (rng.random(size) >= _branches(state).cumsum(axis=0)[:-1]).sum(axis=0)
@@ -237,7 +246,7 @@ def step(world: World, state: State, rng: np.random.Generator) -> tuple[Ints, In
 
 
 def next_item_probabilities(world: World, state: State) -> Floats:
-    """[B, V] the exact distribution from which `step` draws the item; rows sum to one."""
+    """Return [B, V] the exact distribution from which `step` draws the item; rows sum to one."""
     row = np.arange(len(state.user))
     cart, remove, purchase, repeat, successor, fresh = _branches(state)
     current = state.items[state.begin + state.count - 1]
@@ -267,20 +276,20 @@ def next_item_probabilities(world: World, state: State) -> Floats:
 
 
 def rank_in_truth(world: World, state: State, item: Ints) -> tuple[Ints, Ints]:
-    """[B] how many items are more probable than `item`, and [B] how many exactly as probable (itself too)."""
+    """Return [B] how many items are more probable than `item`, and [B] how many are as probable, itself included."""
     better, tied = np.empty(len(item), np.int64), np.empty(len(item), np.int64)
     chunk = max(1, ORACLE_CELLS // max(1000, world.market.items))
     for low in range(0, len(item), chunk):
         rows = slice(low, low + chunk)
         probabilities = next_item_probabilities(world, state.take(rows))
-        own = np.take_along_axis(probabilities, item[rows, None], axis=1)
-        better[rows] = np.count_nonzero(probabilities > own, axis=1)
-        tied[rows] = np.count_nonzero(probabilities == own, axis=1)
+        probability = np.take_along_axis(probabilities, item[rows, None], axis=1)
+        better[rows] = np.count_nonzero(probabilities > probability, axis=1)
+        tied[rows] = np.count_nonzero(probabilities == probability, axis=1)
     return better, tied
 
 
 def simulate(world: World, first: int, size: int, part: int) -> tuple[State, Ints, Ints]:
-    """Draws sessions first .. first + size - 1 as one part.
+    """Draw sessions first .. first + size - 1 as one part.
 
     Returns the state before each event (B = E; count 0: a first event), session ids [E] and times [E] in ms.
     """
@@ -289,9 +298,9 @@ def simulate(world: World, first: int, size: int, part: int) -> tuple[State, Int
     arrival = (first + np.sort(rng.random(size)) * size) / market.sessions
     rhythm = _running(np.tile(HOURLY_ARRIVALS, market.days))
     hours = np.interp(arrival, rhythm / rhythm[-1], np.arange(len(rhythm)))
-    end = START_MS + market.days * DAY_MS
+    end = START_MS + market.days * MS_PER_DAY
     start = np.minimum(START_MS + (hours * HOUR_MS).astype(np.int64), end - 1)
-    period = (start - START_MS) // (world.period_days * DAY_MS)
+    period = (start - START_MS) // (world.period_days * MS_PER_DAY)
     user = np.searchsorted(world.activity[1:-1], rng.random(size), side="right")
     length = np.minimum(rng.geometric(1 / MEAN_LENGTH, size), MAX_LENGTH)
 
@@ -321,7 +330,7 @@ def simulate(world: World, first: int, size: int, part: int) -> tuple[State, Int
 
 
 def generate(out: Path, market: Marketplace, *, oracle: bool = True, sessions_per_part: int = 160_000) -> None:
-    """Writes events/part-*.parquet (by time), items.parquet and, where asked, oracle.parquet into `out`."""
+    """Write events/part-*.parquet (by time), items.parquet and, with `oracle`, oracle.parquet into `out`."""
     _check_whole("sessions_per_part", sessions_per_part, 1)
     if (out / "events").exists():
         raise ValueError(f"{out} already holds events; expected a new folder: remove it or name another.")
@@ -334,12 +343,12 @@ def generate(out: Path, market: Marketplace, *, oracle: bool = True, sessions_pe
         "category": [f"category-{node:03d}" for node in world.nodes[0]],
         "brand": [f"brand-{node:04d}" for node in world.nodes[2] - world.nodes[2, 0]],
         "price": world.price,
-        "created_at": START_MS + world.created * world.period_days * DAY_MS,
+        "created_at": START_MS + world.created * world.period_days * MS_PER_DAY,
     }
     pl.DataFrame(catalogue).sort("item_id").write_parquet(out / "items.parquet")
 
     event_type, truths = pl.Series("event_type", KINDS), []
-    oracle_from = START_MS + market.days * DAY_MS * (1 - ORACLE_SPAN)
+    oracle_from = START_MS + market.days * MS_PER_DAY * (1 - ORACLE_SPAN)
     firsts = range(0, market.sessions, sessions_per_part)
     for part, first in enumerate(tqdm(firsts, "generating events", unit="part", disable=len(firsts) == 1)):
         before, session, time = simulate(world, first, min(sessions_per_part, market.sessions - first), part)

@@ -1,4 +1,4 @@
-"""data=marketplace: generate event files once, then prepare them as any shop's."""
+"""data=marketplace: event files are generated once, then prepared like those of a shop."""
 
 import dataclasses
 import hashlib
@@ -29,13 +29,20 @@ def prepare_marketplace(
     root: str,
     prepare: Prepare,
 ) -> Prepared:
-    """Generate a marketplace below `root` (or find it generated), prepare its events and state the ceiling.
+    """Generate a marketplace below `root`, unless it exists, and prepare its events.
 
-    Returns:
-        The opened prepared directory, with the oracle's metrics on the test's queries in CEILING_FILE.
+    Args:
+        items: number of items in the catalogue.
+        users: number of users.
+        sessions: number of sessions.
+        days: length of the log.
+        seed: of all random numbers.
+        oracle: write the metrics of the true next-item distribution to CEILING_FILE.
+        root: the folder for the generated files.
+        prepare: what the source is given to.
     """
     market = Marketplace(items=items, users=users, sessions=sessions, days=days, seed=seed)
-    # A changed generator gives other files, so its code is part of the folder's name.
+    # Another version of the generator gives other files, so its code is part of the folder's name.
     settings = json.dumps([dataclasses.asdict(market), oracle, sha256(Path(synthetic.__file__))], sort_keys=True)
     raw = Path(root) / f"marketplace-{hashlib.sha256(settings.encode()).hexdigest()[:12]}-raw"
     if not raw.exists():
@@ -55,10 +62,10 @@ def prepare_marketplace(
 
 
 def _ceiling(prepared: Prepared, raw: Path) -> dict[str, float]:
-    """The oracle's recall@20 on the test's queries; ties count as the mean over the places they share.
+    """Return the oracle's recall@20 on the test queries; a tie counts as the mean over the ranks that it shares.
 
-    Empty where the oracle has not ranked all of them: for splits other than the temporal one, or a test part
-    of more than about the last third of the days.
+    Empty where the oracle has not ranked all of them: for splits other than the temporal one, or a test part of more
+    than about the last third of the days.
     """
     split = prepared.manifest["split"]
     if split["kind"] != "temporal":
