@@ -90,3 +90,16 @@ def test_a_key_that_the_program_itself_lacks_is_explained_too(
         cli.run(lambda config: config.model.dimm, "train", [])
     assert left.value.code == 2
     assert "model.dimm: there is no such setting; did you mean 'model.dim'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["a=1", "-m", "b=2"], ["-m", "a=1", "b=2"]),
+        (["a=1", "--config-dir", "x, y=z", "~b"], ["--config-dir", "x, y=z", "a=1", "~b"]),
+        (["+a=1", "--config-dir=x", "b=2"], ["--config-dir=x", "+a=1", "b=2"]),
+        (["a=1", "--cfg", "job", "--info", "searchpath"], ["--cfg", "job", "--info", "searchpath", "a=1"]),
+    ],
+)
+def test_flags_may_stand_between_overrides(typed: list[str], expected: list[str]) -> None:
+    assert cli.overrides_last(typed) == expected

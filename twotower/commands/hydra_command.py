@@ -12,6 +12,7 @@ from twotower.commands.signals import interrupt_on_termination
 from twotower.core.distributed import is_first_process
 from twotower.runs.config_errors import CONF, explaining
 
+TAKES_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p")
 QUIET = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
 
 
@@ -38,7 +39,20 @@ def run(task: str | Callable[[DictConfig], object], config_name: str, arguments:
             function(config)
 
     # Of several processes the first alone writes files and logs.
-    sys.argv[1:] = [*arguments, *(() if is_first_process() else QUIET)]
+    sys.argv[1:] = [*overrides_last(arguments), *(() if is_first_process() else QUIET)]
     interrupt_on_termination()
     with explaining(config_name):
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(call_task)()
+
+
+def overrides_last(arguments: Sequence[str]) -> list[str]:
+    """Flags first, then overrides, each in their order: Hydra refuses overrides on both sides of a flag.
+
+    >>> overrides_last(["experiment=mine", "--config-dir", "a=b", "seed=1"])
+    ['--config-dir', 'a=b', 'experiment=mine', 'seed=1']
+    """
+    flags, overrides = [], []
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        is_override = not word.startswith("-") and before not in TAKES_VALUE and ("=" in word or word[:1] in "~+")
+        (overrides if is_override else flags).append(word)
+    return flags + overrides
