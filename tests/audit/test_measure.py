@@ -64,7 +64,7 @@ def test_counts(prepared: Prepared, monkeypatch: pytest.MonkeyPatch, block: int)
     found = measure.measure(prepared, split, earliest=10 * DAY, latest=40 * DAY)
     rows = sessions(prepared)
     events = [event for session in rows for event in session]
-    assert found.learnt == sum(p < 2 for _, _, p, _ in events)
+    assert found.before_test == sum(p < 2 for _, _, p, _ in events)
     assert found.late == sum(p < 2 and t > 30 * DAY for _, t, p, _ in events)
     assert found.late_training == sum(p == 0 and t > 20 * DAY for _, t, p, _ in events)
     assert found.early == sum(t < 10 * DAY for _, t, _, _ in events)

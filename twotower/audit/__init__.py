@@ -1,1 +1,1 @@
-"""Looks at a prepared directory: what would spoil a model or its figures, and what the data are like."""
+"""Checks of a prepared directory for faults that would spoil a model or its evaluation."""

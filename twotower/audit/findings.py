@@ -1,16 +1,18 @@
-"""What an audit reports: the checks by name, and the form of a finding."""
+"""The names of the checks, and the form of a finding."""
 
 from typing import Any, Literal, TypedDict
 
 import numpy as np
 
-CHECKS = {  # in the order of reports; what the data card calls them
+from twotower.core.schema import ORDINAL
+
+CHECKS = {  # check -> its title in the data card, in the order of reports
     "training_after_split": "Training events later than the test",
     "session_in_two_parts": "Sessions in two parts of the split",
     "statistics_saw_test": "Statistics that saw the test",
-    "target_in_context": "Target in its own history's context",
+    "target_in_context": "Target in the context of its history",
     "targets_outside_catalogue": "Targets outside the catalogue",
-    "repeated_rows": "Repeated rows",
+    "repeated_rows": "Duplicate rows",
     "bots": "Sessions of thousands of events",
     "timestamp_unit": "Timestamps of several units",
     "timestamp_range": "Timestamps before 1990 or in the future",
@@ -22,28 +24,31 @@ CHECKS = {  # in the order of reports; what the data card calls them
     "days_without_events": "Days without events",
     "few_queries": "Few test queries",
 }
-ORDINAL = "ordinal"  # the timestamp_unit of numbers that are no times
 
 
 class Finding(TypedDict):
-    """One entry of audit.json."""
+    """One entry of audit.json.
+
+    >>> warning("bots", "3 sessions have over 1,000 events ...", sessions=3)["figures"]
+    {'sessions': 3}
+    """
 
     check: str  # a key of CHECKS
     level: Literal["error", "warning"]
-    message: str  # what was found, what was expected, what to do
+    message: str  # what was found with figures, what was expected and why, what to do
     figures: dict[str, Any]
 
 
 def error(check: str, message: str, **figures: Any) -> Finding:
-    """A finding that blocks training."""
+    """Return a finding that blocks training."""
     return {"check": check, "level": "error", "message": message, "figures": figures}
 
 
 def warning(check: str, message: str, **figures: Any) -> Finding:
-    """A finding that is printed."""
+    """Return a finding that is logged as a warning."""
     return {"check": check, "level": "warning", "message": message, "figures": figures}
 
 
-def moment(timestamp: int, unit: str) -> str:
-    """A timestamp in words: milliseconds as a UTC time, an ordinal as it is."""
+def format_timestamp(timestamp: int, unit: str) -> str:
+    """Return milliseconds as a UTC time, an ordinal as a number."""
     return str(timestamp) if unit == ORDINAL else f"{np.datetime64(timestamp, 'ms').astype('datetime64[s]')} UTC"

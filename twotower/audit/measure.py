@@ -1,6 +1,6 @@
-"""What the audit needs to know of the prepared arrays, measured block by block so that memory stays small.
+"""Measures of the prepared arrays for the audit, taken block by block so that memory stays small.
 
-Shapes: E events, S sessions, V items, N pairs of an event and the next one; small letters are those of one block.
+Shapes: E events, S sessions, V items, N pairs of an event and the next one; of one block: e events, s sessions.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,44 +14,54 @@ from twotower.core.schema import Prepared, input_file
 
 Array = npt.NDArray[Any]
 BLOCK = 2_000_000  # events
-SAMPLE = 2_000_000  # events whose contexts are looked at
+SAMPLE = 2_000_000  # events whose contexts are measured
 TRAIN, VALIDATION, TEST = 0, 1, 2
 MINUTE_MS = 60_000
 
 
 class Context(NamedTuple):
-    """How often the majority rule named the item right, over `pairs` whose items differ and whose code is known.
+    """How often a majority rule predicts an item, over `pairs` whose items differ and whose code is known.
 
-    Rules are learnt on one half of the sessions and counted on the other.
+    Rules are fitted on one half of the sessions and counted on the other.
+
+    >>> Context(pairs=100, next_by_code=90, this_by_code=3, next_by_item=10, next_by_popularity=2).next_by_code / 100
+    0.9
     """
 
     pairs: int
-    next_by_code: int  # the next event's item, by this event's code
-    own_by_code: int  # this event's item, by its code
-    next_by_item: int  # the next event's item, by this event's item
+    next_by_code: int  # the item of the next event, by this event's code
+    this_by_code: int  # the item of this event, by its code
+    next_by_item: int  # the item of the next event, by this event's item
     next_by_popularity: int
 
 
 class Measures(NamedTuple):
-    """Counts over all events."""
+    """Counts over all events.
 
-    learnt: int  # events that train or validate
-    test_start: int  # the moment after which they should not lie
-    late: int  # ... and how many do
-    late_training: int  # training events after the validation began, where it has a beginning
+    >>> sorted(set(Measures._fields) - set(COUNTS))
+    ['codes', 'contexts', 'test_start', 'train_count']
+    """
+
+    before_test: int  # training and validation events
+    test_start: int  # after which none of them should be
+    late: int  # ... and how many are
+    late_training: int  # training events after the start of the validation, where that is known
     mixed_sessions: int  # with events in more than one part
     early: int  # events before `earliest`
     future: int  # events after `latest`
     whole_minutes: int  # events on a full minute
-    queries: int  # test events that have a history
+    queries: int  # test events with a history
     train_count: Array  # [V] training events by item
-    codes: dict[str, Array]  # input -> [size, 2] events to learn from, and test events, by code
-    contexts: dict[str, Context]  # declared event feature -> what it tells
+    codes: dict[str, Array]  # input -> [size, 2] events before the test, and test events, by code
+    contexts: dict[str, Context]  # declared event feature -> what it predicts
+
+
+COUNTS = ("before_test", "late", "late_training", "mixed_sessions", "early", "future", "whole_minutes", "queries")
 
 
 class _Block(NamedTuple):
-    first: int  # the number of its first session
-    starts: Array  # [s] where sessions begin, counted from the block's first event
+    first: int  # number of its first session
+    starts: Array  # [s] first event of each session, counted from the block's first event
     lengths: Array  # [s]
     known: Array  # [s] events before the test part
     item_index: Array  # [e]
@@ -61,11 +71,11 @@ class _Block(NamedTuple):
 
 
 def measure(prepared: Prepared, split: dict[str, Any], earliest: int, latest: int) -> Measures:
-    """Measure a prepared directory in two passes.
+    """Measure a prepared directory in one pass, or two where the split has no start of the test.
 
     Args:
-        prepared: its arrays are read from disk again, so that pages of the memory map are given back.
-        split: the manifest's; a temporal one says where the test begins, elsewhere its first event does.
+        prepared: its arrays are read from disk again, so that pages of the memory map are released.
+        split: the manifest's; a temporal one has the start of the test, which else is the first test event.
         earliest: timestamps below it are counted.
         latest: timestamps above it are counted.
     """
@@ -76,25 +86,23 @@ def measure(prepared: Prepared, split: dict[str, Any], earliest: int, latest: in
     sizes = prepared.manifest["inputs"]
     features = [name for name in sizes if name not in SIZES and name != EVENT_TYPE]
     step = -(-len(prepared.item_index) // SAMPLE)
-    sums = dict.fromkeys(
-        ("learnt", "late", "late_training", "mixed_sessions", "early", "future", "whole_minutes", "queries"), 0
-    )
+    sums = dict.fromkeys(COUNTS, 0)
     train_count = np.zeros(prepared.num_items + 1, dtype=np.int64)
     codes = {name: np.zeros(2 * size, dtype=np.int64) for name, size in sizes.items()}
     pairs = []
     for block in _blocks(prepared, sizes):
-        time, part, learning = block.timestamp, block.part, block.part != TEST
-        count = {
-            "learnt": learning,
-            "late": learning & (time > test_start),
+        time, part, before_test = block.timestamp, block.part, block.part != TEST
+        flags = {
+            "before_test": before_test,
+            "late": before_test & (time > test_start),
             "late_training": (part == TRAIN) & (time > validation_start) if validation_start is not None else 0,
             "mixed_sessions": part[block.starts] != part[block.starts + block.lengths - 1],
             "early": time < earliest,
             "future": time > latest,
             "whole_minutes": time % MINUTE_MS == 0,
         }
-        for name, where in count.items():
-            sums[name] += int(np.count_nonzero(where))
+        for name, flag in flags.items():
+            sums[name] += int(np.count_nonzero(flag))
         sums["queries"] += int(np.maximum(block.lengths - np.maximum(block.known, 1), 0).sum())
         train_count += np.bincount(block.item_index[part == TRAIN], minlength=len(train_count))
         for name, code in block.inputs.items():
@@ -102,12 +110,12 @@ def measure(prepared: Prepared, split: dict[str, Any], earliest: int, latest: in
         if features:
             pairs.append(_pairs(block, features, step))
     contexts = _contexts(features, np.concatenate(pairs, axis=1), sizes, prepared.num_items) if pairs else {}
-    two = {name: count.reshape(-1, 2) for name, count in codes.items()}
-    return Measures(test_start=test_start, train_count=train_count[1:], codes=two, contexts=contexts, **sums)
+    by_part = {name: count.reshape(-1, 2) for name, count in codes.items()}
+    return Measures(test_start=test_start, train_count=train_count[1:], codes=by_part, contexts=contexts, **sums)
 
 
 def _blocks(prepared: Prepared, inputs: Iterable[str]) -> Iterator[_Block]:
-    """Whole sessions of about BLOCK events, one after the other, with these event inputs."""
+    """Yield blocks of whole sessions of about BLOCK events, with these event inputs."""
     offsets = prepared.offsets
     first, sessions = 0, len(offsets) - 1
     while first < sessions:
@@ -136,40 +144,40 @@ def _read(prepared: Prepared, name: str, low: int, high: int) -> Array:
 
 
 def _pairs(block: _Block, features: list[str], step: int) -> Array:
-    """[3 + features, n] half, item, next item, codes: of events before another item, in one session of `step`."""
+    """Return [3 + features, n] half, item, next item and codes of events before another item, of 1 / step of all."""
     session = np.repeat(block.first + np.arange(len(block.starts)), block.lengths)[:-1]
     follows = np.ones(len(session), dtype=bool)
     follows[block.starts[1:] - 1] = False
-    own, following = block.item_index[:-1], block.item_index[1:]
-    at = np.flatnonzero(follows & (own != following) & (session // 2 % step == 0))
-    rows = [session % 2, own, following, *(block.inputs[name][:-1] for name in features)]
+    item, following = block.item_index[:-1], block.item_index[1:]
+    at = np.flatnonzero(follows & (item != following) & (session // 2 % step == 0))
+    rows = [session % 2, item, following, *(block.inputs[name][:-1] for name in features)]
     return np.stack([row[at].astype(np.int32) for row in rows])
 
 
 def _contexts(features: list[str], pairs: Array, sizes: dict[str, int], items: int) -> dict[str, Context]:
     contexts = {}
     for row, name in enumerate(features):
-        half, own, following, code = pairs[[0, 1, 2, 3 + row]][:, pairs[3 + row] > 0]
-        learn, check = half == 0, half == 1
-        rules = [  # told by, what it tells
-            (code, following, sizes[name]),
-            (code, own, sizes[name]),
-            (own, following, items + 1),
-            (np.zeros_like(code), following, 1),
+        half, item, following, code = pairs[[0, 1, 2, 3 + row]][:, pairs[3 + row] > 0]
+        fit, check = half == 0, half == 1
+        rules = [  # predicted by, number of keys, what is predicted
+            (code, sizes[name], following),
+            (code, sizes[name], item),
+            (item, items + 1, following),
+            (np.zeros_like(code), 1, following),
         ]
         hits = [
-            int(np.count_nonzero(_majority(key[learn], value[learn], size)[key[check]] == value[check]))
-            for key, value, size in rules
+            int(np.count_nonzero(_majority(key[fit], value[fit], size)[key[check]] == value[check]))
+            for key, size, value in rules
         ]
         contexts[name] = Context(int(np.count_nonzero(check)), *hits)
     return contexts
 
 
 def _majority(key: Array, value: Array, size: int) -> Array:
-    """[size] the commonest value of each key [N]; the commonest of all for a key that does not occur."""
+    """Return [size] the commonest value of each key; for a key that does not occur the commonest of all."""
     span = int(value.max(initial=0)) + 1
     pairs, counts = np.unique(key.astype(np.int64) * span + value, return_counts=True)
     order = np.argsort(counts, kind="stable")
     best = np.full(size, np.argmax(np.bincount(value, minlength=1)))
-    best[pairs[order] // span] = pairs[order] % span  # of several for one key the last, so the commonest, stays
+    best[pairs[order] // span] = pairs[order] % span  # of several for one key the last, so the commonest, remains
     return best
