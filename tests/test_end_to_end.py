@@ -203,13 +203,6 @@ def test_the_bundle_answers_as_the_trained_model(run_path: Path, bundle_path: Pa
 
 
 @pytest.mark.slow
-def test_a_second_run_on_the_same_input_starts_from_the_prepared_data(folder: Path, run_path: Path) -> None:
-    before = sorted(path.name for path in (folder / "prepared").iterdir())
-    call(folder, "train.py", *SMALL, "logger=none", "trainer.max_epochs=1")
-    assert sorted(path.name for path in (folder / "prepared").iterdir()) == before
-
-
-@pytest.mark.slow
 def test_no_id_of_a_user_or_a_session_leaves_preparation(folder: Path, run_path: Path) -> None:
     """Searched for in every file that a run with features, its export and MLflow leave."""
     raw = sorted((folder / "prepared").glob("*-raw/events/*.parquet"))

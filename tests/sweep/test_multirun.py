@@ -18,7 +18,10 @@ from twotower.training.pipeline import train_with_validation
 TINY = ["data.items=60", "data.users=60", "data.sessions=600", "data.days=14", "trainer.max_epochs=1", "refit=false"]
 TINY += ["positions_per_batch=256", "trainer.accelerator=cpu", "logger=none"]
 GRID = ["-m", "sweep=grid", "sweep.name=ours", "sweep.space.positions_per_batch=null", "sweep.space.optimizer=null"]
-GRID += ["sweep.space.model={dim: 'choice(8,7,16)'}", "sweep.space.model.user_tower=null"]  # 7 can't be cut in two heads
+GRID += [
+    "sweep.space.model={dim: 'choice(8,7,16)'}",
+    "sweep.space.model.user_tower=null",
+]  # 7 can't be cut in two heads
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +32,8 @@ def logging_as_before() -> Iterator[None]:
     libraries = [logging.getLogger(name) for name in ("hydra", "pytorch_lightning", "faiss.loader")]
     levels = [logger.level for logger in libraries]
     yield
+    for handler in {*root.handlers} - {*handlers}:
+        handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
     for logger, before in zip(libraries, levels, strict=True):
@@ -42,7 +47,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["twotower"])
     try:
-        hydra_command.run("twotower.commands.train:train", "train", [*arguments, *TINY])
+        hydra_command.run("twotower.commands.train:train", "train", arguments)
     except SystemExit as left:
         return int(left.code or 0)
     return 0
@@ -58,7 +63,7 @@ def test_a_sweep_that_was_interrupted_is_resumed_and_reported(
 
     with monkeypatch.context() as patch:
         patch.setattr(trial, "train_with_validation", interrupted)
-        assert typed(monkeypatch, tmp_path, *GRID) == 130
+        assert typed(monkeypatch, tmp_path, *GRID, *TINY) == 130
     Sweep._lock.close()  # as the end of the process does
     path = tmp_path / "sweeps" / "ours"
     line = json.loads((path / "sweep.json").read_text())["command"]["line"]
@@ -66,7 +71,7 @@ def test_a_sweep_that_was_interrupted_is_resumed_and_reported(
     assert f"interrupted; next: {line}" in printed and line.startswith(f"cd {tmp_path} && ")
     before = (path / "0" / "fitted.json").stat().st_mtime_ns
 
-    assert typed(monkeypatch, tmp_path, *GRID) == 0
+    assert typed(monkeypatch, tmp_path, *GRID, *TINY) == 0
     assert (path / "0" / "fitted.json").stat().st_mtime_ns == before
     printed = capsys.readouterr().out
     assert "3 trials, 2 of them to do" in printed and "3 trials: 2 complete, 1 failed" in printed
@@ -77,12 +82,29 @@ def test_a_sweep_that_was_interrupted_is_resumed_and_reported(
     assert str(best.model.dim) == study.best_trial.params["model.dim"]
     assert not (path / ".lock").exists()
 
-    assert typed(monkeypatch, tmp_path, *GRID, "seed=1") == 2
+    assert typed(monkeypatch, tmp_path, *GRID, *TINY, "seed=1") == 2
     assert "(data.seed, seed)" in capsys.readouterr().err
 
 
-def test_values_to_try_belong_to_the_space(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep=tpe"], "takes -m: "),
+        (["-m", "sweep=tpe", "model.dim=8,16"], "model.dim=8,16: beside sweep=..."),
+        (["-m", "sweep=tpe", "data=events", "data.path=nowhere"], "nowhere"),
+        (["-m", "sweep=grid", "sweep.space.model.temperature='interval(0,1)'"], "temperature=interval(0,1)"),
+        (["-m", "sweep=tpe", "sweep.space.model.dim='choice('"], "sweep.space: model.dim=choice("),
+    ],
+)
+def test_mistakes_are_reported_before_any_trial(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
 ) -> None:
-    assert typed(monkeypatch, tmp_path, "-m", "sweep=tpe", "model.dim=8,16") == 2
-    assert "model.dim=8,16: beside sweep=..." in capsys.readouterr().err
+    more = ["trainer.accelerator=cpu", "logger=none"] if "data=events" in arguments else TINY
+    assert typed(monkeypatch, tmp_path, *arguments, *more) == 2
+    assert message in capsys.readouterr().err
+    assert not [*tmp_path.glob("sweeps/*/0/config.yaml")]
+    Sweep._lock.close()

@@ -112,27 +112,6 @@ def test_quality_against_size_on_workers_side_by_side(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["sweep=tpe"], "takes -m: "),
-        (
-            ["-m", "sweep=tpe", "model.dim=8,16"],
-            "model.dim=8,16: beside sweep=... values to try are part of sweep.space",
-        ),
-        (["-m", "sweep=tpe", "data=events", "data.path=nowhere"], "nowhere"),
-        (["-m", "sweep=grid", "sweep.space.model.temperature='interval(0,1)'"], "a grid wants choice"),
-        (["-m", "sweep=tpe", "sweep.space.model.dim='choice('"], "sweep.space: model.dim=choice( can't be read"),
-    ],
-)
-def test_mistakes_are_told_before_any_trial(tmp_path: Path, arguments: list[str], message: str) -> None:
-    more = [] if "data=events" in arguments else SMALL
-    done = call(tmp_path, *arguments, *more, "logger=none")
-    assert done.returncode == 2 and message in done.stderr, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr and not [*tmp_path.glob("sweeps/*/0/config.yaml")]
-
-
-@pytest.mark.slow
 def test_trials_run_as_jobs_of_submitit(tmp_path: Path) -> None:
     typed = ["-m", "sweep=random", "sweep.trials=2", *SMALL, "logger=none", "trainer.max_epochs=1"]
     done = call(tmp_path, *typed, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5")

@@ -70,7 +70,7 @@ def test_two_processes_that_are_killed_and_share_a_table_come_to_what_one_comes_
     runs = [next(folder.glob("runs/*/*")) for folder in (one, two)]
     assert [*two.glob("runs/*/*")] == [runs[1]]
     log_lines = (runs[1] / "train.log").read_text().splitlines()
-    assert any("going on with" in line for line in log_lines)
+    assert any("resuming" in line for line in log_lines)
     expected, found = (json.loads((run / "fitted.json").read_text())["validated"] for run in runs)
     for epoch, metrics in expected.items():
         curve = {name: value for name, value in metrics.items() if "_at_" in name}

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from twotower.core.command_line import command, in_this_folder, override
+from twotower.core.errors import UserError
 from twotower.core.files import read_json, write_bytes
 from twotower.report.html import card, document, figure, grid, heading, table
 from twotower.report.sweep_plots import history, importances, settings, trade_off
@@ -33,9 +34,11 @@ def report_sweep(path: Path) -> int:
     """Print the table, and write page and experiment file into the sweep's folder `path`; returns the trials' number.
 
     Raises:
-        UserError: `path` is no sweep's folder.
+        UserError: `path` is no sweep's folder, or that of an earlier version.
     """
     content = read_json(path / SWEEP_FILE, "a sweep's folder")
+    if "command" not in content:
+        raise UserError(f"{path} is a sweep of an earlier version; type its command again")
     study, typed = load_study(path, content["sweep"]), content["command"]
     objectives, ranked, importance = list(content["sweep"]["objectives"]), rank_trials(study), importance_of(study)
     if importance:
