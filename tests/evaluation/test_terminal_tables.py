@@ -55,7 +55,9 @@ def test_the_tables_have_a_row_for_each_ranker_and_say_who_is_not_beaten(capsys:
 def test_a_lead_that_chance_may_have_made_is_called_so(capsys: pytest.CaptureFixture[str]) -> None:
     print_evaluation(METRICS, assessment(item_knn=[0.1, -0.1, 0.2]), "a shop")
     text = capsys.readouterr().out
-    assert "does not beat" not in text and "ahead of item_knn in recall@20, but that may be chance" in text.replace("\n", " ")
+    assert "does not beat" not in text and "ahead of item_knn in recall@20, but that may be chance" in text.replace(
+        "\n", " "
+    )
 
 
 def test_a_model_that_beats_all_is_praised(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from twotower.evaluation.backtest import BacktestRun, recall_by_age, text_rows
 from twotower.evaluation.comparison import Comparison, Row
 from twotower.evaluation.slices import EVENT_TYPES, LENGTH, POPULARITY
 from twotower.evaluation.summary import MODEL, PRIMARY_METRIC
-from twotower.evaluation.verdicts import conclusions, verdict, with_interval
+from twotower.evaluation.verdicts import conclusions, slice_cells, verdict, with_interval
 
 COLUMNS = ("recall_at_10", "recall_at_20", "ndcg_at_20", "mrr_at_20")
 STYLES = {"error": "bold red", "warning": "yellow", "good": "green", "better": "green", "worse": "red"}
@@ -67,10 +67,7 @@ def slices_table(summary: Mapping[str, Any]) -> Table | None:
         return None
     table = Table("recall@20 by", "", "queries", "model ± 95 %", *([f"model - {best}"] if best else []))
     for by, row in zip(_without_repeats(row["by"] for row in slices), slices, strict=True):
-        lead = [with_interval(row["difference"][PRIMARY_METRIC], "+.4f")] if best else []
-        table.add_row(
-            by, row["group"], f"{row['queries']:,}", with_interval(row["model"][PRIMARY_METRIC], ".4f"), *lead
-        )
+        table.add_row(by, *slice_cells(row, best))
     return table
 
 

@@ -54,6 +54,12 @@ def _lost_slices(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def slice_cells(row: Mapping[str, Any], best: str | None) -> list[str]:
+    """Return a slice's cells of a table: group, queries, recall@20, and the lead over the best baseline if any."""
+    lead = [with_interval(row["difference"][PRIMARY_METRIC], "+.4f")] if best else []
+    return [row["group"], f"{row['queries']:,}", with_interval(row["model"][PRIMARY_METRIC], ".4f"), *lead]
+
+
 def with_interval(value: Mean, form: str) -> str:
     """Return a mean and half the width of its interval as text, or that there are too few sessions for one."""
     mean, low, high = value

@@ -14,7 +14,7 @@ from twotower.core.schema import CARD_FILE, Prepared
 from twotower.evaluation.evaluate_run import Evaluation
 from twotower.evaluation.slices import Grouping, largest
 from twotower.evaluation.summary import MODEL, PRIMARY_METRIC
-from twotower.evaluation.verdicts import conclusions, with_interval
+from twotower.evaluation.verdicts import conclusions, slice_cells, with_interval
 from twotower.metrics.beyond_accuracy import exposures
 from twotower.report import plots
 from twotower.report.html import card, details, document, figure, finding, grid, heading, table
@@ -55,7 +55,6 @@ def run_page(
     summary = evaluation.summary
     sections = [
         *_slices(summary),
-        *_disparity(summary),
         *_learning_curves(validation),
         card("Lists of 20", _list_metrics(summary), "of the model, over all queries"),
         _popularity(evaluation),
@@ -115,22 +114,8 @@ def _slices(summary: Mapping[str, Any]) -> Iterator[Markup]:
             continue
         means = np.array([row["model"][PRIMARY_METRIC] for row in rows], dtype=float)
         plot = plots.groups([row["group"] for row in rows], *means.T)
-        cells = []
-        for row in rows:
-            recall = with_interval(row["model"][PRIMARY_METRIC], ".4f")
-            lead = [with_interval(row["difference"][PRIMARY_METRIC], "+.4f")] if best else []
-            cells.append((row["group"], f"{row['queries']:,}", recall, *lead))
-        numbers = table(head, cells)
+        numbers = table(head, [slice_cells(row, best) for row in rows])
         yield figure(f"By {by}", plot + (details("numbers", numbers) if len(rows) > MOST_ROWS else numbers))
-
-
-def _disparity(summary: Mapping[str, Any]) -> Iterator[Markup]:
-    rows = [
-        (row["by"], row["best"], row["worst"], with_interval(row["difference"], ".4f")) for row in summary["disparity"]
-    ]
-    if rows:
-        note = "recall@20 of the best and the worst group of each slicing; among many groups some gap is certain"
-        yield card("Disparity", table(("by", "best", "worst", "difference"), rows), note)
 
 
 def _learning_curves(validation: Mapping[int, Numbers]) -> Iterator[Markup]:

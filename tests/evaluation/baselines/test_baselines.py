@@ -82,9 +82,7 @@ def fitted(prepared: Prepared, include_validation: bool = False):
 
 @pytest.mark.parametrize("name", ["popularity", "recent_popularity", "session_repeat", "item_knn"])
 @pytest.mark.parametrize("include_validation", [False, True])
-def test_scores_equal_a_naive_loop_over_the_training_events(
-    prepared, name: str, include_validation: bool
-) -> None:
+def test_scores_equal_a_naive_loop_over_the_training_events(prepared, name: str, include_validation: bool) -> None:
     random = np.random.default_rng(1)
     histories = [random.integers(1, ITEMS + 2, size=random.integers(1, 9)).tolist() for _ in range(40)]
     histories += [[item] for item in range(1, ITEMS + 2)]
