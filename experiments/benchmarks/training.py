@@ -21,6 +21,7 @@ from harness import GIB, ROOT, command_line, peak_bytes, print_table, report, us
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import WeightAveraging
 from speed import Speed
 
 from twotower.core.batch import SessionBatch
@@ -76,7 +77,7 @@ class Clock(Speed):
         if self.test is None:
             return point
         begin = time.perf_counter()
-        averages = [callback for callback in trainer.callbacks if type(callback).__name__ == "WeightAverage"]
+        averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]
         for callback in averages:
             callback.on_validation_epoch_start(trainer, module)
         module.eval()
