@@ -10,7 +10,8 @@ import pytest
 import torch
 from item_catalogue import DIM, Raw, arrays_of, fitted, joined, learnt_model, raw_items, rebuilt
 
-from twotower.export.item_tower import export_item_tower, item_tower_difference
+from twotower.export.item_tower import export_item_tower
+from twotower.export.parity import item_tower_difference
 from twotower.features import fit
 from twotower.model.item_tower.id import IdItemTower
 from twotower.model.two_tower import TwoTower
@@ -119,8 +120,8 @@ def test_what_items_have_learnt_themselves(tmp_path: Path) -> None:
     assert not own[cold, : 2 * DIM].any()
     tables = [tower.embedding.weight.detach().numpy()[1:] for tower in model.item_towers()]
     np.testing.assert_array_equal(own[~cold, : 2 * DIM], np.concatenate(tables, axis=1)[~cold])
-    assert encoder.kept == ["picture"]
-    np.testing.assert_array_equal(own[:, encoder.kept_slice("picture")], arrays_of(encoders, raw)["picture.values"])
+    assert list(encoder.kept) == ["picture"]
+    np.testing.assert_array_equal(own[:, encoder.kept["picture"]], arrays_of(encoders, raw)["picture.values"])
 
 
 def test_several_vectors_are_kept_one_behind_the_other(tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_several_vectors_are_kept_one_behind_the_other(tmp_path: Path) -> None:
     encoder = ItemEncoder(tmp_path / "item_tower.onnx", encoders, {"bags": [], "values": values})
     row = np.array(["own", *["a"] * 3, *["c"] * 4, "d"])
     for name, width in (("a", 3), ("c", 4), ("d", 1)):
-        assert row[encoder.kept_slice(name)].tolist() == [name] * width
+        assert row[encoder.kept[name]].tolist() == [name] * width
 
 
 def test_a_difference_shows(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from twotower.export.user_tower import export_user_tower, tower_difference
+from twotower.export.parity import user_tower_difference
+from twotower.export.user_tower import export_user_tower
 from twotower.model.event_inputs import EventInputs
 from twotower.model.item_tower.id import IdItemTower
 from twotower.model.residual import WeightedSum
@@ -86,12 +87,14 @@ def test_histories_have_their_own_item_vectors_where_the_model_gives_them_some(t
     model.residual, model.history_tower = None, IdItemTower(20, 8, normalize=True)
     export_user_tower(model, tmp_path / "tower.onnx", 8, 5, 0)
     histories = [History(np.array([3, 20, 1]), np.empty((3, 0), np.int64))]
-    assert tower_difference(model, tmp_path / "tower.onnx", histories, table_of(model), {}, 5) < 1e-5
+    assert user_tower_difference(model, tmp_path / "tower.onnx", histories, table_of(model), {}, 5) < 1e-5
     model.history_tower = None
-    assert tower_difference(model, tmp_path / "tower.onnx", histories, table_of(model), {}, 5) < 1e-5  # holds no items
+    assert (
+        user_tower_difference(model, tmp_path / "tower.onnx", histories, table_of(model), {}, 5) < 1e-5
+    )  # holds no items
     model.history_tower = IdItemTower(20, 8, normalize=True)
     other = model.encode_items().detach().numpy()
-    assert tower_difference(model, tmp_path / "tower.onnx", histories, other, {}, 5) > 0.01
+    assert user_tower_difference(model, tmp_path / "tower.onnx", histories, other, {}, 5) > 0.01
 
 
 def test_only_the_first_dimensions_come_out_where_only_they_are_served(tmp_path: Path) -> None:
@@ -120,7 +123,7 @@ def test_difference_of_another_model_shows(tmp_path: Path) -> None:
     known = [History(np.array([1, 2]), NO_CODES)]
 
     def difference() -> float:
-        return tower_difference(model, tmp_path / "tower.onnx", known, table_of(model), {}, 9)
+        return user_tower_difference(model, tmp_path / "tower.onnx", known, table_of(model), {}, 9)
 
     assert difference() < 1e-6
     with torch.no_grad():
@@ -136,10 +139,10 @@ def test_difference_of_a_single_code_shows(tmp_path: Path, code: int) -> None:
     model = tiny(GRUTower(8, 1, 0.0), SIZES)
     export_user_tower(model, tmp_path / "tower.onnx", 8, 9, len(SIZES))
     known = [History(np.array([1, 2]), np.array([[1, 1, 1], [2, 2, 2]]))]
-    assert tower_difference(model, tmp_path / "tower.onnx", known, table_of(model), SIZES, 9) < 1e-6
+    assert user_tower_difference(model, tmp_path / "tower.onnx", known, table_of(model), SIZES, 9) < 1e-6
     with torch.no_grad():
         model.event_inputs.embeddings[1].weight[code, 0] += 0.1  # no golden history has it, the random ones do
-    assert tower_difference(model, tmp_path / "tower.onnx", known, table_of(model), SIZES, 9) > 1e-4
+    assert user_tower_difference(model, tmp_path / "tower.onnx", known, table_of(model), SIZES, 9) > 1e-4
 
 
 def test_difference_of_a_single_bucket_of_time_shows(tmp_path: Path) -> None:
@@ -147,11 +150,11 @@ def test_difference_of_a_single_bucket_of_time_shows(tmp_path: Path) -> None:
     model = tiny(TransformerTower(8, 1, 1, 0.0, 30, True, True, True), sizes)
     export_user_tower(model, tmp_path / "tower.onnx", 8, 30, 1)
     known = [History(np.array([1]), np.array([[1]]))]  # has no pause, the random ones do
-    assert tower_difference(model, tmp_path / "tower.onnx", known, table_of(model), sizes, 30) < 1e-5
+    assert user_tower_difference(model, tmp_path / "tower.onnx", known, table_of(model), sizes, 30) < 1e-5
     for bucket in (1, 19, 37):  # none, 8 to 12 minutes, 3 to 4 days
         with torch.no_grad():
             model.user_tower.time_bias.bias[0, bucket] += 1
-        assert tower_difference(model, tmp_path / "tower.onnx", known, table_of(model), sizes, 30) > 1e-4
+        assert user_tower_difference(model, tmp_path / "tower.onnx", known, table_of(model), sizes, 30) > 1e-4
         with torch.no_grad():
             model.user_tower.time_bias.bias[0, bucket] -= 1
 

@@ -161,7 +161,7 @@ def test_it_stands_alone(model: Path, tmp_path: Path) -> None:
     ("request_", "status", "message"),
     [
         ({"inputs": [["103"]], "params": {"kk": 3}}, 400, "params has 'kk'; it can have k, .*did you mean 'k'"),
-        ({"inputs": [["103"]], "k": 3}, 400, "the keys .'k'.; expected .*params"),
+        ({"inputs": [["103"]], "k": 3}, 400, "the keys .*'k'.*; expected .*params"),
         ({"inputs": ["103"]}, 400, "inputs is .'103'.; expected a list of histories"),
         ({"dataframe_records": [{"history": ["103"]}]}, 400, 'expected {"inputs": '),
         ({"inputs": [[103]]}, 400, "no id in the histories is of type str"),
@@ -175,13 +175,13 @@ def test_it_stands_alone(model: Path, tmp_path: Path) -> None:
         ({"inputs": [["103"]], "params": {"seed": -2}}, 400, "seed is -2"),
         ({"inputs": [["a"] * 50_001]}, 400, "1 histories and 50,001 events; at most 200 and 50,000"),
         ({"inputs": [["a"]] * 201}, 400, "201 histories and 201 events; at most 200 and 50,000"),
-        ({"inputs": [["a"]] * 21, "params": {"k": 1000}}, 400, "21 times 1,000 answers; at most 20,000"),
+        ({"inputs": [["a"]] * 21, "params": {"k": 1000}}, 400, "21 times 1,000 results; at most 20,000"),
         ({"inputs": [["a"]], "params": []}, 400, "params is ..; expected an object"),
         ({"inputs": [["x" * 2**20]]}, 413, "the body has 1,048,594 bytes; at most 1,048,576"),
         (b"[" * 100_000, 400, "the body is nested too deeply"),
-        (b'{"inputs": [[NaN]]}', 400, "NaN is no JSON number"),
+        (b'{"inputs": [[NaN]]}', 400, "NaN is not a JSON number"),
         (b'{"inputs": [["\\ud800"]]}', 400, "half a character"),
-        (b"\xff", 400, "the body is no UTF-8"),
+        (b"\xff", 400, "the body is not UTF-8"),
     ],
 )
 def test_it_says_what_is_wrong(ask: Ask, request_: Any, status: int, message: str) -> None:

@@ -113,7 +113,7 @@ def choose_index(
     elif row["recall"] >= target_recall and row["kind"] in asked:
         reason = f"the fastest of {len(tried)} tried that finds {target_recall:g} of the exact {K} best"
     else:
-        reason = f"exact search, as no {', '.join(asked)} that was tried finds {target_recall:g} of the exact {K} best"
+        reason = f"exact search, as no inverted file that was tried finds {target_recall:g} of the exact {K} best"
     index = indexes.get(row["factory"]) or build_index(vectors, row["factory"])
     facts = {name: row[name] for name in ("kind", "factory", "search", "rerank", "recall")}
     return Choice(index, {**facts, "target_recall": target_recall, "reason": reason, "tried": tried})

@@ -1,4 +1,4 @@
-"""Filters as a shop would set them, to measure at export what they cost. Shapes: V items."""
+"""Sample filters as a shop would set them, to measure at export what the index finds under them. Shapes: V items."""
 
 from collections.abc import Mapping
 
@@ -7,30 +7,29 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from twotower.core.schema import ITEM_ID, ITEM_NAME
-from twotower.serving.item_columns import category_column, number_column
+from twotower.serving.item_columns import category_column, is_number, number_column
 
-SHARES = (0.5, 0.1, 0.01)  # of the items, for values as frequent as that
+SHARES = (0.5, 0.1, 0.01)  # of the items: a value about as frequent as each is taken
 
 
 def sample_filters(items: pa.Table, least: int) -> Mapping[str, npt.NDArray[np.bool_]]:
-    """[V] which items they allow, by what they say.
+    """Return masks [V] of allowed items, by the filter in words.
 
-    Of each column of texts the values that come nearest to SHARES of the items, of each column of numbers the middle
-    half.
+    For each column of texts the values nearest to SHARES of the items, for each column of numbers the middle half.
 
     Args:
         items: [V] the columns of items.parquet.
-        least: items that a filter must leave.
+        least: items that a filter must allow; one that allows all is left out, too.
     """
     masks: dict[str, npt.NDArray[np.bool_]] = {}
     for name in items.column_names:
         if name in (ITEM_ID, ITEM_NAME):  # no two items share them
             continue
-        if pa.types.is_floating(items[name].type) or pa.types.is_integer(items[name].type):
+        if is_number(items[name].type):
             numbers = number_column(items[name])
-            known = numbers.values[~numbers.is_null]
-            if len(known):
-                low, high = np.quantile(known, [0.25, 0.75], method="nearest")
+            present = numbers.values[~numbers.is_null]
+            if len(present):
+                low, high = np.quantile(present, [0.25, 0.75], method="nearest")
                 inside = ~numbers.is_null & (numbers.values >= low) & (numbers.values <= high)
                 masks[f"{name} from {low:g} to {high:g}"] = inside
             continue

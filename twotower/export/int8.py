@@ -1,4 +1,4 @@
-"""The user tower with 8-bit weights, where it finds the same items.
+"""The user tower with 8-bit weights, and its recall beside the float32 tower.
 
 Shapes: Q queries, k answers each, V items, D embedding dim, H that of items in histories.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twotower.export.vectors import joined
+from twotower.export.vectors import join_histories
 from twotower.runs.histories import History
 from twotower.serving.exact_search import exact_top_k
 from twotower.serving.user_tower import encode_histories, open_session
@@ -20,11 +20,11 @@ Floats = npt.NDArray[np.float32]
 
 
 def quantise_tower(source: Path, target: Path) -> None:
-    """Write the ONNX user tower `source` with weights of 8 bits; activations are quantised as they come (dynamic)."""
+    """Write the ONNX user tower `source` with 8-bit weights to `target`; activations are quantised dynamically."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     level = logging.root.level
-    logging.root.setLevel(logging.ERROR)  # it recommends a preparation that these small graphs do not need
+    logging.root.setLevel(logging.ERROR)  # it recommends a preprocessing that these small graphs do not need
     try:
         quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True)
     finally:
@@ -40,22 +40,22 @@ def tower_recall(
     target: npt.NDArray[np.int64],
     max_length: int,
 ) -> dict[str, Any]:
-    """How many of the float32 tower's answers the tower at `path` finds, by scoring all items.
+    """Measure how many of the float32 tower's results the tower at `path` finds, by exact search.
 
     Args:
         path: an ONNX user tower.
         histories: Q of them.
         table: [V, H] vectors of items in histories.
         vectors: [V, D] of candidates.
-        exact: rows and scores [Q, k] of the float32 tower's answers.
-        target: [Q] the row of what came next, -1 where that is unknown.
+        exact: rows and scores [Q, k] of the float32 tower's results.
+        target: [Q] the row of the next item, -1 where that is unknown.
         max_length: of histories.
 
     Returns:
-        {"recall": against the float32 tower's answers, "label_recall": of what came next, "float32_label_recall":
+        {"recall": against the float32 tower's results, "label_recall": of the next item, "float32_label_recall":
         the same for the float32 tower, "megabytes"}.
     """
-    users = encode_histories(open_session(path), table, joined(histories), max_length)
+    users = encode_histories(open_session(path), table, join_histories(histories), max_length)
     rows, _ = exact_top_k(users, vectors, exact[0].shape[1])
     hits = (rows[:, :, None] == exact[0][:, None, :]).any(axis=2)
     return {

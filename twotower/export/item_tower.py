@@ -1,10 +1,10 @@
-"""The item tower as an ONNX graph: vectors of items that training has not seen, or whose features have changed.
+"""Export the item tower as an ONNX graph: vectors of new items, and of items with changed features.
 
-Only towers that learn from features have one. A code that no item of the catalogue had, and a number that was 0 for
-all of them, have learnt nothing: where their weights still are the random ones of the beginning, they count as zero.
+Only towers with features have one. A code that no item of the catalogue had, and a number that was 0 for all of them,
+were never trained: their weights, still the random initial ones, are set to zero.
 
-Shapes: V items, N items at once, T codes of all of those, O what items have learnt themselves (D for each tower that
-the model has), W numbers an item, D embedding dim, H that of items in histories.
+Shapes: V items, N items at once, T codes of all of those, O id embeddings (D for each tower of the model), W numbers an
+item, D embedding dim, H that of items in histories.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from numpy.lib.format import open_memmap
@@ -25,47 +24,46 @@ from twotower.features import Encoder
 from twotower.model.item_tower.features import FeatureItemTower
 from twotower.model.two_tower import TwoTower
 from twotower.serving.bundle_format import ID_EMBEDDINGS_FILE, ITEM_TOWER_FILE
-from twotower.serving.item_tower import HISTORY_OUTPUT, INPUTS, ITEM_OUTPUT, ItemEncoder
+from twotower.serving.item_tower import HISTORY_OUTPUT, INPUTS, ITEM_OUTPUT
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 ITEMS = 2**16  # read at once
-SAMPLE = 4096  # items that the proof looks at
 
 
 def export_item_tower(
     model: TwoTower, directory: Path, item_features: Mapping[str, Array], encoders: Mapping[str, Encoder]
 ) -> dict[str, Any]:
-    """Write ITEM_TOWER_FILE and ID_EMBEDDINGS_FILE (see serving.item_encoder).
+    """Write ITEM_TOWER_FILE and ID_EMBEDDINGS_FILE (see serving.item_tower).
 
     Args:
         model: on the CPU.
-        directory: where to.
+        directory: of the files.
         item_features: the arrays that the model's item towers were built with.
         encoders: the items' encoders by feature.
 
     Returns:
-        Facts for the manifest: what turns raw values into what the graph takes. None, and no file is written, where
-        the model learns nothing from features, or not all of their encoders are known.
+        {"item_tower": how encoded features become the graph's inputs} for the manifest. {}, and no file is written,
+        where the model has no features, or an encoder is missing.
     """
     towers = [tower for tower in model.item_towers() if isinstance(tower, FeatureItemTower)]
     facts = item_tower_facts(item_features, encoders)
     if len(towers) < len(model.item_towers()) or facts is None:
         return {}
-    rows = _Rows(model, towers)
+    rows = _ItemTower(model, towers)
     outputs = [ITEM_OUTPUT, HISTORY_OUTPUT] if rows.has_history else [ITEM_OUTPUT]
     write_graph(rows, rows.example, rows.axes, outputs, directory / ITEM_TOWER_FILE)
-    _write_own(towers, facts, directory / ID_EMBEDDINGS_FILE)
+    _write_id_embeddings(towers, facts, directory / ID_EMBEDDINGS_FILE)
     return {"item_tower": facts}
 
 
 def item_tower_facts(item_features: Mapping[str, Array], encoders: Mapping[str, Encoder]) -> dict[str, Any] | None:
-    """How FeatureItemTower joins the features, whose order is that of their names.
+    """Return how FeatureItemTower joins the features, in the order of their names; None where an encoder is missing.
 
     Returns:
-        {"bags": [{"name", "offset": its codes begin there, "size": how many have a vector}],
-         "values": [{"name", "width", "kept": whether ID_EMBEDDINGS_FILE has the numbers}]}: those of vectors are kept, as
-        items.parquet has no vectors. None where a feature has no encoder.
+        {"bags": [{"name", "offset": of its codes, "size": how many codes have a vector}],
+         "values": [{"name", "width", "kept": whether ID_EMBEDDINGS_FILE has the numbers}]}. Those of vectors are kept,
+        as items.parquet has no vectors.
     """
     bags: list[dict[str, Any]] = []
     values: list[dict[str, Any]] = []
@@ -83,25 +81,8 @@ def item_tower_facts(item_features: Mapping[str, Array], encoders: Mapping[str, 
     return {"bags": bags, "values": values}
 
 
-def item_tower_difference(
-    encoder: ItemEncoder, columns: pa.Table, own: Floats, vectors: Floats, history_vectors: Floats
-) -> float:
-    """The largest difference between a component of the catalogue's vectors and of those that serving would make.
-
-    Args:
-        encoder: of the files that were written.
-        columns: [V] the items' raw values.
-        own: [V, O + ...] what ID_EMBEDDINGS_FILE has.
-        vectors, history_vectors: [V, D] and [V, H] the torch model's.
-    """
-    rows = np.unique(np.linspace(0, len(vectors) - 1, min(SAMPLE, len(vectors))).astype(int))
-    found = encoder.encode(columns.take(pa.array(rows)), own[rows])
-    gaps = [np.abs(made - wanted[rows]).max() for made, wanted in zip(found, (vectors, history_vectors), strict=True)]
-    return float(max(gaps)) if np.isfinite(gaps).all() else float("inf")
-
-
-class _Rows(nn.Module):
-    """The vectors of FeatureItemTower.forward, from the items' own vectors and features instead of item_index."""
+class _ItemTower(nn.Module):
+    """FeatureItemTower.forward with id embeddings and features as inputs instead of item_index."""
 
     def __init__(self, model: TwoTower, towers: list[FeatureItemTower]) -> None:
         super().__init__()
@@ -121,10 +102,10 @@ class _Rows(nn.Module):
 
     @property
     def axes(self) -> dict[str, dict[int, torch.export.Dim]]:
-        """The inputs, and which of their dimensions have any size."""
+        """The inputs and their dynamic dimensions."""
         items, codes = torch.export.Dim("items", min=1), torch.export.Dim("codes", min=0)
-        own, *bags, values = INPUTS
-        axes = {own: items} | (dict.fromkeys(bags, codes) if self.has_bags else {})
+        id_embedding, *bags, values = INPUTS
+        axes = {id_embedding: items} | (dict.fromkeys(bags, codes) if self.has_bags else {})
         axes |= {values: items} if self.has_numbers else {}
         return {name: {0: axis} for name, axis in axes.items()}
 
@@ -135,8 +116,8 @@ class _Rows(nn.Module):
         values = [torch.ones(3, self.width)] if self.has_numbers else []
         return (torch.ones(3, sum(self.dims)), *bags, *values)
 
-    def forward(self, own: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
-        vectors = list(torch.split(own, self.dims, dim=1))
+    def forward(self, id_embedding: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
+        vectors = list(torch.split(id_embedding, self.dims, dim=1))
         for i, normalize in enumerate(self.normalize):
             if self.has_bags:
                 item, codes, shares = features[:3]
@@ -149,8 +130,8 @@ class _Rows(nn.Module):
         return (self.served(vectors[0]), *([vectors[-1]] if self.has_history else []))
 
 
-def _write_own(towers: list[FeatureItemTower], facts: Mapping[str, Any], path: Path) -> None:
-    """[V, O + numbers that are kept]: zero for cold items, which have learnt nothing; hashed rows are added up."""
+def _write_id_embeddings(towers: list[FeatureItemTower], facts: Mapping[str, Any], path: Path) -> None:
+    """Write [V, O + kept numbers]; zero for cold items, whose embedding was not trained; hashed rows are added up."""
     num_items = towers[0].num_items
     width = [entry["width"] for entry in facts["values"]]
     kept = np.repeat([entry["kept"] for entry in facts["values"]], width).astype(bool)

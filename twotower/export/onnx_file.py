@@ -1,4 +1,4 @@
-"""torch modules as ONNX files."""
+"""Write torch modules as ONNX files."""
 
 import logging
 import warnings
@@ -17,14 +17,14 @@ def write_graph(
     outputs: Sequence[str],
     path: Path,
 ) -> None:
-    """Write a module, in evaluation, as one ONNX file that says nothing of the machine that made it.
+    """Write a module, in evaluation mode, as one ONNX file without paths of this machine.
 
     Args:
         module: its forward takes one tensor and, as *rest, the others.
-        arguments: an example. A size of 1 would be taken for a constant.
-        axes: each input's name and the dimensions of it that may have any size; in the order of the arguments.
+        arguments: example inputs; the exporter takes a size of 1 for a constant.
+        axes: each input's name and its dynamic dimensions, in the order of the arguments.
         outputs: names.
-        path: where to.
+        path: of the file.
     """
     shapes = [dict(sizes) for sizes in axes.values()]
     with _quiet():
@@ -41,7 +41,7 @@ def write_graph(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on its own internals from the user; its result is checked by numbers."""
+    """Silence the exporter's warnings about its internals; the parity gate checks its result."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,46 +1,37 @@
-"""The user tower as an ONNX graph, and its distance from the torch original.
+"""Export the user tower as an ONNX graph.
 
-Shapes: B histories, L history length of the longest, K event inputs, V items, D embedding dim, H that of items in
-histories.
+Shapes: B histories, L history length of the longest, K event inputs, D embedding dim, H that of items in histories.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.core.event_codes import TIME
 from twotower.export.onnx_file import write_graph
-from twotower.export.vectors import encode_users, joined
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.linear_recurrence import LinearRecurrence
-from twotower.runs.histories import History
-from twotower.serving.user_tower import (
-    TOWER_CODES,
-    TOWER_NEWEST,
-    TOWER_OUTPUT,
-    TOWER_VECTORS,
-    encode_histories,
-    open_session,
-)
-
-Floats = npt.NDArray[np.float32]
+from twotower.serving.user_tower import TOWER_CODES, TOWER_NEWEST, TOWER_OUTPUT, TOWER_VECTORS
 
 
 def export_user_tower(model: TwoTower, path: Path, dim: int, max_length: int, num_inputs: int) -> None:
-    """Write TwoTower.encode_newest as ONNX; what goes in and out, see twotower.serving.user_tower.
+    """Write TwoTower.encode_newest as ONNX; for its inputs and output see serving.user_tower.
 
-    Vectors in histories are [H] = `dim`. Batch is at least 1, length between 1 and `max_length`; without event inputs
-    (K = `num_inputs` = 0) the graph has no codes either. It holds no items, so its size does not grow with the
-    catalogue, and new items need no new tower.
-    Dropout is off, whatever the model's mode.
+    The graph holds no items, so its size does not grow with the catalogue, and new items need no new tower. Dropout is
+    off, whatever the model's mode; the model itself is not changed.
+
+    Args:
+        model: trained.
+        path: of the file.
+        dim: H.
+        max_length: of histories; batches can have any size, histories any length from 1 on.
+        num_inputs: K; with 0 the graph has no input for codes.
+
+    Raises:
+        ValueError: a GRU with other options than batch_first, one direction and biases.
     """
-    # Copies, so that the caller's model keeps its layers and its mode.
     event_inputs, user_tower = copy.deepcopy(model.event_inputs), copy.deepcopy(model.user_tower)
     residual = copy.deepcopy(model.residual)
     towers = TwoTower(nn.Identity(), event_inputs, user_tower, residual, model.normalize)
@@ -51,7 +42,7 @@ def export_user_tower(model: TwoTower, path: Path, dim: int, max_length: int, nu
                 setattr(module, name, _OnnxGRU(child))
             if isinstance(child, LinearRecurrence):
                 setattr(module, name, _OnnxLinearRecurrence(child, max_length))
-    # An example of size 1 would be taken for a constant. With max_length 1 the length is one.
+    # The exporter takes a size of 1 in the example for a constant; with max_length 1 the length is one.
     length, batch = min(max_length, 4), torch.export.Dim("batch", min=1)
     sizes = {0: batch}
     if max_length > 1:
@@ -61,10 +52,10 @@ def export_user_tower(model: TwoTower, path: Path, dim: int, max_length: int, nu
     if num_inputs:
         arguments += (torch.ones(3, length, num_inputs, dtype=torch.long),)
         axes[TOWER_CODES] = sizes
-    write_graph(_OfVectors(towers), arguments, axes, [TOWER_OUTPUT], path)
+    write_graph(_VectorTower(towers), arguments, axes, [TOWER_OUTPUT], path)
 
 
-class _OfVectors(nn.Module):
+class _VectorTower(nn.Module):
     """TwoTower.encode_newest, with no codes where there are no event inputs."""
 
     def __init__(self, towers: TwoTower) -> None:
@@ -78,7 +69,7 @@ class _OfVectors(nn.Module):
 
 
 class _OnnxGRU(nn.Module):
-    """A torch GRU as ONNX's own operator; torch's exporter would unroll it for one fixed length."""
+    """A torch GRU as ONNX's GRU operator; torch's exporter would unroll it for one fixed length."""
 
     def __init__(self, gru: nn.GRU) -> None:
         super().__init__()
@@ -116,9 +107,9 @@ class _OnnxGRU(nn.Module):
 
 
 class _OnnxLinearRecurrence(nn.Module):
-    """A LinearRecurrence without complex numbers and loops, which torch's exporter does not take.
+    """A LinearRecurrence without complex numbers and loops, which torch's exporter does not support.
 
-    Its passes double what the states have seen: after the k-th, a state holds the newest 2^k inputs.
+    A scan by doubling: after pass k, a state holds the newest 2^k inputs.
     """
 
     scale: Tensor  # [D]
@@ -144,47 +135,3 @@ class _OnnxLinearRecurrence(nn.Module):
             real, imaginary = real + a * c - b * d, imaginary + a * d + b * c
         vectors: Tensor = self.output(torch.stack([real, imaginary], dim=-1).flatten(-2))
         return vectors
-
-
-def tower_difference(
-    model: TwoTower,
-    path: Path,
-    histories: Sequence[History],
-    table: Floats,
-    input_sizes: Mapping[str, int],
-    max_length: int,
-) -> float:
-    """The largest difference between a component of the ONNX file's vectors and of the torch model's.
-
-    Tried on `histories` in one batch and one by one, and on random ones of each size: a single item, the full
-    length, batches of one length and of many. Their codes are from the whole range of each event input.
-    `table` is [V, H], the items' vectors in histories.
-    """
-    random = np.random.default_rng(0)
-    lengths = [
-        [1],
-        [max_length],
-        [1, 1],
-        [max_length] * 3,
-        [1, max_length],
-        [*range(1, min(max_length, 64) + 1)],
-    ]
-    made = [
-        [History(random.integers(1, len(table) + 1, n), _random_codes(random, n, input_sizes)) for n in row]
-        for row in lengths
-    ]
-    session = open_session(path)
-    difference = 0.0
-    for batch in [list(histories), *([history] for history in histories), *made]:
-        vectors = encode_histories(session, table, joined(batch), max_length)
-        gap = np.abs(vectors - encode_users(model, batch, max_length)).max()
-        difference = max(difference, float(gap) if np.isfinite(gap) else float("inf"))
-    return difference
-
-
-def _random_codes(random: np.random.Generator, length: int, sizes: Mapping[str, int]) -> npt.NDArray[np.int64]:
-    """[length, K] codes of a history; its newest event comes seconds, days or years after the others."""
-    codes = random.integers(0, list(sizes.values()), (length, len(sizes)))
-    if TIME in sizes:
-        codes[:, list(sizes).index(TIME)] = 2**28 - np.sort(np.exp2(random.uniform(0, 27, length)))[::-1]
-    return codes

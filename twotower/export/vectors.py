@@ -1,4 +1,4 @@
-"""The vectors of a trained model: of its items, and of users after histories.
+"""Vectors of a trained model: of its items, and of users after histories.
 
 Shapes: B histories, V items, K event inputs, E events, D embedding dim, H that of items in histories.
 """
@@ -26,10 +26,10 @@ ITEMS, HISTORIES = 2**16, 256  # encoded at once; bounds the memory of large cat
 
 
 def write_item_vectors(model: TwoTower, directory: Path) -> tuple[Floats, Floats]:
-    """Encode the catalogue into EMBEDDINGS_FILE and, where histories have other vectors, HISTORY_FILE.
+    """Encode the catalogue into EMBEDDINGS_FILE and, where histories have other item vectors, HISTORY_FILE.
 
-    Item by item in parts, with dropout off, on the CPU: tables are looked up, and moving them to a GPU takes longer
-    than that (experiments/benchmarks/item_vectors.py).
+    In parts, with dropout off, on the CPU: the work is looking up tables, and moving them to a GPU takes longer
+    (experiments/benchmarks/item_vectors.py).
 
     Returns:
         [V, D] and [V, H], memory-mapped.
@@ -58,21 +58,21 @@ def write_item_vectors(model: TwoTower, directory: Path) -> tuple[Floats, Floats
 
 
 def encode_users(model: TwoTower, histories: Sequence[History], max_length: int) -> Floats:
-    """[B, D] the torch model's vectors after histories, none of them empty."""
+    """Return [B, D] the torch model's user vectors of histories, none of them empty."""
     parts = []
     for start in range(0, len(histories), HISTORIES):
-        known = joined(histories[start : start + HISTORIES])
-        position, valid = history_positions(known.end, known.length, max_length)
-        index = torch.from_numpy(gather(known.item_index, position, valid))
-        rows = [torch.from_numpy(gather(column, position, valid)) for column in known.codes.T]
+        events = join_histories(histories[start : start + HISTORIES])
+        position, valid = history_positions(events.end, events.length, max_length)
+        index = torch.from_numpy(gather(events.item_index, position, valid))
+        rows = [torch.from_numpy(gather(column, position, valid)) for column in events.codes.T]
         with evaluating(model):
             vectors = model(index, torch.stack(rows, dim=-1) if rows else index.new_zeros((*index.shape, 0)))
         parts.append(vectors.numpy())
     return np.concatenate(parts)
 
 
-def joined(histories: Sequence[History]) -> KnownEvents:
-    """All histories, one after the other."""
+def join_histories(histories: Sequence[History]) -> KnownEvents:
+    """Return all histories in one table of events, one after the other."""
     length = np.array([len(history.item_index) for history in histories])
     item_index, codes = map(np.concatenate, zip(*histories, strict=True))
     return KnownEvents(item_index, codes, length)
@@ -80,7 +80,7 @@ def joined(histories: Sequence[History]) -> KnownEvents:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without gradients and dropout; then the model is in its old mode."""
+    """Turn gradients and dropout off, and restore the model's mode at the end."""
     was_training = model.training
     model.eval()
     try:

@@ -1,13 +1,12 @@
-"""What a request to the MLflow model over HTTP may look like, checked before anything else sees it.
+"""Check a request to the MLflow model over HTTP before anything else reads it.
 
     {"inputs": [["sku-1", "sku-2"], [{"item_id": "sku-3", "event_type": "cart"}]],
      "params": {"k": 10, "exclude_seen": true, "filters": "{\\"category\\": \\"shoes\\"}"}}
 
-`inputs` has a history for each answer: item ids or events, oldest first. `params` are `Retriever.recommend`'s; MLflow
-takes no nested ones, so those that are no single value are JSON texts. Whoever asks for more at once than is allowed
-here has the retriever itself, which has no limits.
-
-MLflow's server leaves out unknown keys without a word and answers some malformed bodies with status 500. Hence this.
+`inputs` has the histories: item ids or events, oldest first. `params` are those of `Retriever.recommend`; MLflow
+accepts no nested ones, so lists and objects are JSON texts. Limits keep one request from occupying the server; a
+Retriever in one's own process has none. The checks are needed because MLflow's server ignores unknown keys and answers
+some malformed bodies with status 500.
 """
 
 import json
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 from twotower.core.errors import UserError, nearest
 from twotower.core.schema import ITEM_ID
 
-PARAMS: dict[str, Any] = {  # and what holds where a request does not say
+PARAMS: dict[str, Any] = {  # defaults, whose types a request's values must have
     "k": 20,
     "exclude_seen": False,
     "filters": "null",
@@ -25,10 +24,9 @@ PARAMS: dict[str, Any] = {  # and what holds where a request does not say
     "exclude": "null",
     "max_per": "null",
     "exploration": 0.0,
-    "seed": -1,  # another one for every request
+    "seed": -1,  # a new one for every request
     "context": "null",
 }
-INPUTS, PARAMETERS = "inputs", "params"
 BODY = 2**20  # bytes
 HISTORIES = 200
 EVENTS = 50_000  # in all histories together
@@ -39,31 +37,34 @@ SHAPE = '{"inputs": [[item ids or events, oldest first], ...], "params": {...}}'
 
 
 class Refusal(NamedTuple):
-    """An HTTP status from 400 to 499, and why."""
+    """An HTTP status from 400 to 499, and the reason."""
 
     status: int
     message: str
 
 
 def refusal(body: bytes, content_type: str | None) -> Refusal | None:
-    """What is wrong with a request; None where nothing is, as far as it shows without the bundle."""
+    """Return what is wrong with a request; None where nothing is, as far as can be told without the bundle."""
     if (content_type or "").partition(";")[0].strip().lower() != JSON_TYPE:
         return Refusal(415, f"the content type is {reprlib.repr(content_type)}; expected {JSON_TYPE}")
     if len(body) > BODY:
-        return Refusal(
-            413, f"the body has {len(body):,} bytes; at most {BODY:,} are taken. Send fewer histories at once"
-        )
+        return Refusal(413, f"the body has {len(body):,} bytes; at most {BODY:,} are accepted. Send fewer histories")
     try:
-        _check(read_json_text(body.decode(), "the body"))
+        request = read_json_text(body.decode(), "the body")
+        if not isinstance(request, dict) or not {"inputs"} <= set(request) <= {"inputs", "params"}:
+            keys = f"the keys {reprlib.repr(sorted(request))}" if isinstance(request, dict) else type(request).__name__
+            raise UserError(f"the request has {keys}; expected {SHAPE}")
+        _check_histories(request["inputs"])
+        _check_params({} if request.get("params") is None else request["params"], len(request["inputs"]))
     except UnicodeDecodeError as error:
-        return Refusal(400, f"the body is no UTF-8: {error.reason} at byte {error.start}")
+        return Refusal(400, f"the body is not UTF-8: {error.reason} at byte {error.start}")
     except UserError as error:
         return Refusal(400, str(error))
     return None
 
 
 def read_json_text(text: str, name: str) -> Any:
-    """Parse JSON; raises UserError for all that is none, NaN, Infinity and halves of characters among it."""
+    """Parse JSON; raises UserError for anything else, also for NaN, Infinity and lone surrogates."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
         if "\\u" in text:  # can write half of a surrogate pair, which is no text
@@ -72,24 +73,13 @@ def read_json_text(text: str, name: str) -> Any:
         raise UserError(f"{name} is nested too deeply") from None
     except UnicodeEncodeError:
         raise UserError(f"{name} has a \\u escape that is half a character; expected Unicode text") from None
-    except ValueError as error:  # no JSON, or a number of thousands of digits
+    except ValueError as error:  # malformed, or a number of thousands of digits
         raise UserError(f"{name} is not valid JSON: {str(error)[:200]}") from None
     return value
 
 
 def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON number")
-
-
-def _check(request: Any) -> None:
-    if not isinstance(request, dict) or INPUTS not in request:
-        found = f"the keys {_names(request)}" if isinstance(request, dict) else f"{type(request).__name__}"
-        raise UserError(f"the request has {found}; expected {SHAPE}")
-    unknown = sorted(set(request) - {INPUTS, PARAMETERS})
-    if unknown:
-        raise UserError(f"the request has the keys {_names(unknown)}; expected {SHAPE}. What k is, `params` says")
-    _check_histories(request[INPUTS])
-    _check_params({} if request.get(PARAMETERS) is None else request[PARAMETERS], len(request[INPUTS]))
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _check_histories(histories: Any) -> None:
@@ -99,24 +89,28 @@ def _check_histories(histories: Any) -> None:
     if len(histories) > HISTORIES or events > EVENTS:
         raise UserError(
             f"the request has {len(histories):,} histories and {events:,} events; at most {HISTORIES:,} and "
-            f"{EVENTS:,} are taken at once"
+            f"{EVENTS:,} are accepted"
         )
-    for history in histories:
-        for event in history:
-            if isinstance(event, dict):
-                if not all(is_single(value) for value in event.values()):
-                    raise UserError(f"an event is {reprlib.repr(event)}; expected single values, as a text or a number")
-                event = event.get(ITEM_ID, ITEM_ID)  # without one: the retriever says so
-            if not is_item_id(event):
-                raise UserError(
-                    f"an item id is {reprlib.repr(event)}; expected a text or an integer of 64 bits, or an event "
-                    f'like {{"{ITEM_ID}": ...}}'
-                )
+    for event in (event for history in histories for event in history):
+        if isinstance(event, dict):
+            if not all(is_single(value) for value in event.values()):
+                raise UserError(f"an event is {reprlib.repr(event)}; expected single values, as a text or a number")
+            event = event.get(ITEM_ID, ITEM_ID)  # the retriever refuses an event without item_id
+        if not is_item_id(event):
+            raise UserError(
+                f"an item id is {reprlib.repr(event)}; expected a text or an integer of 64 bits, or an event "
+                f'like {{"{ITEM_ID}": ...}}'
+            )
 
 
 def is_item_id(value: Any) -> bool:
-    """Whether a catalogue could have it; true and 1.0 count as the item 1 elsewhere in Python."""
+    """Return whether a catalogue can have this id; true and 1.0, which Python takes for 1, it can't."""
     return type(value) is str or (type(value) is int and -(2**63) <= value < 2**63)
+
+
+def is_single(value: Any) -> bool:
+    """Return whether a value parsed from JSON is neither a list nor an object."""
+    return not isinstance(value, dict | list)
 
 
 def _check_params(params: Any, histories: int) -> None:
@@ -135,15 +129,4 @@ def _check_params(params: Any, histories: int) -> None:
     if not 1 <= k <= MOST_K:
         raise UserError(f"k is {reprlib.repr(k)}; expected an integer from 1 to {MOST_K:,}")
     if k * histories > ANSWERS:
-        raise UserError(
-            f"the request asks for {histories:,} times {k:,} answers; at most {ANSWERS:,} are given at once"
-        )
-
-
-def is_single(value: Any) -> bool:
-    """Whether a value parsed from JSON is no list and no object."""
-    return not isinstance(value, dict | list)
-
-
-def _names(keys: Any) -> str:
-    return reprlib.repr(sorted(keys))
+        raise UserError(f"the request asks for {histories:,} times {k:,} results; at most {ANSWERS:,} are accepted")

@@ -1,0 +1,163 @@
+"""The parity gate: an export succeeds only if the exported files compute what the trained model computes.
+
+Three checks: the ONNX user tower and item tower against the torch towers, and the index's results against exact search
+with the torch model's vectors. serving.verify then replays the results through the finished bundle.
+
+Shapes: V items, Q histories, K event inputs, k results each, D embedding dim, H that of items in histories.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from twotower.core.errors import UserError
+from twotower.core.event_codes import TIME
+from twotower.core.schema import ITEM_ID
+from twotower.export.vectors import encode_users, join_histories
+from twotower.model.two_tower import TwoTower
+from twotower.runs.histories import History
+from twotower.serving.bundle import has_unit_length
+from twotower.serving.bundle_format import COSINE
+from twotower.serving.exact_search import exact_top_k
+from twotower.serving.index import ItemIndex
+from twotower.serving.item_tower import ItemEncoder
+from twotower.serving.retriever import Recommendations
+from twotower.serving.user_tower import encode_histories, open_session
+from twotower.serving.verify import compare
+
+K = 20
+TOLERANCE = 1e-4  # of a vector's component
+SAMPLE = 4096  # items that are compared
+ROWS = 2**16  # vectors checked at once
+Floats = npt.NDArray[np.float32]
+
+
+def require_parity(tower: str, difference: float) -> None:
+    """Raise UserError for a difference above TOLERANCE, or NaN, of an exported tower's vectors."""
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"the {tower} differs from the torch one by {difference:.1e}, more than {TOLERANCE:.1e}; nothing was "
+            "exported. Please report it with the run's config.yaml"
+        )
+
+
+def require_vectors(name: str, vectors: Floats, similarity: str) -> None:
+    """Raise UserError for vectors [n, D] with NaN or inf, or with cosine similarity of another length than one."""
+    for start in range(0, len(vectors), ROWS):
+        if not np.isfinite(vectors[start : start + ROWS]).all():
+            raise UserError(f"the {name} contain NaN or inf: training diverged; train again")
+    if similarity == COSINE and not has_unit_length(vectors):
+        raise UserError(f"the {name} have other lengths than one, though model.normalize is true")
+
+
+def user_tower_difference(
+    model: TwoTower,
+    path: Path,
+    histories: Sequence[History],
+    table: Floats,
+    input_sizes: Mapping[str, int],
+    max_length: int,
+) -> float:
+    """Return the largest difference between a component of the ONNX file's vectors and of the torch model's.
+
+    Compared for `histories`, in one batch and one by one, and for random histories of every size: a single item, the
+    full length, batches of one length and of many, with codes from the whole range of each event input.
+
+    Args:
+        model: in torch.
+        path: the ONNX user tower.
+        histories: of the validation data.
+        table: [V, H] the items' vectors in histories.
+        input_sizes: the number of codes of each event input.
+        max_length: of histories.
+    """
+    random = np.random.default_rng(0)
+    lengths = [[1], [max_length], [1, 1], [max_length] * 3, [1, max_length], [*range(1, min(max_length, 64) + 1)]]
+    made = [
+        [History(random.integers(1, len(table) + 1, n), _random_codes(random, n, input_sizes)) for n in row]
+        for row in lengths
+    ]
+    session = open_session(path)
+    difference = 0.0
+    for batch in [list(histories), *([history] for history in histories), *made]:
+        vectors = encode_histories(session, table, join_histories(batch), max_length)
+        gap = np.abs(vectors - encode_users(model, batch, max_length)).max()
+        difference = max(difference, float(gap) if np.isfinite(gap) else float("inf"))
+    return difference
+
+
+def _random_codes(random: np.random.Generator, length: int, sizes: Mapping[str, int]) -> npt.NDArray[np.int64]:
+    """[length, K] codes of a history; its newest event comes seconds, days or years after the others."""
+    codes = random.integers(0, list(sizes.values()), (length, len(sizes)))
+    if TIME in sizes:
+        codes[:, list(sizes).index(TIME)] = 2**28 - np.sort(np.exp2(random.uniform(0, 27, length)))[::-1]
+    return codes
+
+
+def item_tower_difference(
+    encoder: ItemEncoder, items: pa.Table, id_embeddings: Floats, vectors: Floats, history_vectors: Floats
+) -> float:
+    """Return the largest difference between a component of the ONNX file's item vectors and of the torch model's.
+
+    Args:
+        encoder: of the written files.
+        items: [V] the items' raw values.
+        id_embeddings: [V, any] of ID_EMBEDDINGS_FILE.
+        vectors, history_vectors: [V, D] and [V, H] the torch model's.
+    """
+    rows = np.unique(np.linspace(0, len(vectors) - 1, min(SAMPLE, len(vectors))).astype(int))
+    computed = encoder.encode(items.take(pa.array(rows)), id_embeddings[rows])
+    gaps = [np.abs(a - b[rows]).max() for a, b in zip(computed, (vectors, history_vectors), strict=True)]
+    return float(max(gaps)) if np.isfinite(gaps).all() else float("inf")
+
+
+def golden_answers(
+    item_ids: pa.ChunkedArray,
+    histories: Sequence[History],
+    users: Floats,
+    vectors: Floats,
+    inputs: Sequence[str],
+    index: ItemIndex,
+) -> tuple[dict[str, Any], float]:
+    """Return golden.json and the share of its results that `index` finds.
+
+    Args:
+        item_ids: [V].
+        histories: Q golden ones.
+        users: [Q, D] the torch model's vectors of them.
+        vectors: [V, D] the torch model's.
+        inputs: names of the K event inputs.
+        index: over `vectors`.
+
+    Raises:
+        UserError: the index returns other scores than exact search.
+    """
+    rows, scores = exact_top_k(users, vectors, min(K, len(vectors)))
+    index_scores, index_rows = index.search(users, rows.shape[1])
+    compared = compare(Recommendations(index_rows.tolist(), index_scores), Recommendations(rows.tolist(), scores))
+    if compared.is_wrong.any():
+        raise UserError(
+            f"the index gives {int(compared.is_wrong.sum())} histories other scores than exact search; nothing was "
+            "exported. Please report it with the run's config.yaml"
+        )
+    ids = item_ids.combine_chunks()
+    golden = {
+        "k": rows.shape[1],
+        "histories": [_golden_history(history, ids, inputs) for history in histories],
+        "ids": [ids.take(pa.array(row)).to_pylist() for row in rows],
+        "scores": scores.tolist(),
+    }
+    return golden, float(compared.found.mean())
+
+
+def _golden_history(history: History, ids: pa.Array, inputs: Sequence[str]) -> list[Any]:
+    """Item ids; with event inputs, {"item_id": id, "codes": {input: code}} for each event."""
+    items: list[Any] = ids.take(pa.array(history.item_index - 1)).to_pylist()
+    if not inputs:
+        return items
+    codes = [dict(zip(inputs, row, strict=True)) for row in history.codes.tolist()]
+    return [{ITEM_ID: item, "codes": row} for item, row in zip(items, codes, strict=True)]
