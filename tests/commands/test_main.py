@@ -48,7 +48,7 @@ def test_the_installed_script_is_main() -> None:
     ("arguments", "expected"),
     [
         (["trian"], "'train'"),
-        (["evaluate"], "usage: twotower evaluate RUN"),
+        (["evaluate"], "twotower evaluate RUN"),
         (["evaluate", "data=events"], "twotower evaluate RUN data=events"),
         (["evaluate", "-m"], "twotower evaluate RUN -m"),
     ],

@@ -12,38 +12,54 @@ from twotower.core.extras import install_hint
 
 
 class Command(NamedTuple):
-    """One command: `target` is MODULE:FUNCTION with FUNCTION(arguments) -> exit status, imported when it is called."""
+    """One command."""
 
     group: str
-    target: str
+    target: str  # MODULE:FUNCTION with FUNCTION(arguments) -> exit status, imported when it is called
     help: str
+    usage: str = ""  # its arguments; empty: the function itself answers --help
 
 
+EVALUATE = """\
+RUN [KEY=VALUE ...]
+
+  RUN        a run's folder, an MLflow run id, or a bundle
+  KEY=VALUE  settings of `twotower train`: the data, the split, evaluation.*; see `twotower train --help`
+
+Nothing is trained. The data may be any: items are matched by their ids.
+
+  twotower evaluate runs/2026-01-31/12-00-00-shop data=events data.path=february.parquet"""
+DELTA = """\
+ACTION BUNDLE ...
+
+  upsert BUNDLE ITEMS             add and change the items of a table: item_id and features
+  remove BUNDLE ITEM_ID ...       remove items
+  rollback BUNDLE [VERSION]       answer from the version before, or from this one
+  versions BUNDLE                 list the versions"""
 COMMANDS = {
     "init": Command("Start", "twotower.commands.init:main", "write a settings file from a look at your own events"),
     "completion": Command("Start", "twotower.commands.completion:main", "set up completion for bash, zsh or fish"),
     "train": Command("Train", "twotower.commands.main:train", "prepare events, train and test a model"),
     "on-ray": Command("Train", "twotower.commands.on_ray:main", "train one run on the machines of a Ray cluster"),
-    "evaluate": Command("Compare", "twotower.commands.main:evaluate", "test a run or a bundle on any data"),
+    "evaluate": Command("Compare", "twotower.commands.main:evaluate", "test a run or a bundle on any data", EVALUATE),
     "compare": Command("Compare", "twotower.commands.compare:main", "which of two models is better, and for whom"),
     "backtest": Command("Compare", "twotower.commands.backtest:main", "runs of different dates: how a model ages"),
     "sweep-report": Command("Compare", "twotower.commands.sweep_report:main", "table and page of a sweep's trials"),
     "export": Command("Serve", "twotower.commands.main:export", "turn a run into a bundle that serves without torch"),
-    "retrieve": Command("Serve", "twotower.serving.retriever:main", "items for one history, from a bundle"),
-    "verify": Command("Serve", "twotower.serving.verify:main", "check that a bundle answers as the trained model did"),
-    "measure": Command("Serve", "twotower.serving.measure:main", "latency, memory and start-up time of a bundle"),
-    "delta": Command("Serve", "twotower.serving.updates.delta:main", "add, change or remove a bundle's items"),
+    "retrieve": Command(
+        "Serve",
+        "twotower.serving.retriever:main",
+        "items for one history, from a bundle",
+        "BUNDLE ITEM_ID [ITEM_ID ...]\n\nThe items of the history, oldest first.",
+    ),
+    "verify": Command(
+        "Serve", "twotower.serving.verify:main", "check that a bundle answers as the trained model did", "BUNDLE"
+    ),
+    "measure": Command(
+        "Serve", "twotower.serving.measure:main", "latency, memory and start-up time of a bundle", "BUNDLE"
+    ),
+    "delta": Command("Serve", "twotower.serving.updates.delta:main", "add, change or remove a bundle's items", DELTA),
 }
-EVALUATE_USAGE = """\
-usage: twotower evaluate RUN [KEY=VALUE ...]
-
-Test a run on data that it may never have seen; nothing is trained. Items are matched by their ids.
-
-  RUN        a run's folder, an MLflow run id, or a bundle
-  KEY=VALUE  settings of `twotower train`: the data, the split, evaluation.*; see `twotower train --help`
-
-  twotower evaluate runs/2026-01-31/12-00-00-shop data=events data.path=february.parquet
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(
             f"twotower has no command {name!r}{nearest(name, COMMANDS) or '.'} All commands: twotower --help"
         )
-    module, _, function = COMMANDS[name].target.partition(":")
+    called = COMMANDS[name]
+    if called.usage and {"-h", "--help"} & set(rest[:1]):
+        first, _, rest_of_usage = called.usage.partition("\n")
+        print(f"usage: twotower {name} {first}\n\n{called.help[0].upper()}{called.help[1:]}.\n{rest_of_usage}".rstrip())
+        return 0
+    module, _, function = called.target.partition(":")
     try:
         status: int = getattr(importlib.import_module(module), function)(rest)
     except KeyboardInterrupt:
@@ -103,9 +124,8 @@ def export(arguments: Sequence[str]) -> int:
 
 def evaluate(arguments: Sequence[str]) -> int:
     """`twotower evaluate RUN`: training's configuration with evaluate=RUN."""
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(EVALUATE_USAGE, file=sys.stdout if arguments else sys.stderr)
-        return 0 if arguments else 2
+    if not arguments:
+        return _refuse(f"which run? twotower evaluate {EVALUATE.splitlines()[0]}; see twotower evaluate --help")
     run, *overrides = arguments
     if run.startswith("-") or ("=" in run and not Path(run).exists()):
         return _refuse(f"expected the run first, got {run}: twotower evaluate RUN {run} ...")
