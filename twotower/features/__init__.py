@@ -1,7 +1,7 @@
-"""How raw values become codes and numbers, in preparation, training, export and serving alike.
+"""Raw values as codes and numbers, in the same way for preparation, training, export and serving.
 
-A feature is declared once (`preparation.features`), fitted on the values of the catalogue, and kept as an encoder:
-plain JSON. Code 0 is null and whatever cannot be read.
+A feature is declared once (`preparation.features`), fitted on the values of the catalogue, and stored as an encoder,
+which is plain JSON. Code 0 means null or unreadable.
 """
 
 from twotower.features.bags import Bags

@@ -1,4 +1,4 @@
-"""Values of any type as texts, and texts as codes of a vocabulary. Shapes: N values, T texts in all of them."""
+"""Categories: values of any type as texts, texts as codes. Shapes: N values, T texts of all values."""
 
 import math
 import zlib
@@ -15,7 +15,7 @@ LISTS = (list, tuple, np.ndarray)
 
 
 def text_of(value: Any) -> str | None:
-    """A value's one text form: 3, 3.0 and "3" are one category; None is null, as is an empty text or no number."""
+    """Return the text form of a value: 3, 3.0 and "3" are one category; empty texts, NaN and lists are None."""
     if value is None or isinstance(value, str):
         return value or None
     if isinstance(value, bool | np.bool_):
@@ -30,7 +30,7 @@ def text_of(value: Any) -> str | None:
 
 
 def pieces_of(settings: Mapping[str, Any], values: Sequence[Any]) -> tuple[list[str], Array]:
-    """The texts in all values [N], one after another, and how many each value has [N]."""
+    """Return the texts [T] of all values [N], and how many each value has [N]."""
     if settings["kind"] == "categorical":
         texts = [text_of(value) for value in values]
         return [t for t in texts if t is not None], np.array([t is not None for t in texts], dtype=np.int64)
@@ -39,7 +39,7 @@ def pieces_of(settings: Mapping[str, Any], values: Sequence[Any]) -> tuple[list[
 
 
 def _split(value: Any, separator: str | None) -> dict[str, None]:
-    """The different texts in one value of a multi-valued feature, in their order."""
+    """Return the distinct texts of one value of a multi-valued feature, in their order."""
     if isinstance(value, str):
         parts = [part.strip() for part in value.split(separator)] if separator else [value]
     else:
@@ -48,17 +48,16 @@ def _split(value: Any, separator: str | None) -> dict[str, None]:
 
 
 def vocabulary_of(pieces: Sequence[str], weight: Array, min_count: int) -> list[str]:
-    """The texts that occur at least `min_count` times, in the order of their characters."""
+    """Return the texts that occur at least `min_count` times, sorted by code points."""
     place = {piece: i for i, piece in enumerate(sorted(set(pieces)))}
     count = np.bincount(_look_up(place, pieces), weights=weight, minlength=len(place))
     return [piece for piece, is_kept in zip(place, count >= min_count, strict=True) if is_kept]
 
 
 def codes_of(encoder: Mapping[str, Any], pieces: Sequence[str]) -> Array:
-    """[T] codes of texts: after 0 and the out-of-vocabulary codes their place in the vocabulary.
+    """Return codes [T] of texts: 0, the out-of-vocabulary codes, then those of the vocabulary in its order.
 
-    Each different text is looked for once; one that is not there gets the out-of-vocabulary code that its CRC-32
-    picks, the same on every machine.
+    A text outside the vocabulary gets the out-of-vocabulary code that its CRC-32 selects, the same on every machine.
     """
     vocabulary, spare = encoder["vocabulary"], encoder["out_of_vocabulary"]
     codes = {}

@@ -1,4 +1,4 @@
-"""Encoders: learnt from values, kept as plain JSON, applied. Shapes: N values, W numbers a value."""
+"""Encoders: fitted on values, stored as plain JSON, applied. Shapes: N values, W numbers a value."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from twotower.features.categories import LISTS, codes_of, pieces_of, text_of, vo
 from twotower.features.ngrams import ngram_bags
 from twotower.features.numbers import (
     Dense,
+    fit_vectors,
     moments,
     numbers_of,
     quantile_edges,
     standard,
-    vector_facts,
     vectors_of,
     with_null_flag,
 )
@@ -27,42 +27,55 @@ Encoder = dict[str, Any]
 
 
 def fit(name: str, spec: Mapping[str, Any], values: Sequence[Any], counts: Sequence[int] | None = None) -> Encoder:
-    """Learn an encoder from values [N].
+    """Fit an encoder on values [N].
 
     Args:
         name: the feature's name, for messages.
-        spec: a declaration that check_spec has passed.
+        spec: a declaration that check_spec accepts.
         values: of any type, None for null; for multi lists or text, for vector lists of floats.
         counts: [N] how often each value occurs; None: once.
 
     Raises:
-        UserError: values that the kind can't mean anything to.
+        UserError: the values don't fit the kind.
+
+    >>> fit("brand", {"kind": "categorical"}, ["B", "A", None])["vocabulary"]
+    ['A', 'B']
     """
     settings = settings_of(spec)
     weight = np.ones(len(values), dtype=np.int64) if counts is None else np.asarray(counts, dtype=np.int64)
     kind = settings["kind"]
     place = f"feature '{name}' (kind {kind})"
+    if kind == "text":
+        return {key: settings[key] for key in ("kind", "ngrams", "buckets")}
+    if kind == "vector":
+        return {"kind": kind, **fit_vectors(place, values, weight)}
     if kind in ("categorical", "multi"):
-        if kind == "categorical":
-            _refuse_lists(place, values)
+        for value in values if kind == "categorical" else ():
+            if isinstance(value, LISTS):
+                raise UserError(f"{place} has a list, {value!r}; expected one value an item: kind multi takes lists")
         pieces, length = pieces_of(settings, values)
         vocabulary = vocabulary_of(pieces, np.repeat(weight, length), settings["min_count"])
-        kept = {"separator": settings["separator"]} if kind == "multi" else {}
-        return {"kind": kind, **kept, "out_of_vocabulary": settings["out_of_vocabulary"], "vocabulary": vocabulary}
-    if kind in ("numeric", "price"):
-        numbers = numbers_of(values)
-        _refuse_unreadable(place, values, numbers)
-        if settings["standardise"]:
-            return {"kind": "numeric", **moments(numbers, weight, settings["log"])}
-        edges = settings["edges"] or quantile_edges(numbers, weight, settings["buckets"])
-        return {"kind": "numeric", "edges": [float(edge) for edge in edges]}
-    if kind == "text":
-        return {"kind": kind, "ngrams": list(settings["ngrams"]), "buckets": settings["buckets"]}
-    return {"kind": kind, **vector_facts(place, values, weight)}
+        kept: dict[str, Any] = {
+            key: settings[key] for key in ("kind", "separator", "out_of_vocabulary") if key in settings
+        }
+        return {**kept, "vocabulary": vocabulary}
+    numbers = numbers_of(values)
+    if np.isnan(numbers).all():  # nulls are valid, but a column of texts is not
+        for value in values:
+            if isinstance(value, LISTS) or text_of(value) is not None:
+                raise UserError(f"{place} has no number: the first value is {value!r}; is it the right column?")
+    if settings["standardise"]:
+        return {"kind": "numeric", **moments(numbers, weight, settings["log"])}
+    edges = settings["edges"] or quantile_edges(numbers, weight, settings["buckets"])
+    return {"kind": "numeric", "edges": [float(edge) for edge in edges]}
 
 
 def encode(encoder: Encoder, values: Sequence[Any]) -> Bags | Dense:
-    """Codes or numbers of values [N], of any types that `fit` takes; unseen ones fall in out-of-vocabulary codes."""
+    """Encode values [N], of any types that `fit` takes, as codes or numbers; unseen texts are out of vocabulary.
+
+    >>> encode({"kind": "numeric", "edges": [10.0]}, [3, "12", None]).codes
+    array([1, 2, 0], dtype=int32)
+    """
     kind = encoder["kind"]
     if kind == "text":
         return ngram_bags(values, encoder["ngrams"], encoder["buckets"])
@@ -78,9 +91,9 @@ def encode(encoder: Encoder, values: Sequence[Any]) -> Bags | Dense:
 
 
 def encode_single(encoder: Encoder, values: Sequence[Any]) -> npt.NDArray[np.int32]:
-    """[N] one code for each value, by an encoder of kind categorical or numeric with edges.
+    """Return one code for each value [N], by an encoder of kind categorical, or numeric with edges.
 
-    Serving calls it for a few values at a time: that costs a search in the vocabulary, never a pass over it.
+    A few values, as in serving, cost a binary search in the vocabulary each.
     """
     if encoder["kind"] == "categorical":
         pieces, length = pieces_of(encoder, values)
@@ -91,7 +104,7 @@ def encode_single(encoder: Encoder, values: Sequence[Any]) -> npt.NDArray[np.int
 
 
 def form(encoder: Encoder) -> dict[str, Any]:
-    """{"form": "bags", "size": codes 0 .. size - 1} or {"form": "dense", "size": W}."""
+    """Return {"form": "bags", "size": number of codes} or {"form": "dense", "size": W}."""
     kind = encoder["kind"]
     if kind in ("categorical", "multi"):
         return {"form": "bags", "size": 1 + encoder["out_of_vocabulary"] + len(encoder["vocabulary"])}
@@ -100,17 +113,3 @@ def form(encoder: Encoder) -> dict[str, Any]:
     if kind == "numeric" and "edges" in encoder:
         return {"form": "bags", "size": 2 + len(encoder["edges"])}
     return {"form": "dense", "size": 1 + encoder.get("size", 1)}
-
-
-def _refuse_lists(place: str, values: Sequence[Any]) -> None:
-    for value in values:
-        if isinstance(value, LISTS):
-            raise UserError(f"{place} has a list, {value!r}; expected one value an item: kind multi takes lists")
-
-
-def _refuse_unreadable(place: str, values: Sequence[Any], numbers: Array) -> None:
-    """Nulls are fine; a column of which nothing is a number was not meant."""
-    if np.isnan(numbers).all():
-        for value in values:
-            if isinstance(value, LISTS) or text_of(value) is not None:
-                raise UserError(f"{place} has no number: the first value is {value!r}; is it the right column?")

@@ -1,4 +1,4 @@
-"""Texts as bags of their character n-grams, hashed. Shapes: N values, T n-grams of all texts."""
+"""Texts as bags of hashed character n-grams. Shapes: N values, T n-grams of all texts."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twotower.core.ragged import runs
+from twotower.core.ragged import ranges
 from twotower.features.bags import Bags, bags
 from twotower.features.categories import text_of
 
@@ -17,7 +17,7 @@ MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that products keep all bit
 
 
 def ngram_bags(values: Sequence[Any], ngrams: Sequence[int], buckets: int) -> Bags:
-    """Hashed n-grams of each value's text, a chunk of values at a time to bound the memory."""
+    """Return the hashed n-grams of each value's text; chunks of values bound the memory."""
     parts = [
         _ngram_codes(values[i : i + TEXTS_AT_ONCE], ngrams, buckets)
         for i in range(0, max(1, len(values)), TEXTS_AT_ONCE)
@@ -27,10 +27,10 @@ def ngram_bags(values: Sequence[Any], ngrams: Sequence[int], buckets: int) -> Ba
 
 
 def _ngram_codes(values: Sequence[Any], ngrams: Sequence[int], buckets: int) -> tuple[Array, Array]:
-    """Codes [T] from 1, value after value, and how many each value has [N].
+    """Return codes [T] from 1, value after value, and how many each value has [N].
 
-    Texts lie in one array of code points; the n-grams that begin at each place are hashed together as polynomials
-    of their characters, and those that reach into the next text are left out.
+    All texts are in one array of code points. The n-grams at all positions are hashed at once, as polynomials of their
+    characters; those that reach into the next text are left out.
     """
     texts = [_normal(value, ngrams[-1]) for value in values]
     chars = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
@@ -44,13 +44,13 @@ def _ngram_codes(values: Sequence[Any], ngrams: Sequence[int], buckets: int) -> 
         hashed = np.full(windows, n, dtype=np.uint64)
         for i in range(n):
             hashed = hashed * MULTIPLIER + chars[i : i + windows]
-        hashed = hashed[runs(begin, number[:, column])]
-        hashed = (hashed ^ (hashed >> np.uint64(32))) * MULTIPLIER  # lets all bits decide on the bucket
-        codes[runs(place[:, column], number[:, column])] = 1 + (hashed >> np.uint64(32)) % np.uint64(buckets)
+        hashed = hashed[ranges(begin, number[:, column])]
+        hashed = (hashed ^ (hashed >> np.uint64(32))) * MULTIPLIER  # so that the bucket depends on all bits
+        codes[ranges(place[:, column], number[:, column])] = 1 + (hashed >> np.uint64(32)) % np.uint64(buckets)
     return codes, number.sum(axis=1)
 
 
 def _normal(value: Any, longest: int) -> str:
-    """A text in one form: NFKC, small letters, single spaces; one at each end too, and enough for one n-gram."""
+    """Normalise a text: NFKC, lower case, single spaces, one at each end, padded to the longest n-gram."""
     words = unicodedata.normalize("NFKC", text_of(value) or "").lower().split()
     return f" {' '.join(words)} ".ljust(longest) if words else ""

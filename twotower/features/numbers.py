@@ -1,4 +1,4 @@
-"""Values of any type as numbers: buckets, standardised numbers, vectors. Shapes: N values, W numbers a value."""
+"""Numbers: buckets, standardised values and vectors. Shapes: N values, W numbers a value."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,22 @@ from twotower.core.errors import UserError
 from twotower.features.categories import LISTS
 
 Array = npt.NDArray[Any]
-LIMIT = 10.0
+LIMIT = 10.0  # standard deviations to which standardised numbers are clipped
 
 
 class Dense(NamedTuple):
-    """Numbers for each value; the last one is 1 where the value is null, and the others are 0 then."""
+    """Numbers for each value; the last one is 1 for null, and the others are 0 then.
+
+    >>> with_null_flag(np.array([[0.5], [9.0]]), is_null=np.array([False, True])).values
+    array([[0.5, 0. ],
+           [0. , 1. ]], dtype=float32)
+    """
 
     values: npt.NDArray[np.float32]  # [N, W]
 
 
 def numbers_of(values: Sequence[Any]) -> npt.NDArray[np.float64]:
-    """[N]; NaN for null, for what is no number, and for what is not finite."""
+    """Return [N] floats; NaN for null, for values that are not numbers, and for infinity."""
     try:
         numbers = np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -39,15 +44,15 @@ def _number(value: Any) -> float:
 
 
 def quantile_edges(numbers: Array, weight: Array, buckets: int) -> list[float]:
-    """Edges of up to `buckets` buckets [edge, next edge) of about equal weight, none of them empty.
+    """Return the edges of up to `buckets` buckets [edge, next edge) of about equal weight, none of them empty.
 
-    An edge is the value whose smaller ones come nearest to k / buckets of the weight; so values that are alike stay
-    together. All but the least value can be edges.
+    Edge k is the value with the share of smaller values nearest to k / buckets, so equal values stay together. Any
+    value but the least can be an edge.
     """
     value, count = _distinct(numbers, weight)
     if len(value) < 2:
         return []
-    below = (np.cumsum(count) - count) * buckets  # in whole numbers, so that no rounding decides
+    below = (np.cumsum(count) - count) * buckets  # integers, so that results do not depend on rounding
     mark = np.arange(1, buckets) * count.sum()
     above = np.searchsorted(below, mark).clip(max=len(value) - 1)
     under = (above - 1).clip(1)
@@ -57,7 +62,7 @@ def quantile_edges(numbers: Array, weight: Array, buckets: int) -> list[float]:
 
 
 def moments(numbers: Array, weight: Array, log: bool) -> dict[str, Any]:
-    """Mean and standard deviation (1 where all values are alike), after the logarithm if asked for."""
+    """Return mean and standard deviation (1 where all values are equal), of signed logarithms with `log`."""
     value, count = _distinct(signed_log(numbers) if log else numbers, weight)
     mean, deviation = 0.0, 1.0
     if len(value):
@@ -69,32 +74,32 @@ def moments(numbers: Array, weight: Array, log: bool) -> dict[str, Any]:
 
 
 def _distinct(numbers: Array, weight: Array) -> tuple[Array, Array]:
-    """The different numbers, ascending, and the weight of each; so that no sum depends on the order of values."""
-    some = ~np.isnan(numbers) & (weight > 0)
-    value, inverse = np.unique(numbers[some], return_inverse=True)
-    return value, np.bincount(inverse, weights=weight[some], minlength=len(value)).astype(np.int64)
+    """Return the distinct numbers, ascending, and the weight of each, so that no sum depends on the order of values."""
+    valid = ~np.isnan(numbers) & (weight > 0)
+    value, inverse = np.unique(numbers[valid], return_inverse=True)
+    return value, np.bincount(inverse, weights=weight[valid], minlength=len(value)).astype(np.int64)
 
 
 def standard(numbers: Array, encoder: Mapping[str, Any]) -> Array:
-    """[N] in deviations from the mean, LIMIT at most in either direction: an outlier must not drown all else."""
+    """Return [N] standardised numbers, clipped to LIMIT deviations so that outliers do not dominate."""
     level = (signed_log(numbers) if encoder["log"] else numbers) / encoder["deviation"]
     clipped: Array = np.clip(level - encoder["mean"] / encoder["deviation"], -LIMIT, LIMIT)
     return clipped
 
 
 def signed_log(numbers: Array) -> Array:
-    """The logarithm of 1 + x; of a negative number, minus that of its opposite."""
+    """Return sign(x) * log(1 + |x|)."""
     return np.sign(numbers) * np.log1p(np.abs(numbers))
 
 
 def with_null_flag(values: Array, is_null: Array) -> Dense:
-    """[N, W - 1] numbers and [N] nulls -> [N, W]."""
+    """Add the flag of nulls [N] to numbers [N, W - 1]."""
     numbers = np.where(is_null[:, None], 0, values)
     return Dense(np.concatenate([numbers, is_null[:, None]], axis=1).astype(np.float32))
 
 
-def vector_facts(place: str, values: Sequence[Any], weight: Array) -> dict[str, Any]:
-    """How long vectors are in two senses: numbers in each, and what brings them to a length of about one."""
+def fit_vectors(place: str, values: Sequence[Any], weight: Array) -> dict[str, Any]:
+    """Return the encoder's settings for vectors: `size`, and `scale`, which gives them a mean length of one."""
     for value in values:
         if value is not None and not isinstance(value, LISTS):
             raise UserError(f"{place} has {value!r}; expected lists of numbers")
@@ -113,7 +118,7 @@ def vector_facts(place: str, values: Sequence[Any], weight: Array) -> dict[str, 
 
 
 def vectors_of(encoder: Mapping[str, Any], values: Sequence[Any]) -> Dense:
-    """[N, size + 1]; a vector of another size, or with a number that is not finite, is null."""
+    """Return [N, size + 1]; vectors of another size, or with NaN or infinity, are null."""
     rows = [i for i, value in enumerate(values) if isinstance(value, LISTS) and len(value) == encoder["size"]]
     vectors = np.full((len(values), encoder["size"]), np.nan)
     if rows:

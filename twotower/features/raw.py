@@ -1,4 +1,4 @@
-"""Values as they are kept for people and for filters. Shapes: N values."""
+"""Raw values, as the catalogue keeps them for filters and for people. Shapes: N values."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +11,12 @@ from twotower.features.numbers import numbers_of
 
 
 def raw_values(encoder: Encoder, values: Sequence[Any]) -> list[Any]:
-    """[N] texts (kinds categorical and text), lists of texts (multi) or floats (numeric and price), None for null.
+    """Return [N] texts (kinds categorical and text), lists of texts (multi) or floats (numeric), None for null.
 
-    Encoding them gives the same as encoding `values`. Vectors are no values to filter by, and have no such form.
+    Encoding them gives the same as encoding `values`. Raises ValueError for vectors, which have no raw form.
+
+    >>> raw_values({"kind": "categorical"}, [3.0, "x", None])
+    ['3', 'x', None]
     """
     kind = encoder["kind"]
     if kind == "vector":

@@ -1,4 +1,4 @@
-"""What a feature's declaration may say."""
+"""Declarations of features: kinds, their settings with defaults, and checks."""
 
 import math
 import re
@@ -9,7 +9,7 @@ from twotower.core.errors import UserError, nearest
 
 VOCABULARY = {"min_count": 1, "out_of_vocabulary": 1}
 NUMBER = {"buckets": None, "edges": None, "standardise": False, "log": False}
-KINDS: dict[str, dict[str, Any]] = {  # kind -> its keys with their defaults; each has `kind` and `column`, too
+KINDS: dict[str, dict[str, Any]] = {  # kind -> settings with defaults; each has `kind` and `column`, too
     "categorical": VOCABULARY,
     "multi": {"separator": None, **VOCABULARY},
     "numeric": NUMBER,
@@ -18,16 +18,16 @@ KINDS: dict[str, dict[str, Any]] = {  # kind -> its keys with their defaults; ea
     "vector": {},
 }
 PRICE_BUCKETS = 20
-SINGLE = ("categorical", "numeric", "price")  # kinds that can give one code a value
+SINGLE = ("categorical", "numeric", "price")  # kinds that can give one code per value
 
 
 def check_spec(name: str, spec: Mapping[str, Any], single: bool) -> None:
-    """Raise UserError unless `spec` declares a feature that can be built.
+    """Raise UserError unless `spec` declares a valid feature.
 
     Args:
         name: the feature's name.
-        spec: its declaration: kind, column (null: the name) and the kind's own keys.
-        single: it has to give one code a value, as a feature of events.
+        spec: its declaration: kind, column (null: the name) and the kind's settings.
+        single: whether it must give one code per value, as a feature of events.
     """
     place = f"preparation.features.{'events' if single else 'items'}.{name}"
     if not re.fullmatch(r"[A-Za-z]\w*", str(name), re.ASCII):
@@ -41,7 +41,7 @@ def check_spec(name: str, spec: Mapping[str, Any], single: bool) -> None:
     for key in spec:
         if key not in keys:
             raise UserError(
-                f"{place}.{key} is no setting of kind {kind}; it has {', '.join(keys)}{nearest(str(key), keys)}"
+                f"{place}.{key} is not a setting of kind {kind}; it has {', '.join(keys)}{nearest(str(key), keys)}"
             )
     settings = settings_of(spec)
     for key, (is_right, expected) in _CHECKS.items():
@@ -62,7 +62,7 @@ def check_spec(name: str, spec: Mapping[str, Any], single: bool) -> None:
 
 
 def settings_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A declaration with its kind's defaults for what is null or not there; lists are made plain ones."""
+    """Return a declaration with its kind's defaults in place of null or missing settings, and with plain lists."""
     settings = {**KINDS[spec["kind"]], **{key: value for key, value in spec.items() if value is not None}}
     for key in ("edges", "ngrams"):
         if isinstance(settings.get(key), Sequence) and not isinstance(settings[key], str):
@@ -85,7 +85,7 @@ def _are_lengths(value: Any) -> bool:
     return isinstance(value, list) and len(value) > 0 and all(map(_is_whole(1), value)) and value == sorted(set(value))
 
 
-# key -> whether a value of it is right, and what is expected
+# setting -> whether a value is right, and what is expected
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "column": (lambda v: isinstance(v, str), "a column's name"),
     "min_count": (_is_whole(1), "a whole number of at least 1"),
