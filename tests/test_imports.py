@@ -26,7 +26,7 @@ ROOMS: list[tuple[str, set[str]]] = [
     ("evaluation", {"torch", "omegaconf", "pyarrow", "rich"}),
     ("report", {"jinja2", "matplotlib", "pyarrow", "sklearn"}),
     ("training", {"torch", "pytorch_lightning", "hydra", "omegaconf"}),
-    ("segments", {"faiss", "polars", "pyarrow"}),
+    ("segments", {"faiss", "polars", "pyarrow", "scipy", "sklearn"}),
     ("export", {"torch", "faiss", "onnxruntime", "pyarrow"}),
     ("sweep", {"torch", "pytorch_lightning", "hydra", "omegaconf", "optuna", "rich"}),
     ("commands", {"hydra", "omegaconf", "lightning_fabric", "rich", "ray"}),

@@ -11,7 +11,7 @@ import pytest
 from shop_events import Event, Shop, by_user, contents, make_events, make_shop, write_events
 
 from twotower.core.errors import UserError
-from twotower.segments import clusters, user_histories
+from twotower.segments import user_histories
 from twotower.segments.clusters import centroids_of, large_clusters
 from twotower.segments.events_file import read_events
 from twotower.segments.profiles import ProfileValue, SegmentCounts
@@ -58,7 +58,6 @@ def mean(values: list[float]) -> float:
 
 def test_table_says_what_counting_by_hand_says(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(user_histories, "EVENTS", 50)  # several parts
-    monkeypatch.setattr(clusters, "VECTORS", 32)
     events = make_events(shop.ids, USERS, unknown="nowhere")
     events[1:1] = [Event(f"stranger {i}", "nowhere", "view", 1) for i in range(9)]  # among those who are known
     before = contents(shop.path)

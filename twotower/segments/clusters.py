@@ -3,19 +3,16 @@
 Shapes: N vectors, S of them a sample, C centroids, D embedding dim.
 """
 
-from typing import Any
-
 import faiss
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import pairwise_distances_argmin_min
 
 SAMPLE = 2**16  # vectors that k-means runs on, at most
-VECTORS = 2**16  # whose distances are computed at once
 ITERATIONS, STARTS = 25, 5
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
-Array = npt.NDArray[Any]
 
 
 def centroids_of(sample: Floats, number: int, cosine: bool, seed: int) -> Floats:
@@ -44,25 +41,11 @@ def centroids_of(sample: Floats, number: int, cosine: bool, seed: int) -> Floats
     return np.array(kmeans.centroids, dtype=np.float32)
 
 
-def distances(vectors: Floats, centroids: Floats, cosine: bool) -> Floats:
-    """Return [N, C] distances: one minus the cosine, or Euclidean."""
-    if cosine:
-        similarity: Floats = vectors @ centroids.T
-        return 1 - similarity
-    users, centres = vectors.astype(np.float64), centroids.astype(np.float64)  # squares of close points cancel
-    squared = np.square(users).sum(1)[:, None] - 2 * users @ centres.T + np.square(centres).sum(1)
-    euclidean: Floats = np.sqrt(np.maximum(squared, 0)).astype(np.float32)
-    return euclidean
-
-
 def nearest_centroid(vectors: Floats, centroids: Floats, cosine: bool) -> tuple[Ints, Floats]:
     """Return [N] the index of the nearest centroid, of equal ones the first, and [N] its distance."""
-    place, distance = np.empty(len(vectors), dtype=np.int64), np.empty(len(vectors), dtype=np.float32)
-    for start in range(0, len(vectors), VECTORS):
-        part = slice(start, start + VECTORS)
-        of_part = distances(vectors[part], centroids, cosine)
-        place[part], distance[part] = of_part.argmin(axis=1), of_part.min(axis=1)
-    return place, distance
+    metric = "cosine" if cosine else "euclidean"
+    place, distance = pairwise_distances_argmin_min(vectors, centroids, metric=metric)
+    return place.astype(np.int64), distance.astype(np.float32)
 
 
 def large_clusters(vectors: Floats, centroids: Floats, cosine: bool, min_size: int) -> tuple[Floats, Ints, Floats]:

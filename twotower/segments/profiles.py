@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
+from scipy.sparse import csr_array
 
 from twotower.core.files import read_json
-from twotower.core.ragged import ranges
 from twotower.core.schema import FEATURES_FILE, ITEMS_FILE
 from twotower.serving.bundle import Bundle
 from twotower.serving.histories import KnownEvents
@@ -100,38 +100,36 @@ class SegmentCounts:
     def __init__(
         self, segments: int, types: int, categories: Mapping[str, CategoryColumn], numbers: Mapping[str, NumberColumn]
     ) -> None:
-        self._categories, self._numbers = categories, numbers
+        self._values = {name: column.values for name, column in categories.items()}
+        self._categories = {
+            name: csr_array((np.ones(len(c.codes)), c.codes, c.offsets), shape=(len(c.offsets) - 1, len(c.values)))
+            for name, c in categories.items()
+        }
+        self._numbers = {
+            name: np.stack([np.where(n.is_null, 0, n.values), ~n.is_null], 1) for name, n in numbers.items()
+        }
         self.members = np.zeros(segments, dtype=np.int64)
-        self._length = np.zeros(segments, dtype=np.int64)
+        self._length = np.zeros(segments)
         self._types = np.zeros((segments, types))  # sums of members' shares
-        self._holders = {name: np.zeros((segments, len(c.values)), dtype=np.int64) for name, c in categories.items()}
+        self._holders = {name: np.zeros((segments, len(values))) for name, values in self._values.items()}
         self._sums = {name: np.zeros((2, segments)) for name in numbers}  # of members' means, and members with one
 
     def add(self, known: KnownEvents, event_type: Array, segment: Ints) -> None:
         """Add s histories with event types [e], none of them empty, that belong to segments [s]."""
         segments, count = len(self.members), len(segment)
         self.members += np.bincount(segment, minlength=segments)
-        self._length += np.bincount(segment, known.length, minlength=segments).astype(np.int64)
-        member, row = np.repeat(np.arange(count), known.length), known.item_index - 1
+        self._length += np.bincount(segment, known.length, minlength=segments)
         if self._types.shape[1]:
-            key = segment[member] * self._types.shape[1] + event_type
-            self._types.ravel()[:] += np.bincount(key, 1 / known.length[member], minlength=self._types.size)
-        for name, column in self._categories.items():
-            length = np.diff(column.offsets)[row]
-            code = column.codes[ranges(column.offsets[row], length)].astype(np.int64)
-            pairs = np.unique(np.repeat(member, length) * len(column.values) + code)  # each member once
-            if len(pairs):
-                holder, value = np.divmod(pairs, len(column.values))
-                np.add.at(self._holders[name], (segment[holder], value), 1)
+            member = np.repeat(np.arange(count), known.length)
+            np.add.at(self._types, (segment[member], event_type), 1 / known.length[member])
+        owner = csr_array((np.ones(count), (segment, np.arange(count))), shape=(segments, count))
+        event = (np.ones(len(known.item_index)), known.item_index - 1, np.concatenate([[0], known.end]))
+        for name, values in self._categories.items():
+            met = csr_array(event, shape=(count, values.shape[0])) @ values > 0
+            self._holders[name] += (owner @ met).toarray()
         for name, numbers in self._numbers.items():
-            known_number = ~numbers.is_null[row]
-            events = np.bincount(member[known_number], minlength=count)
-            total = np.bincount(member[known_number], numbers.values[row[known_number]], minlength=count)
-            has = events > 0
-            self._sums[name] += [
-                np.bincount(segment[has], total[has] / events[has], minlength=segments),
-                np.bincount(segment[has], minlength=segments),
-            ]
+            total, events = (csr_array(event, shape=(count, len(numbers))) @ numbers).T
+            self._sums[name] += (owner @ np.stack([total / np.maximum(events, 1), events > 0], 1)).T
 
     def profiles(self, min_size: int) -> list[list[ProfileValue]]:
         """Return each segment's MOST_VALUES values of each feature with a lift above 1 and `min_size` members or more.
@@ -145,7 +143,7 @@ class SegmentCounts:
         ]
 
     def _profile(self, name: str, segment: int, min_size: int) -> list[ProfileValue]:
-        holders, values = self._holders[name], self._categories[name].values
+        holders, values = self._holders[name], self._values[name]
         share, of_all = holders[segment] / self.members[segment], holders.sum(axis=0) / self.members.sum()
         lift = np.divide(share, of_all, out=np.zeros_like(share), where=of_all > 0)
         rows = np.flatnonzero((holders[segment] >= max(1, min_size)) & (lift > 1))
