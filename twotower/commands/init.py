@@ -18,15 +18,8 @@ from twotower.core.command_line import command, override
 from twotower.core.errors import UserError
 from twotower.core.files import write_bytes
 from twotower.core.schema import EVENT_TYPE, ITEM_ID, TIMESTAMP
-from twotower.data.recognise import (
-    Proposal,
-    Recognised,
-    id_column,
-    propose,
-    read_sample,
-    recognise_events,
-    time_unit,
-)
+from twotower.data.preparation.timestamps import choose_unit, count_units
+from twotower.data.recognise import Proposal, Recognised, id_column, propose, read_sample, recognise_events
 
 UNITS = {"date": "dates", "ordinal": "numbers that tell the order alone: data.timestamp_unit says otherwise"}
 
@@ -87,8 +80,8 @@ def write_experiment(
     sample = read_sample(events, "EVENTS")
     table = read_sample(items, "--items") if items else None
     found = recognise_events(sample, table, given)
-    for column, recognised in found.items():
-        print(f"{column:<12}{recognised.column}  ({recognised.reason})")
+    for name_here, (column, reason) in found.items():
+        print(f"{name_here:<12}{column}  ({reason})")
     lines = [
         "# @package _global_",
         f"# {name}: written by `twotower init` from a look at {Path(events).name}; yours to edit.",
@@ -96,7 +89,7 @@ def write_experiment(
         "defaults:",
         "  - override /data: events",
     ]
-    features = _features(table, items, sample[found[ITEM_ID].column], found) if table is not None and items else []
+    features = _features(table, items, sample[found[ITEM_ID][0]], found) if table is not None and items else []
     if any(f.spec for f in features):
         lines.append("  - override /model/item_tower: features")
     lines += ["", f"name: {name}", *_data(sample, found, {"path": events, "items": items, "users": users})]
@@ -106,16 +99,15 @@ def write_experiment(
     return file
 
 
-def _data(sample: Any, found: dict[str, Recognised], paths: dict[str, str | None]) -> list[str]:
+def _data(sample: Any, found: Recognised, paths: dict[str, str | None]) -> list[str]:
     lines = ["data:"]
     lines += [f"  {key}: {_text(str(Path(path).expanduser().absolute()))}" for key, path in paths.items() if path]
     lines.append("  columns:")
-    unit = time_unit(sample[found[TIMESTAMP].column])
-    for column, recognised in found.items():
-        reason = recognised.reason
-        if column == TIMESTAMP:
-            reason += f"; they are {UNITS.get(unit, unit + ' since 1970')}"
-        lines.append(f"    {column}: {_text(recognised.column)} # {reason}")
+    for name, (column, reason) in found.items():
+        if name == TIMESTAMP:
+            unit = choose_unit(count_units(sample[column]), "auto")
+            reason += f"; {UNITS.get(unit, f'{unit} since 1970')}"
+        lines.append(f"    {name}: {_text(column)} # {reason}")
     return lines
 
 
@@ -135,10 +127,10 @@ def _preparation(features: list[Proposal]) -> list[str]:
     return lines
 
 
-def _features(table: Any, path: str, ids: Any, found: dict[str, Recognised]) -> list[Proposal]:
+def _features(table: Any, path: str, ids: Any, found: Recognised) -> list[Proposal]:
     """Proposals for the item table's columns; raises UserError where its ids are not those of the events."""
     key, share = id_column(table, ids)
-    names = (ITEM_ID, found[ITEM_ID].column)
+    names = (ITEM_ID, found[ITEM_ID][0])
     if key not in names:
         raise UserError(
             f"{path}: the ids of items are expected in a column {' or '.join(dict.fromkeys(names))}; "
@@ -149,14 +141,14 @@ def _features(table: Any, path: str, ids: Any, found: dict[str, Recognised]) -> 
             )
         )
     print(f"items       {key}  ({share:.0%} of the events' items have a row)")
-    left = [c for c in table.get_columns() if c.name not in (key, TIMESTAMP, found[TIMESTAMP].column)]
+    left = [c for c in table.get_columns() if c.name not in (key, TIMESTAMP, found[TIMESTAMP][0])]
     return [propose(column, place) for place, column in enumerate(left, start=1)]
 
 
-def _event_types(sample: Any, found: dict[str, Recognised]) -> list[str]:
+def _event_types(sample: Any, found: Recognised) -> list[str]:
     """What the user tower is told of events, and a line on the weights of event types."""
     inputs = "# also gap (the time between events), hour and weekday"
-    counts = sample[found[EVENT_TYPE].column].value_counts(sort=True).rows() if EVENT_TYPE in found else []
+    counts = sample[found[EVENT_TYPE][0]].value_counts(sort=True).rows() if EVENT_TYPE in found else []
     if len(counts) < 2:
         return ["model:", f"  inputs: [] {inputs}"]
     seen = ", ".join(f"{kind} {count:,}" for kind, count in counts[:10])

@@ -9,7 +9,7 @@ import polars as pl
 
 from twotower.core.errors import UserError, nearest
 from twotower.core.schema import CONSENT, EVENT_TYPE, ITEM_COLUMNS, ITEM_ID, SESSION_ID, TIMESTAMP, USER_ID
-from twotower.data.preparation.timestamps import DATE, PER_SECOND, choose_unit, count_units
+from twotower.data.preparation.timestamps import DATE, PER_SECOND, count_units
 from twotower.data.readers.feature_table import scan_table
 from twotower.data.readers.files import find_files, readable
 
@@ -23,30 +23,14 @@ NAMES = {  # column of events -> names that it has elsewhere, in small letters a
     EVENT_TYPE: "eventtype event eventname action actiontype type behavior behaviour interaction ereignis",
     CONSENT: "consent",
 }
-TYPES = {
-    "view",
-    "click",
-    "clicks",
-    "cart",
-    "addtocart",
-    "purchase",
-    "order",
-    "orders",
-    "buy",
-    "transaction",
-    "pageview",
-}
+TYPES = set(
+    ["view", "click", "clicks", "cart", "addtocart", "purchase", "order", "orders", "buy", "transaction", "pageview"]
+)
 PRICES = re.compile("price|cost|amount|msrp|preis|prix|precio|цена", re.IGNORECASE)
 CODES = re.compile(r"(id|code|type|class|nr|no|key)$", re.IGNORECASE)  # numbers that are names
 SEPARATORS = ("|", ";", ",")
+Recognised = dict[str, tuple[str, str]]
 MANY_VALUES, RARE = 200, 5  # a feature of more values than that: those of fewer items share a code
-
-
-class Recognised(NamedTuple):
-    """A column of a file."""
-
-    column: str
-    reason: str
 
 
 class Proposal(NamedTuple):
@@ -64,10 +48,8 @@ def read_sample(path: str, setting: str) -> pl.DataFrame:
         return scan_table(file).head(SAMPLE_ROWS).collect()
 
 
-def recognise_events(
-    events: pl.DataFrame, items: pl.DataFrame | None, given: Mapping[str, str]
-) -> dict[str, Recognised]:
-    """Which columns hold the item, the time, the session or user, and the event type.
+def recognise_events(events: pl.DataFrame, items: pl.DataFrame | None, given: Mapping[str, str]) -> Recognised:
+    """Column of events -> the file's name for it, and how it was recognised: item, time, session, user, event type.
 
     Args:
         events: a sample.
@@ -77,22 +59,19 @@ def recognise_events(
     Raises:
         UserError: no column holds the item, the time, or a session or user; or a given one does not exist.
     """
-    found: dict[str, Recognised] = {}
-    for name, column in given.items():
-        if name not in NAMES or column not in events.columns:
-            wrong, known = (name, list(NAMES)) if name not in NAMES else (column, events.columns)
-            raise UserError(
-                f"--column {name}={column}: {wrong} is not one of {', '.join(known)}{nearest(wrong, known)}"
-            )
-        found[name] = Recognised(column, "as you said")
+    for given_name, column in given.items():
+        for word, known in ((given_name, list(NAMES)), (column, events.columns)):
+            if word not in known:
+                hint = nearest(word, known)
+                raise UserError(f"--column {given_name}={column}: {word} is not one of {', '.join(known)}{hint}")
+    found = {name: (column, "as you said") for name, column in given.items()}
     for look in (_by_name, _by_values):  # all names first: numbers of users may look like times
         for name in NAMES:
-            free = [column for column in events.columns if column not in {r.column for r in found.values()}]
-            recognised = None if name in found else look(name, events.select(free), items)
-            if recognised:
+            free = events.drop(column for column, _ in found.values())
+            if name not in found and (recognised := look(name, free, items)):
                 found[name] = recognised
     for wanted in ((ITEM_ID,), (TIMESTAMP,), (SESSION_ID, USER_ID)):
-        if not any(name in found for name in wanted):
+        if not found.keys() & set(wanted):
             raise UserError(
                 f"none of the events' columns looks like {' or '.join(wanted)}: {', '.join(events.columns)}. "
                 f"Say which one it is: --column {wanted[0]}=NAME"
@@ -100,27 +79,27 @@ def recognise_events(
     return found
 
 
-def _by_name(name: str, events: pl.DataFrame, items: pl.DataFrame | None) -> Recognised | None:
-    plain = {column: re.sub(r"[\W_]+", "", column).lower() for column in events.columns}
+def _plain(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text).lower()
+
+
+def _by_name(name: str, events: pl.DataFrame, items: pl.DataFrame | None) -> tuple[str, str] | None:
     for known in NAMES[name].split():
-        for column, text in plain.items():
-            if text == known or (len(known) >= 6 and text.endswith(known)):
-                return Recognised(column, "by its name")
+        for column in events.columns:
+            if _plain(column) == known or (len(known) >= 6 and _plain(column).endswith(known)):
+                return column, "by its name"
     return None
 
 
-def _by_values(name: str, events: pl.DataFrame, items: pl.DataFrame | None) -> Recognised | None:
-    if name == ITEM_ID and items is not None:
-        shares = {column: id_column(items, events[column])[1] for column in events.columns}
-        best = max(shares, key=lambda column: shares[column], default=None)
-        return Recognised(best, "its values are ids of the item table") if best and shares[best] > 0.5 else None
+def _by_values(name: str, events: pl.DataFrame, items: pl.DataFrame | None) -> tuple[str, str] | None:
     for column in events.get_columns():
+        if name == ITEM_ID and items is not None and id_column(items, column)[1] > 0.5:
+            return column.name, "its values are ids of the item table"
         if name == TIMESTAMP and _is_time(column):
-            return Recognised(column.name, "its values are times")
-        if name == EVENT_TYPE and column.dtype == pl.String:
-            texts = column.drop_nulls().unique().head(50)
-            if TYPES & set(texts.str.replace_all(r"[\W_]", "").str.to_lowercase()):
-                return Recognised(column.name, "by its values")
+            return column.name, "its values are times"
+        texts = column.drop_nulls().unique().head(50) if column.dtype == pl.String else []
+        if name == EVENT_TYPE and any(TYPES.fullmatch(_plain(text)) for text in texts):
+            return column.name, "by its values"
     return None
 
 
@@ -131,11 +110,6 @@ def _is_time(column: pl.Series) -> bool:
         return False
     looks = count_units(column)
     return sum(looks[look] for look in (DATE, *PER_SECOND)) > 0.9 * max(1, len(column) - column.null_count())
-
-
-def time_unit(column: pl.Series) -> str:
-    """What timestamps look like: date, s, ms, us, ns or ordinal."""
-    return choose_unit(count_units(column), "auto")
 
 
 def id_column(table: pl.DataFrame, ids: pl.Series) -> tuple[str | None, float]:
