@@ -95,15 +95,10 @@ def training_loader(
     inputs: Sequence[str] = (),
     target_weights: Mapping[str, float] | None = None,
 ) -> "SessionLoader":
-    """Return a loader of the training events, shuffled.
+    """Return a loader of the training events, shuffled; see SessionLoader.
 
     Args:
-        prepared: the data.
-        max_length: longest history.
-        positions_per_batch: positions of a batch, about.
-        seed: of the order.
         include_validation: train on the validation events, too.
-        inputs: event inputs to deliver, in this order.
         target_weights: see type_weights; targets of a negative weight are explicit negatives.
     """
     windows = training_windows(prepared.offsets[:-1], prepared.fit_end(include_validation), max_length)
@@ -120,15 +115,10 @@ def query_loader(
     inputs: Sequence[str] = (),
     target_weights: Mapping[str, float] | None = None,
 ) -> "SessionLoader":
-    """Return a loader of every query of `part`, "validation" or "test", in a fixed order.
+    """Return a loader of every query of `part`, "validation" or "test", in a fixed order; see SessionLoader.
 
     Args:
-        prepared: the data.
-        part: whose events are targets.
-        max_length: longest history.
-        positions_per_batch: positions of a batch, about.
         min_history: events that a query needs before its target.
-        inputs: event inputs to deliver, in this order.
         target_weights: see type_weights; only events whose type has a positive weight are targets.
     """
     bounds = {

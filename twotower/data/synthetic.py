@@ -143,52 +143,26 @@ def _draw_slot(weights: Floats, size: int, rng: np.random.Generator) -> Ints:
 
 def build_world(market: Marketplace) -> World:
     """Build catalogue, popularity tables, successors and tastes, all from `default_rng([seed, 0])`."""
-    rng, size, users = np.random.default_rng([market.seed, 0]), market.items, market.users
-    categories, category_brands = max(1, round(0.35 * size**0.5)), BANDS * BRANDS_PER_BAND
-    leaf = np.sort(rng.integers(0, categories * category_brands, size))  # sorted: every node is a range
-    band_key, nodes, begins, ends, total = leaf // BRANDS_PER_BAND, np.empty((3, size), np.int64), [], [], 0
-    for level, key in enumerate((leaf // category_brands, band_key, leaf)):
+    rng, size = np.random.default_rng([market.seed, 0]), market.items
+    categories = max(1, round(0.35 * size**0.5))
+    leaf = np.sort(rng.integers(0, categories * BANDS * BRANDS_PER_BAND, size))  # sorted: every node is a range
+    levels = (leaf // (BANDS * BRANDS_PER_BAND), leaf // BRANDS_PER_BAND, leaf)  # keys of category, band and brand
+    nodes, begins, ends, total = np.empty((3, size), np.int64), [], [], 0
+    for level, key in enumerate(levels):
         _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
         nodes[level] = inverse + total
         begins.append(first)
         ends.append(np.append(first[1:], size))
         total += len(first)
-    node_begin, node_end, brand_first = np.concatenate(begins), np.concatenate(ends), begins[-1]
-    category, band, brand = nodes
+    node_begin, node_end = np.concatenate(begins), np.concatenate(ends)
 
     base: Floats = (rng.permutation(size) + 1.0 + size / 30) ** -1.5
     period_days = -(-market.days // MAX_PERIODS)
-    periods = np.arange(-(-market.days // period_days))[:, None]
-    late = rng.random(size) < LATE_ITEMS * (len(periods) > 1)
-    # One item of every brand is there from the start, so that no node is ever empty.
-    late[brand_first] = False
-    created = np.where(late, rng.integers(1, max(2, len(periods)), size), 0)
-    slope = rng.choice([-3.0, 0.0, 3.0], size, p=[0.15, 0.7, 0.15])
-    popularity = base * np.exp(slope * (periods / len(periods) - 0.5)) * (created <= periods)
-    popularity /= popularity.sum(axis=1, keepdims=True)
-
-    # 3/8 of the successors lie in the category, 3/8 in the one companion that the item's brand has there (an
-    # order that item features can carry), 2/8 in a complementary category. Damped popularity feeds the tail.
-    home = category[brand_first]
-    partner = _draw_in_range(np.arange(size + 1.0), node_begin[home], node_end[home], rng)
-    companion = brand[partner][brand - brand[0]]
-    complement = (category + 1) % (category[-1] + 1)
-    share = rng.random((size, len(SUCCESSOR_WEIGHTS)))
-    source = np.where(share < 6 / 8, companion[:, None], complement[:, None])
-    source = np.where(share < 3 / 8, category[:, None], source)
-    successors = _draw_in_range(_running(base**0.65), node_begin[source], node_end[source], rng)
-    itself = np.arange(size)[:, None]
-    successors = np.where(successors == itself, (itself + 1) % size, successors)
-
-    mild = _running(base**0.25)  # a steeper choice of favourites would let plain popularity rank well
-    favourite = _draw_in_range(mild, np.zeros((users, 4), np.int64), np.array(size), rng)
-    wanted = leaf[favourite] // category_brands * BANDS + rng.integers(0, BANDS, (users, 1))
-    place = np.minimum(np.searchsorted(band_key, wanted), size - 1)
-    place = np.where(band_key[place] == wanted, place, favourite)  # a category may lack the user's band
-    chosen = _draw_in_range(mild, node_begin[band[place]], node_end[band[place]], rng)
-
-    activity = rng.permutation((np.arange(users) + 1.0 + users / 20) ** -0.8)
-    level_price = rng.lognormal(3.0, 0.6, categories)[leaf // category_brands] * 2.0 ** (band_key % BANDS)
+    created, popularity = _draw_popularity(base, begins[-1], -(-market.days // period_days), rng)
+    successors = _draw_successors(base, nodes, node_begin, node_end, begins[-1], rng)
+    taste = _draw_tastes(base, levels, nodes, node_begin, node_end, market.users, rng)
+    activity = rng.permutation((np.arange(market.users) + 1.0 + market.users / 20) ** -0.8)
+    level_price = rng.lognormal(3.0, 0.6, categories)[levels[0]] * 2.0 ** (levels[1] % BANDS)
     return World(
         market=market,
         period_days=period_days,
@@ -199,11 +173,63 @@ def build_world(market: Marketplace) -> World:
         popularity=popularity,
         prefix=_running(popularity),
         successors=successors,
-        taste=np.stack([category[chosen], band[chosen], brand[chosen]], axis=-1).reshape(users, -1),
+        taste=taste,
         activity=_running(activity / activity.sum()),
         price=np.maximum(np.round(level_price * rng.lognormal(0.0, 0.2, size), 2), 0.01),
         number=rng.permutation(size),
     )
+
+
+def _draw_popularity(base: Floats, brand_first: Ints, count: int, rng: np.random.Generator) -> tuple[Ints, Floats]:
+    """Return [V] the period in which each item is created, and [P, V] its popularity in `count` periods."""
+    size, periods = len(base), np.arange(count)[:, None]
+    late = rng.random(size) < LATE_ITEMS * (count > 1)
+    late[brand_first] = False  # one item of every brand is there from the start, so that no node is ever empty
+    created = np.where(late, rng.integers(1, max(2, count), size), 0)
+    slope = rng.choice([-3.0, 0.0, 3.0], size, p=[0.15, 0.7, 0.15])
+    popularity = base * np.exp(slope * (periods / count - 0.5)) * (created <= periods)
+    return created, popularity / popularity.sum(axis=1, keepdims=True)
+
+
+def _draw_successors(
+    base: Floats, nodes: Ints, node_begin: Ints, node_end: Ints, brand_first: Ints, rng: np.random.Generator
+) -> Ints:
+    """Return [V, S] the successors of each item.
+
+    3/8 of them are in its category, 3/8 in the one companion that its brand has there (an order that item features can
+    carry), 2/8 in a complementary category. Damped popularity feeds the tail.
+    """
+    size, (category, _, brand) = len(base), nodes
+    home = category[brand_first]
+    partner = _draw_in_range(np.arange(size + 1.0), node_begin[home], node_end[home], rng)
+    companion = brand[partner][brand - brand[0]]
+    complement = (category + 1) % (category[-1] + 1)
+    share = rng.random((size, len(SUCCESSOR_WEIGHTS)))
+    source = np.where(share < 6 / 8, companion[:, None], complement[:, None])
+    source = np.where(share < 3 / 8, category[:, None], source)
+    successors = _draw_in_range(_running(base**0.65), node_begin[source], node_end[source], rng)
+    itself = np.arange(size)[:, None]
+    return np.where(successors == itself, (itself + 1) % size, successors)
+
+
+def _draw_tastes(
+    base: Floats,
+    levels: tuple[Ints, Ints, Ints],
+    nodes: Ints,
+    node_begin: Ints,
+    node_end: Ints,
+    users: int,
+    rng: np.random.Generator,
+) -> Ints:
+    """Return [U, T] the nodes of each user's taste."""
+    size, (category, band, brand), (category_key, band_key, _) = len(base), nodes, levels
+    mild = _running(base**0.25)  # a steeper choice of favourites would let plain popularity rank well
+    favourite = _draw_in_range(mild, np.zeros((users, 4), np.int64), np.array(size), rng)
+    wanted = category_key[favourite] * BANDS + rng.integers(0, BANDS, (users, 1))
+    place = np.minimum(np.searchsorted(band_key, wanted), size - 1)
+    place = np.where(band_key[place] == wanted, place, favourite)  # a category may lack the user's band
+    chosen = _draw_in_range(mild, node_begin[band[place]], node_end[band[place]], rng)
+    return np.stack([category[chosen], band[chosen], brand[chosen]], axis=-1).reshape(users, -1)
 
 
 def _node_range(world: World, period: Ints, node: Ints) -> tuple[Ints, Ints]:

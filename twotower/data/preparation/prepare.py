@@ -28,7 +28,7 @@ import polars as pl
 from twotower.audit.audit import audit
 from twotower.core.errors import UserError
 from twotower.core.event_codes import check_zone
-from twotower.core.files import create_directory_once, write_json
+from twotower.core.files import create_directory_once, sha256, write_json
 from twotower.core.schema import (
     AUDIT_FILE,
     CATALOGUE_FILE,
@@ -122,7 +122,7 @@ class Preparation:
         """Return all that decides on the content of the prepared directory, as plain JSON."""
         erase = self.erase
         if erase and Path(erase).is_file():
-            erase = hashlib.sha256(Path(erase).read_bytes()).hexdigest()
+            erase = sha256(Path(erase))
         return {
             "format_version": FORMAT_VERSION,
             "files": [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in source.files],
@@ -130,10 +130,8 @@ class Preparation:
             "timestamp_unit": source.unit,
             "session_gap_minutes": self.session_gap_minutes,
             "time_zone": self.time_zone,
-            "bounce": dict(self.bounce) if self.bounce else None,
-            "features": {
-                kind: {name: dict(spec) for name, spec in specs.items()} for kind, specs in self.features.items()
-            },
+            "bounce": self.bounce or None,
+            "features": self.features,
             "min_users_per_item": self.min_users_per_item,
             "until": None if self.until is None else str(self.until),
             "erased": erase,
@@ -163,10 +161,9 @@ class Preparation:
         read_blocks = partial(blocks, sessions, rows_at_once)
         catalogue = build_catalogue(read_blocks, ids, zone is not None, self.min_users_per_item)
         event_encoders = features.fit(features.count_values(read_blocks(), catalogue.item_index))
-        items = self._encode_items(source, catalogue.table, sessions.split.facts.get("test_start") if zone else None)
+        before = sessions.split.facts.get("test_start") if zone else None
+        items = self._write_catalogue(directory, source, catalogue.table, before)
         encoders = {"events": event_encoders, "items": items.encoders}
-        catalogue.table.with_columns(items.raw.get_columns()).write_parquet(directory / CATALOGUE_FILE)
-        np.savez(directory / ITEM_FEATURES_FILE, allow_pickle=False, **items.arrays)
         codes = {"time_zone": self.time_zone, "event_types": types.names, "input_types": types.input_codes}
         write_json(directory / FEATURES_FILE, {**codes, **encoders})
 
@@ -213,10 +210,15 @@ class Preparation:
             until=self.until,
         )
 
-    def _encode_items(self, source: Source, catalogue: pl.DataFrame, before: int | None) -> ItemFeatures:
+    def _write_catalogue(
+        self, directory: Path, source: Source, catalogue: pl.DataFrame, before: int | None
+    ) -> ItemFeatures:
         specs = self.features.get("items", {})  # without any the table, which may be large, is not read
         table = source.items() if source.items and specs else pl.LazyFrame(schema={ITEM_ID: pl.String})
-        return encode_items(table, specs, catalogue, before)
+        items = encode_items(table, specs, catalogue, before)
+        catalogue.with_columns(items.raw.get_columns()).write_parquet(directory / CATALOGUE_FILE)
+        np.savez(directory / ITEM_FEATURES_FILE, allow_pickle=False, **items.arrays)
+        return items
 
 
 def _rows_at_once(memory_gib: float) -> int:
