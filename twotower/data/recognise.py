@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -23,9 +23,7 @@ NAMES = {  # column of events -> names that it has elsewhere, in small letters a
     EVENT_TYPE: "eventtype event eventname action actiontype type behavior behaviour interaction ereignis",
     CONSENT: "consent",
 }
-TYPES = set(
-    ["view", "click", "clicks", "cart", "addtocart", "purchase", "order", "orders", "buy", "transaction", "pageview"]
-)
+TYPES = re.compile("(page)?views?|clicks?|(addto)?cart|purchases?|orders?|buys?|transactions?")
 PRICES = re.compile("price|cost|amount|msrp|preis|prix|precio|цена", re.IGNORECASE)
 CODES = re.compile(r"(id|code|type|class|nr|no|key)$", re.IGNORECASE)  # numbers that are names
 SEPARATORS = ("|", ";", ",")
@@ -97,7 +95,7 @@ def _by_values(name: str, events: pl.DataFrame, items: pl.DataFrame | None) -> t
             return column.name, "its values are ids of the item table"
         if name == TIMESTAMP and _is_time(column):
             return column.name, "its values are times"
-        texts = column.drop_nulls().unique().head(50) if column.dtype == pl.String else []
+        texts: Iterable[str] = column.drop_nulls().unique().head(50) if column.dtype == pl.String else []
         if name == EVENT_TYPE and any(TYPES.fullmatch(_plain(text)) for text in texts):
             return column.name, "by its values"
     return None
