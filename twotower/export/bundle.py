@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from twotower.core.arrays import Floats, Ints
 from twotower.core.errors import UserError
 from twotower.core.files import atomic_directory, read_json, write_bytes, write_json
 from twotower.core.schema import (
@@ -24,18 +24,12 @@ from twotower.core.schema import (
     TRAIN_COUNT,
     read_item_features,
 )
+from twotower.export import parity
 from twotower.export.catalogue import read_catalogue
 from twotower.export.choose_index import choose_index, filter_recall
 from twotower.export.filter_samples import sample_filters
 from twotower.export.int8 import quantise_tower, tower_recall
 from twotower.export.item_tower import export_item_tower
-from twotower.export.parity import (
-    golden_answers,
-    item_tower_difference,
-    require_parity,
-    require_vectors,
-    user_tower_difference,
-)
 from twotower.export.readme import bundle_readme, measured
 from twotower.export.user_tower import export_user_tower
 from twotower.export.vectors import encode_users, write_item_vectors
@@ -45,21 +39,8 @@ from twotower.runs.build import input_sizes
 from twotower.runs.histories import History, read_histories
 from twotower.runs.layout import ENVIRONMENT_FILE, HISTORIES_FILE
 from twotower.runs.run import Run
+from twotower.serving import bundle_format as fmt
 from twotower.serving.bundle import write_items
-from twotower.serving.bundle_format import (
-    COSINE,
-    CURVE_FILE,
-    DOT,
-    GOLDEN_FILE,
-    ID_EMBEDDINGS_FILE,
-    INDEX_FILE,
-    ITEM_TOWER_FILE,
-    MANIFEST_FILE,
-    README_FILE,
-    TOWER_INT8_FILE,
-    seal,
-    write_manifest,
-)
 from twotower.serving.exact_search import exact_top_k
 from twotower.serving.exploration import POOL, exploration_effect, novelty
 from twotower.serving.golden_answers import origin
@@ -69,8 +50,6 @@ from twotower.serving.verify import verify
 
 K = 20
 GOLDEN = 64  # golden histories
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -108,52 +87,58 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> ExportRepor
     """
     items = read_catalogue(run.path, run.data["num_items"])
     max_length = int(run.config.model.max_length)
-    similarity = COSINE if run.config.model.normalize else DOT
+    similarity = fmt.COSINE if run.config.model.normalize else fmt.DOT
     inputs = input_sizes(run.config.model, run.data)
     histories = read_histories(run.path, list(inputs))
     if not histories:
         raise UserError(f"{run.path / HISTORIES_FILE} has no history to verify the export with; train again")
-    golden_histories = _evenly(histories, GOLDEN)
-    users = encode_users(run.model, golden_histories, max_length)
-    require_vectors(f"user vectors of {run.path}", users, similarity)
+    checked = _evenly(histories, GOLDEN)
+    users = encode_users(run.model, checked, max_length)
+    parity.require_vectors(f"user vectors of {run.path}", users, similarity)
     with atomic_directory(path) as directory:
         vectors, history_vectors = write_item_vectors(run.model, directory)
-        require_vectors(f"item vectors of {run.path}", vectors, similarity)
-        require_vectors(f"item vectors of {run.path}", history_vectors, DOT)
+        parity.require_vectors(f"item vectors of {run.path}", vectors, similarity)
+        parity.require_vectors(f"item vectors of {run.path}", history_vectors, fmt.DOT)
         tower = directory / TOWER_FILE
         export_user_tower(run.model, tower, history_vectors.shape[1], max_length, len(inputs))
-        tower_gap = user_tower_difference(run.model, tower, golden_histories, history_vectors, inputs, max_length)
-        require_parity("ONNX user tower", tower_gap)
+        tower_gap = parity.user_tower_difference(run.model, tower, checked, history_vectors, inputs, max_length)
+        parity.require_parity("ONNX user tower", tower_gap)
 
         queries = _queries(run.model, histories, max_length)
-        choice = choose_index(vectors, queries.users, queries.target, **index)
-        faiss.write_index(choice.index, str(directory / INDEX_FILE))
-        chosen = ItemIndex(choice.index, vectors, choice.facts["search"], choice.facts["rerank"])
+        chosen, index_facts = _write_index(directory, vectors, queries, index)
         write_items(directory / ITEMS_FILE, items, vectors)
         features = _serving_features(run.path, inputs)
         write_json(directory / FEATURES_FILE, features)
-        golden, golden_recall = golden_answers(items[ITEM_ID], golden_histories, users, vectors, list(inputs), chosen)
+        golden, golden_recall = parity.golden_answers(items[ITEM_ID], checked, users, vectors, list(inputs), chosen)
         golden["origin"] = origin(similarity, directory / FEATURES_FILE)
-        write_json(directory / GOLDEN_FILE, golden)
+        write_json(directory / fmt.GOLDEN_FILE, golden)
         facts = {
             "similarity": similarity,
             "dim": vectors.shape[1],
             "num_items": len(vectors),
             "max_length": max_length,
             "inputs": [{"name": name, "size": size} for name, size in inputs.items()],
-            "index": {**choice.facts, "golden_recall": golden_recall},
+            "index": {**index_facts, "golden_recall": golden_recall},
             "filters": filter_recall(chosen, vectors, queries.users, K, sample_filters(items, K)),
             "exploration": _exploration(chosen, queries, items),
             "int8": _int8(directory, queries, history_vectors, vectors, max_length, index["target_recall"]),
             **_item_tower(run, directory, items, features["items"], vectors, history_vectors),
             **_provenance(run),
         }
-        write_manifest(directory, seal(directory, facts, _files(directory)))
+        fmt.write_manifest(directory, fmt.seal(directory, facts, _files(directory)))
         answer_gap = verify(directory)
         manifest = _add_pages(directory, path.name, facts, items, golden)
         sizes = {file.name: file.stat().st_size for file in sorted(directory.iterdir())}
     example = items[ITEM_ID][int(np.argmax(items[TRAIN_COUNT].to_numpy()))].as_py()
-    return ExportReport(path, manifest, sizes, len(golden_histories), tower_gap, answer_gap, example)
+    return ExportReport(path, manifest, sizes, len(checked), tower_gap, answer_gap, example)
+
+
+def _write_index(
+    directory: Path, vectors: Floats, queries: _Queries, settings: Mapping[str, Any]
+) -> tuple[ItemIndex, dict[str, Any]]:
+    choice = choose_index(vectors, queries.users, queries.target, **settings)
+    faiss.write_index(choice.index, str(directory / fmt.INDEX_FILE))
+    return ItemIndex(choice.index, vectors, choice.facts["search"], choice.facts["rerank"]), choice.facts
 
 
 def _add_pages(
@@ -162,11 +147,11 @@ def _add_pages(
     """Measure the bundle, write its pages for people, and write its final manifest."""
     figures = measured(directory)
     page = index_page(facts["index"], facts["filters"], f"{facts['run']}: the index")
-    write_bytes(directory / CURVE_FILE, page.encode())
+    write_bytes(directory / fmt.CURVE_FILE, page.encode())
     readme = bundle_readme(name, facts, figures, items, golden, {file.name for file in directory.iterdir()})
-    write_bytes(directory / README_FILE, readme.encode())
-    manifest = seal(directory, {**facts, "measured": figures}, _files(directory))
-    write_manifest(directory, manifest)
+    write_bytes(directory / fmt.README_FILE, readme.encode())
+    manifest = fmt.seal(directory, {**facts, "measured": figures}, _files(directory))
+    fmt.write_manifest(directory, manifest)
     return manifest
 
 
@@ -197,7 +182,7 @@ def _int8(
     directory: Path, queries: _Queries, table: Floats, vectors: Floats, max_length: int, target_recall: float
 ) -> dict[str, Any]:
     """Write the 8-bit tower, unless its recall of the next item is below `target_recall` of the float32 tower's."""
-    file = directory / TOWER_INT8_FILE
+    file = directory / fmt.TOWER_INT8_FILE
     quantise_tower(directory / TOWER_FILE, file)
     exact = exact_top_k(queries.users, vectors, min(K, len(vectors)))
     figures = tower_recall(file, queries.histories, table, vectors, exact, queries.target, max_length)
@@ -219,15 +204,15 @@ def _item_tower(
     known = {n: e for n, e in encoders.items() if e["kind"] == "vector" or n in items.column_names}
     facts = export_item_tower(run.model, directory, read_item_features(run.path), known)
     if facts:
-        encoder = ItemEncoder(directory / ITEM_TOWER_FILE, known, facts["item_tower"])
-        id_embeddings = np.load(directory / ID_EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
-        gap = item_tower_difference(encoder, items, id_embeddings, vectors, history_vectors)
-        require_parity("ONNX item tower", gap)
+        encoder = ItemEncoder(directory / fmt.ITEM_TOWER_FILE, known, facts["item_tower"])
+        id_embeddings = np.load(directory / fmt.ID_EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
+        gap = parity.item_tower_difference(encoder, items, id_embeddings, vectors, history_vectors)
+        parity.require_parity("ONNX item tower", gap)
     return facts
 
 
 def _files(directory: Path) -> list[str]:
-    return sorted(file.name for file in directory.iterdir() if file.name != MANIFEST_FILE)
+    return sorted(file.name for file in directory.iterdir() if file.name != fmt.MANIFEST_FILE)
 
 
 def _serving_features(run_path: Path, inputs: Mapping[str, int]) -> dict[str, Any]:

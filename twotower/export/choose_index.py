@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import faiss as typed_faiss
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
+from twotower.core.arrays import Floats, Ints, Mask
 from twotower.core.errors import UserError, nearest
 from twotower.serving.exact_search import exact_top_k
 from twotower.serving.index import ItemIndex, build_index, centres_of, scan
@@ -30,9 +30,6 @@ WARM_UP = 10  # calls before those that count
 ROUNDING = 1e-5  # of a score; for scores beyond one, of the largest
 EXACT, IVF = "exact", "ivf"
 PROBES = [2**i for i in range(12)]  # lists searched
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 class Choice(NamedTuple):

@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from twotower.core.arrays import Mask
 from twotower.core.schema import ITEM_ID, ITEM_NAME
 from twotower.serving.item_columns import category_column, is_number, number_column
 
 SHARES = (0.5, 0.1, 0.01)  # of the items: a value about as frequent as each is taken
 
 
-def sample_filters(items: pa.Table, least: int) -> Mapping[str, npt.NDArray[np.bool_]]:
+def sample_filters(items: pa.Table, least: int) -> Mapping[str, Mask]:
     """Return masks [V] of allowed items, by the filter in words.
 
     For each column of texts the values nearest to SHARES of the items, for each column of numbers the middle half.
@@ -21,7 +21,7 @@ def sample_filters(items: pa.Table, least: int) -> Mapping[str, npt.NDArray[np.b
         items: [V] the columns of items.parquet.
         least: items that a filter must allow; one that allows all is left out, too.
     """
-    masks: dict[str, npt.NDArray[np.bool_]] = {}
+    masks: dict[str, Mask] = {}
     for name in items.column_names:
         if name in (ITEM_ID, ITEM_NAME):  # no two items share them
             continue

@@ -8,15 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from twotower.core.arrays import Floats, Ints
 from twotower.export.vectors import join_histories
 from twotower.runs.histories import History
 from twotower.serving.exact_search import exact_top_k
 from twotower.serving.user_tower import encode_histories, open_session
-
-Floats = npt.NDArray[np.float32]
 
 
 def quantise_tower(source: Path, target: Path) -> None:
@@ -36,8 +32,8 @@ def tower_recall(
     histories: Sequence[History],
     table: Floats,
     vectors: Floats,
-    exact: tuple[npt.NDArray[np.int64], Floats],
-    target: npt.NDArray[np.int64],
+    exact: tuple[Ints, Floats],
+    target: Ints,
     max_length: int,
 ) -> dict[str, Any]:
     """Measure how many of the float32 tower's results the tower at `path` finds, by exact search.

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from numpy.lib.format import open_memmap
 from torch import Tensor, nn
 
+from twotower.core.arrays import Array
 from twotower.core.schema import PAD
 from twotower.export.onnx_file import write_graph
 from twotower.features import Encoder
@@ -26,8 +26,6 @@ from twotower.model.two_tower import TwoTower
 from twotower.serving.bundle_format import ID_EMBEDDINGS_FILE, ITEM_TOWER_FILE
 from twotower.serving.item_tower import HISTORY_OUTPUT, INPUTS, ITEM_OUTPUT
 
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
 ITEMS = 2**16  # read at once
 
 

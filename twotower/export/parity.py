@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from twotower.core.arrays import Floats, Ints
 from twotower.core.errors import UserError
 from twotower.core.event_codes import TIME
 from twotower.core.schema import ITEM_ID
@@ -33,7 +33,6 @@ K = 20
 TOLERANCE = 1e-4  # of a vector's component
 SAMPLE = 4096  # items that are compared
 ROWS = 2**16  # vectors checked at once
-Floats = npt.NDArray[np.float32]
 
 
 def require_parity(tower: str, difference: float) -> None:
@@ -90,7 +89,7 @@ def user_tower_difference(
     return difference
 
 
-def _random_codes(random: np.random.Generator, length: int, sizes: Mapping[str, int]) -> npt.NDArray[np.int64]:
+def _random_codes(random: np.random.Generator, length: int, sizes: Mapping[str, int]) -> Ints:
     """[length, K] codes of a history; its newest event comes seconds, days or years after the others."""
     codes = random.integers(0, list(sizes.values()), (length, len(sizes)))
     if TIME in sizes:

@@ -8,20 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from numpy.lib.format import open_memmap
 from torch import nn
 from tqdm import tqdm
 
+from twotower.core.arrays import Floats
 from twotower.core.batch import gather, history_positions
 from twotower.model.two_tower import TwoTower
 from twotower.runs.histories import History
 from twotower.serving.bundle_format import EMBEDDINGS_FILE, HISTORY_FILE
 from twotower.serving.histories import KnownEvents
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 ITEMS, HISTORIES = 2**16, 256  # encoded at once; bounds the memory of large catalogues and samples
 
 

@@ -9,30 +9,17 @@ from typing import Any
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from twotower.core.arrays import Array, Floats, Ints
 from twotower.core.errors import UserError
 from twotower.core.files import read_json
 from twotower.core.schema import AGE_DAYS, EMBEDDING, FEATURES_FILE, ITEM_ID, ITEMS_FILE, TOWER_FILE, TRAIN_COUNT
-from twotower.serving.bundle_format import (
-    COSINE,
-    EMBEDDINGS_FILE,
-    HISTORY_FILE,
-    INDEX_FILE,
-    MANIFEST_FILE,
-    TOWER_INT8_FILE,
-    paths_by_name,
-    read_manifest,
-    refusal,
-)
+from twotower.serving import bundle_format as fmt
 from twotower.serving.event_encoder import EventEncoder
 from twotower.serving.index import ItemIndex, check_index
 from twotower.serving.user_tower import TOWER_OUTPUT, open_session, tower_feed
-
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -45,7 +32,7 @@ class Bundle:
     path: Path
     manifest: dict[str, Any]
     item_ids: pa.Array  # [V] int64 or string
-    train_count: npt.NDArray[np.int64]  # [V]
+    train_count: Ints  # [V]
     age_days: Array  # [V] NaN where it is unknown
     vectors: Floats  # [V, D]
     history_vectors: Floats  # [V, H]
@@ -60,7 +47,7 @@ class Bundle:
 
     def file(self, name: str) -> Path:
         """Return the path of a file of this version, by name."""
-        return self.path / paths_by_name(self.manifest)[name]
+        return self.path / fmt.paths_by_name(self.manifest)[name]
 
 
 def write_items(file: Path, columns: pa.Table, vectors: Floats) -> None:
@@ -75,7 +62,9 @@ def write_items(file: Path, columns: pa.Table, vectors: Floats) -> None:
             writer.write_table(rows.add_column(1, pa.field(EMBEDDING, kind), embedding))
 
 
-def open_bundle(path: str | Path, threads: int = 1, int8: bool = False, manifest_file: str = MANIFEST_FILE) -> Bundle:
+def open_bundle(
+    path: str | Path, threads: int = 1, int8: bool = False, manifest_file: str = fmt.MANIFEST_FILE
+) -> Bundle:
     """Open a bundle after checking each file against the manifest, and the files against each other.
 
     Args:
@@ -89,20 +78,20 @@ def open_bundle(path: str | Path, threads: int = 1, int8: bool = False, manifest
             or there is no tower with 8-bit weights.
     """
     path = Path(path)
-    manifest = read_manifest(path, manifest_file)
-    file = {name: path / place for name, place in paths_by_name(manifest).items()}
+    manifest = fmt.read_manifest(path, manifest_file)
+    file = {name: path / place for name, place in fmt.paths_by_name(manifest).items()}
     num_items, dim, max_length = manifest["num_items"], manifest["dim"], manifest["max_length"]
-    if int8 and TOWER_INT8_FILE not in file:
+    if int8 and fmt.TOWER_INT8_FILE not in file:
         raise UserError(
-            f"{path} has no {TOWER_INT8_FILE}: with 8-bit weights the tower missed the target recall; leave int8 out"
+            f"{path} has no {fmt.TOWER_INT8_FILE}: it missed the target recall of the export; leave int8 out"
         )
-    vectors = _open_embeddings(file[EMBEDDINGS_FILE], num_items, dim, manifest["similarity"])
-    history_vectors = _open_array(file[HISTORY_FILE], num_items) if HISTORY_FILE in file else vectors
+    vectors = _open_embeddings(file[fmt.EMBEDDINGS_FILE], num_items, dim, manifest["similarity"])
+    history_vectors = _open_array(file[fmt.HISTORY_FILE], num_items) if fmt.HISTORY_FILE in file else vectors
     item_ids, train_count, age_days = _open_items(file[ITEMS_FILE], num_items, dim)
-    index = _open_index(file[INDEX_FILE], vectors, manifest["index"])
+    index = _open_index(file[fmt.INDEX_FILE], vectors, manifest["index"])
     sizes = {entry["name"]: entry["size"] for entry in manifest["inputs"]}
     encoder = _open_features(file[FEATURES_FILE], sizes)
-    tower_file = file[TOWER_INT8_FILE if int8 else TOWER_FILE]
+    tower_file = file[fmt.TOWER_INT8_FILE if int8 else TOWER_FILE]
     tower = _open_tower(tower_file, history_vectors, dim, max_length, list(sizes.values()), threads)
     return Bundle(path, manifest, item_ids, train_count, age_days, vectors, history_vectors, index, tower, encoder)
 
@@ -112,18 +101,18 @@ def _open_array(file: Path, num_items: int) -> Floats:
     try:
         vectors: Floats = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise refusal(file, str(error), "a NumPy array") from None
+        raise fmt.refusal(file, str(error), "a NumPy array") from None
     if vectors.ndim != 2 or len(vectors) != num_items or vectors.dtype != np.float32:
-        raise refusal(file, f"{vectors.dtype} {list(vectors.shape)}", f"float32 of {num_items} rows")
+        raise fmt.refusal(file, f"{vectors.dtype} {list(vectors.shape)}", f"float32 of {num_items} rows")
     return vectors
 
 
 def _open_embeddings(file: Path, num_items: int, dim: int, similarity: str) -> Floats:
     vectors = _open_array(file, num_items)
     if vectors.shape[1] != dim:
-        raise refusal(file, f"{vectors.dtype} {list(vectors.shape)}", f"float32 [{num_items}, {dim}]")
-    if similarity == COSINE and not has_unit_length(vectors):
-        raise refusal(file, "vectors of other lengths", f"length one, as the similarity is {COSINE}")
+        raise fmt.refusal(file, f"{vectors.dtype} {list(vectors.shape)}", f"float32 [{num_items}, {dim}]")
+    if similarity == fmt.COSINE and not has_unit_length(vectors):
+        raise fmt.refusal(file, "vectors of other lengths", f"length one, as the similarity is {fmt.COSINE}")
     return vectors
 
 
@@ -133,24 +122,24 @@ def has_unit_length(vectors: Floats) -> bool:
     return all(bool((np.abs(np.linalg.norm(part, axis=-1) - 1) <= 1e-3).all()) for part in parts)
 
 
-def _open_items(file: Path, num_items: int, dim: int) -> tuple[pa.Array, npt.NDArray[np.int64], Array]:
+def _open_items(file: Path, num_items: int, dim: int) -> tuple[pa.Array, Ints, Array]:
     try:
         schema, rows = pq.read_schema(file), pq.read_metadata(file).num_rows
         table = pq.read_table(file, columns=[ITEM_ID, TRAIN_COUNT, AGE_DAYS])
     except (pa.ArrowException, OSError) as error:
-        raise refusal(file, str(error), "a Parquet file") from None
+        raise fmt.refusal(file, str(error), "a Parquet file") from None
     types = {field.name: field.type for field in schema}
     if rows != num_items:
-        raise refusal(file, f"{rows} items", f"{num_items}")
+        raise fmt.refusal(file, f"{rows} items", f"{num_items}")
     numbers = {types.get(name) for name in (TRAIN_COUNT, AGE_DAYS)}
     if types.get(ITEM_ID) not in (pa.int64(), pa.string()) or numbers != {pa.int64()}:
-        raise refusal(file, f"columns {types}", "item_id of int64 or string, train_count and age_days of int64")
+        raise fmt.refusal(file, f"columns {types}", "item_id of int64 or string, train_count and age_days of int64")
     embedding: Any = types.get(EMBEDDING, pa.null())
     if not (pa.types.is_fixed_size_list(embedding) and embedding.list_size == dim):
-        raise refusal(file, f"embedding of type {embedding}", f"lists of {dim} floats")
+        raise fmt.refusal(file, f"embedding of type {embedding}", f"lists of {dim} floats")
     ids = table[ITEM_ID].combine_chunks()
     if ids.null_count or len(ids.unique()) < num_items:
-        raise refusal(file, "an item_id twice or none", "one for each item")
+        raise fmt.refusal(file, "an item_id twice or none", "one for each item")
     return ids, table[TRAIN_COUNT].to_numpy(), table[AGE_DAYS].to_numpy()
 
 
@@ -158,10 +147,10 @@ def _open_index(file: Path, vectors: Floats, facts: dict[str, Any]) -> ItemIndex
     try:
         index = faiss.read_index(str(file))
     except (RuntimeError, MemoryError) as error:
-        raise refusal(file, str(error).splitlines()[-1], "a FAISS index") from None
+        raise fmt.refusal(file, str(error).splitlines()[-1], "a FAISS index") from None
     mismatch = check_index(index, vectors, facts)
     if mismatch is not None:
-        raise refusal(file, *mismatch)
+        raise fmt.refusal(file, *mismatch)
     return ItemIndex(index, vectors, facts["search"], facts["rerank"])
 
 
@@ -174,9 +163,9 @@ def _open_features(file: Path, sizes: dict[str, int]) -> EventEncoder:
     except UserError:  # a time zone that this machine lacks: the file is sound
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise refusal(file, f"encoders that fail ({error})", f"encoders of {', '.join(sizes)}") from None
+        raise fmt.refusal(file, f"encoders that fail ({error})", f"encoders of {', '.join(sizes)}") from None
     if encoded != sizes:
-        raise refusal(file, f"encoders of {encoded} codes", f"{sizes}")
+        raise fmt.refusal(file, f"encoders of {encoded} codes", f"{sizes}")
     return encoder
 
 
@@ -190,7 +179,7 @@ def _open_tower(file: Path, table: Floats, dim: int, max_length: int, sizes: lis
         (vectors,) = tower.run([TOWER_OUTPUT], tower_feed(table, last, codes, end, np.full(2, max_length), max_length))
     except Exception as error:  # onnxruntime's own exceptions have no common base
         expected = f"a tower of item vectors of {table.shape[1]} numbers and event inputs of {sizes} codes"
-        raise refusal(file, str(error).splitlines()[0], expected) from None
+        raise fmt.refusal(file, str(error).splitlines()[0], expected) from None
     if vectors.shape != (2, dim) or vectors.dtype != np.float32:
-        raise refusal(file, f"user vectors {vectors.dtype} {list(vectors.shape)}", f"float32 [2, {dim}]")
+        raise fmt.refusal(file, f"user vectors {vectors.dtype} {list(vectors.shape)}", f"float32 [2, {dim}]")
     return tower

@@ -3,18 +3,13 @@
 Shapes: V items, m ranked candidates of one query (best first).
 """
 
-import operator
-import reprlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from twotower.core.errors import UserError
+from twotower.core.arrays import Ints
 from twotower.serving.item_columns import CategoryColumn
-
-Ints = npt.NDArray[np.int64]
 
 
 class Cap(NamedTuple):
@@ -49,14 +44,3 @@ def within_caps(rows: Ints, caps: Sequence[Cap], enough: int) -> Ints:
         if len(places) == enough:
             break
     return np.array(places, dtype=np.int64)
-
-
-def check_limit(name: str, limit: Any) -> int:
-    """Return `limit` as a positive integer; raises UserError for anything else."""
-    try:
-        number = 0 if isinstance(limit, bool) else operator.index(limit)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise UserError(f"max_per of '{name}' is {reprlib.repr(limit)}; expected a positive integer")
-    return number

@@ -5,15 +5,14 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from twotower.core.arrays import Ints
 from twotower.core.errors import UserError
 from twotower.core.schema import PAD
 
 ItemId = int | str
-Ints = npt.NDArray[np.int64]
 
 
 class Catalogue:

@@ -12,8 +12,8 @@ from typing import Any
 from zoneinfo import ZoneInfoNotFoundError
 
 import numpy as np
-import numpy.typing as npt
 
+from twotower.core.arrays import Ints, Mask
 from twotower.core.errors import UserError
 from twotower.core.event_codes import (
     EVENT_TYPE,
@@ -31,7 +31,6 @@ from twotower.core.event_codes import (
 from twotower.core.schema import ITEM_ID, TIMESTAMP
 from twotower.features import encode_single, form
 
-Ints = npt.NDArray[np.int64]
 Event = Mapping[str, Any]
 
 UNKNOWN = -1  # in place of a missing time
@@ -76,7 +75,7 @@ class EventEncoder:
         sizes |= {name: int(form(encoder)["size"]) for name, encoder in self._encoders.items()}
         return {name: sizes[name] for name in self.inputs}
 
-    def codes(self, events: Sequence[Event], first: npt.NDArray[np.bool_]) -> Ints:
+    def codes(self, events: Sequence[Event], first: Mask) -> Ints:
         """Return [E, K] the codes of raw events; 0 where a value is missing.
 
         Args:

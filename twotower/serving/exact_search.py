@@ -4,11 +4,10 @@ Shapes: Q queries, k results each, V items, D embedding dim.
 """
 
 import numpy as np
-import numpy.typing as npt
+
+from twotower.core.arrays import Floats, Ints
 
 ITEMS = 2**14  # scored at once
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 
 
 def exact_top_k(queries: Floats, vectors: Floats, k: int) -> tuple[Ints, Floats]:

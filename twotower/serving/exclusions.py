@@ -8,14 +8,11 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from twotower.core.arrays import Ints, Mask
 from twotower.core.errors import UserError
 from twotower.core.schema import PAD
 from twotower.serving.catalogue import Catalogue
-
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 def apply_lists(mask: Mask | None, include: Any, exclude: Any, catalogue: Catalogue) -> Mask | None:

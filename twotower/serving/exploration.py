@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from twotower.core.arrays import Ints
 from twotower.core.errors import UserError
 
-Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 POOL = 10  # candidates from the k-th to this many times k can be explored
 SHARES = (0.0, 0.1, 0.2, 0.4)  # of exploration, whose effect is measured at export

@@ -17,15 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from twotower.core.arrays import Mask
 from twotower.core.errors import UserError, nearest
 from twotower.core.schema import EMBEDDING
-from twotower.serving.caps import Cap, check_limit
+from twotower.serving.caps import Cap
 from twotower.serving.catalogue import Catalogue
 from twotower.serving.exclusions import apply_lists
+from twotower.serving.histories import positive
 from twotower.serving.item_columns import CategoryColumn, NumberColumn, category_column, is_number, number_column
 from twotower.serving.predicates import ANY, NOT, Predicate, checked
 
-Mask = npt.NDArray[np.bool_]
 Column = NumberColumn | CategoryColumn
 MASKS = 8  # of predicates that are kept, V bytes each: shops send the same few again and again
 
@@ -80,7 +81,7 @@ class ItemFilter:
                 )
             column = self._column(name)
             assert isinstance(column, CategoryColumn)
-            caps.append(Cap(column, check_limit(name, limit)))
+            caps.append(Cap(column, positive(limit, f"max_per of '{name}'")))
         return caps
 
     def _satisfied(self, predicate: Predicate) -> Mask | None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from twotower.core.arrays import Floats
 from twotower.core.files import sha256
 from twotower.core.schema import ITEM_ID
 from twotower.serving.bundle import Bundle
@@ -19,8 +19,6 @@ from twotower.serving.catalogue import rows_of
 from twotower.serving.exact_search import exact_top_k
 from twotower.serving.histories import KnownEvents
 from twotower.serving.user_tower import encode_histories
-
-Floats = npt.NDArray[np.float32]
 
 
 def origin(similarity: str, features: Path) -> dict[str, str]:

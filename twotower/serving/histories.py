@@ -4,19 +4,19 @@ Shapes: Q histories, E events of all of them together, one history after the oth
 """
 
 import operator
+import reprlib
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from twotower.core.arrays import Ints
 from twotower.core.errors import UserError
 from twotower.core.schema import ITEM_ID, PAD
 from twotower.serving.catalogue import Catalogue
 from twotower.serving.event_encoder import EventEncoder, item_ids
 
-Ints = npt.NDArray[np.int64]
 HISTORIES = "a list of histories, each a list of item ids or events, oldest first. For one history write [[...]]"
 ITEMS = "a list of item ids"
 
@@ -100,5 +100,5 @@ def positive(value: Any, argument: str = "k") -> int:
     except TypeError:
         number = 0
     if number < 1 or isinstance(value, bool):
-        raise UserError(f"{argument} is {value!r}; expected a positive integer, the number of items to recommend")
+        raise UserError(f"{argument} is {reprlib.repr(value)}; expected a positive integer")
     return number

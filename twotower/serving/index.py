@@ -11,7 +11,8 @@ from typing import Any
 
 import faiss as typed_faiss
 import numpy as np
-import numpy.typing as npt
+
+from twotower.core.arrays import Floats, Ints, Mask
 
 faiss: Any = typed_faiss  # its type annotations lack half of what is used here
 ROWS = 2**16  # vectors copied, encoded or scored at once
@@ -20,9 +21,6 @@ SEED = 1234
 VISITS = 16  # vectors that a scan of all skips in the time that it takes to gather and score one
 FLOATS = 2**22  # gathered at once to score candidates exactly
 SAMPLE = 2048  # items whose codes are compared
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 def build_index(vectors: Floats, factory: str, centres: Floats | None = None) -> Any:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Mask = npt.NDArray[np.bool_]
+from twotower.core.arrays import Ints, Mask
 
 
 class NumberColumn(NamedTuple):
@@ -21,7 +21,7 @@ class CategoryColumn(NamedTuple):
     """A column of texts or lists of texts: none, one or several for an item; 8 bytes an item and 4 a text."""
 
     codes: npt.NDArray[np.int32]  # [all texts of all items]
-    offsets: npt.NDArray[np.int64]  # [V + 1] item row r has codes[offsets[r]:offsets[r + 1]]
+    offsets: Ints  # [V + 1] item row r has codes[offsets[r]:offsets[r + 1]]
     values: pa.Array  # the distinct texts, by code
 
 

@@ -19,18 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from twotower.core.arrays import Array, Floats
 from twotower.features import Bags, Dense, Encoder, encode
 from twotower.serving.user_tower import open_session
 
 INPUTS = ("id_embedding", "item", "codes", "shares", "values")
 ITEM_OUTPUT, HISTORY_OUTPUT = "item_vector", "history_vector"
 ITEMS = 2**14  # encoded at once; bounds the memory
-
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
 
 
 class ItemEncoder:

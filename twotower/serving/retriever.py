@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from twotower.core.arrays import Floats, Ints, Mask
 from twotower.core.errors import UserError
 from twotower.core.schema import ITEMS_FILE, PAD
 from twotower.serving.bundle import Bundle, open_bundle
@@ -23,10 +23,6 @@ from twotower.serving.filters import ItemFilter
 from twotower.serving.histories import ITEMS, KnownEvents, as_list, flatten, known_events, positive, read_histories
 from twotower.serving.selection import Selection, select
 from twotower.serving.user_tower import encode_histories
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
 
 
 class Recommendations(NamedTuple):

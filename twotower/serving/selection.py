@@ -10,12 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from twotower.core.arrays import Floats, Ints
 from twotower.serving.caps import Cap, within_caps
 from twotower.serving.exclusions import unseen_places
 from twotower.serving.exploration import POOL, explore
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 Rank = Callable[[Ints, int], tuple[Floats, Ints]]  # queries' numbers [n], m -> scores and rows [n, m]
 CANDIDATES = 2**14  # the most that are searched where few pass
 

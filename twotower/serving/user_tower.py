@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
+from twotower.core.arrays import Array, Floats
 from twotower.core.batch import gather, history_positions
 from twotower.core.schema import PAD
 from twotower.serving.histories import KnownEvents
@@ -24,8 +24,6 @@ TOWER_VECTORS, TOWER_NEWEST, TOWER_CODES, TOWER_OUTPUT = "history_vectors", "new
 
 POSITIONS = 2**14  # history positions that the tower sees at once; bounds the memory of large requests
 
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
 Feed = dict[str, Array]
 
 

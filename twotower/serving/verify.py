@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from twotower.core.arrays import Ints, Mask
 from twotower.core.errors import UserError
 from twotower.core.files import read_json
 from twotower.core.schema import EMBEDDING, FEATURES_FILE, ITEMS_FILE
@@ -91,7 +92,7 @@ def _replay(retriever: Retriever, histories: list[Any], k: int) -> Recommendatio
 class Comparison(NamedTuple):
     """How results compare with the trained model's."""
 
-    is_wrong: npt.NDArray[np.bool_]  # [Q] an item twice, out of order, or with another score than the model's
+    is_wrong: Mask  # [Q] an item twice, out of order, or with another score than the model's
     found: npt.NDArray[np.float64]  # [Q] the share of the model's results that are there; a tie with the last is one
     difference: float  # the largest of a score
 
@@ -116,7 +117,7 @@ def compare(results: Recommendations, expected: Recommendations) -> Comparison:
     return Comparison(~fits.all(axis=1) | is_repeated, found, float(gap[is_expected].max(initial=0)))
 
 
-def _codes(*tables: Any) -> list[npt.NDArray[np.int64]]:
+def _codes(*tables: Any) -> list[Ints]:
     """Tables [Q][k] of ids as integers that are equal where the ids are."""
     code: dict[Any, int] = {}
     return [np.array([[code.setdefault(i, len(code)) for i in row] for row in table]) for table in tables]

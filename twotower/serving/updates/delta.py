@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from twotower.core.arrays import Floats, Ints, Mask
 from twotower.core.command_line import command
 from twotower.core.errors import UserError
 from twotower.core.files import read_json
@@ -36,8 +36,6 @@ from twotower.serving.updates.item_table import FROM_EVENTS, ItemTable, as_ids, 
 from twotower.serving.updates.versions import locked, number_of, rollback, versions
 from twotower.serving.updates.write_version import Change, NewVectors, write_version
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 USAGE = (__doc__ or "").split("\n\n")[1]
 
 
@@ -140,9 +138,7 @@ def _read_items(bundle: Bundle) -> pa.Table:
     return pq.read_table(file, columns=[name for name in pq.read_schema(file).names if name != EMBEDDING])
 
 
-def _id_embeddings(
-    bundle: Bundle, encoder: ItemEncoder, given: ItemTable, row: Ints
-) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def _id_embeddings(bundle: Bundle, encoder: ItemEncoder, given: ItemTable, row: Ints) -> tuple[Floats, Mask]:
     """[n, any] the new rows of id_embeddings.npy, and [n] whether they differ from those of `row`, -1 for new items."""
     before = np.load(bundle.file(ID_EMBEDDINGS_FILE), mmap_mode="r")[np.maximum(row, 0)]
     after = np.array(before)

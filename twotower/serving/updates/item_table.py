@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from twotower.core.arrays import Floats, Mask
 from twotower.core.errors import UserError, nearest
 from twotower.core.schema import AGE_DAYS, ITEM_ID, ITEM_NAME, TRAIN_COUNT
 from twotower.features import Dense, Encoder, encode, raw_values
 
-Floats = npt.NDArray[np.float32]
 TYPES = {"multi": pa.list_(pa.string()), "numeric": pa.float64()}  # of raw values by an encoder's kind; else texts
 SEPARATOR = "\x1f"
 FROM_EVENTS = (TRAIN_COUNT, AGE_DAYS)  # columns that come from training events; 0 for new items
@@ -122,7 +121,7 @@ def merged(given: pa.Table, current: pa.Table, encoders: Mapping[str, Encoder]) 
     return pa.table({ITEM_ID: given[ITEM_ID], **columns})
 
 
-def differing(given: pa.Table, current: pa.Table) -> npt.NDArray[np.bool_]:
+def differing(given: pa.Table, current: pa.Table) -> Mask:
     """Return [n] whether a given value differs from the item's current one."""
     differs = np.zeros(len(current), dtype=bool)
     for name in set(given.column_names) - {ITEM_ID}:

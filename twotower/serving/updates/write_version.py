@@ -8,33 +8,21 @@ from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from numpy.lib.format import open_memmap
 
+from twotower.core.arrays import Floats, Ints
 from twotower.core.errors import UserError
 from twotower.core.files import read_json, write_json
 from twotower.core.schema import ITEM_ID, ITEMS_FILE
+from twotower.serving import bundle_format as fmt
 from twotower.serving.bundle import Bundle, write_items
-from twotower.serving.bundle_format import (
-    COSINE,
-    EMBEDDINGS_FILE,
-    GOLDEN_FILE,
-    HISTORY_FILE,
-    ID_EMBEDDINGS_FILE,
-    INDEX_FILE,
-    VERSIONS,
-    paths_by_name,
-    seal,
-)
 from twotower.serving.golden_answers import updated_golden
 from twotower.serving.index import build_index
 from twotower.serving.updates.versions import PARENT, VERSION, accept, next_version, number_of, propose
 from twotower.serving.verify import verify
 
 ROWS = 2**16  # copied at once
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 
 
 class NewVectors(NamedTuple):
@@ -67,11 +55,11 @@ def write_version(bundle: Bundle, change: Change) -> int:
         if change.vectors is not None or len(change.old_row) != len(vectors):
             vectors = _write_vectors(bundle, directory, change)
         write_items(directory / ITEMS_FILE, change.columns, vectors)
-        files = {name: f"{VERSIONS}/{number}/{name}" for name in sorted(file.name for file in directory.iterdir())}
-        files = {**paths_by_name(bundle.manifest), **files}
+        files = {name: f"{fmt.VERSIONS}/{number}/{name}" for name in sorted(file.name for file in directory.iterdir())}
+        files = {**fmt.paths_by_name(bundle.manifest), **files}
         facts = {k: v for k, v in bundle.manifest.items() if k not in ("format_version", "files", "checksum")}
         facts |= {"num_items": len(change.old_row), VERSION: number, PARENT: number_of(bundle.manifest)}
-        candidate = propose(bundle.path, seal(bundle.path, facts, files.values()))
+        candidate = propose(bundle.path, fmt.seal(bundle.path, facts, files.values()))
         verify(bundle.path, candidate)
         accept(bundle.path)
     return number
@@ -83,22 +71,22 @@ def _write_vectors(bundle: Bundle, directory: Path, change: Change) -> Floats:
     if new is not None:
         _require_vectors(new, ids, bundle.manifest["similarity"])
     candidates, histories, id_embeddings = (new.candidates, new.histories, new.id_embeddings) if new else [None] * 3
-    vectors = history_vectors = _write_rows(directory / EMBEDDINGS_FILE, bundle.vectors, change, candidates)
-    names = paths_by_name(bundle.manifest)
-    if HISTORY_FILE in names:
-        history_vectors = _write_rows(directory / HISTORY_FILE, bundle.history_vectors, change, histories)
-    if ID_EMBEDDINGS_FILE in names:
-        before = np.load(bundle.file(ID_EMBEDDINGS_FILE), mmap_mode="r", allow_pickle=False)
-        _write_rows(directory / ID_EMBEDDINGS_FILE, before, change, id_embeddings)
-    golden = read_json(bundle.file(GOLDEN_FILE), "a bundle")
-    write_json(directory / GOLDEN_FILE, updated_golden(golden, bundle, ids, vectors, history_vectors))
-    faiss.write_index(build_index(vectors, bundle.manifest["index"]["factory"]), str(directory / INDEX_FILE))
+    vectors = history_vectors = _write_rows(directory / fmt.EMBEDDINGS_FILE, bundle.vectors, change, candidates)
+    names = fmt.paths_by_name(bundle.manifest)
+    if fmt.HISTORY_FILE in names:
+        history_vectors = _write_rows(directory / fmt.HISTORY_FILE, bundle.history_vectors, change, histories)
+    if fmt.ID_EMBEDDINGS_FILE in names:
+        before = np.load(bundle.file(fmt.ID_EMBEDDINGS_FILE), mmap_mode="r", allow_pickle=False)
+        _write_rows(directory / fmt.ID_EMBEDDINGS_FILE, before, change, id_embeddings)
+    golden = read_json(bundle.file(fmt.GOLDEN_FILE), "a bundle")
+    write_json(directory / fmt.GOLDEN_FILE, updated_golden(golden, bundle, ids, vectors, history_vectors))
+    faiss.write_index(build_index(vectors, bundle.manifest["index"]["factory"]), str(directory / fmt.INDEX_FILE))
     return vectors
 
 
 def _require_vectors(new: NewVectors, ids: pa.Array, similarity: str) -> None:
     is_valid = np.isfinite(new.candidates).all(axis=1) & np.isfinite(new.histories).all(axis=1)
-    if similarity == COSINE:
+    if similarity == fmt.COSINE:
         is_valid &= np.abs(np.linalg.norm(new.candidates, axis=1) - 1) < 1e-3
     if not is_valid.all():
         item = ids[int(new.row[np.argmin(is_valid)])].as_py()
