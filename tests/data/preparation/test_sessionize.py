@@ -49,7 +49,7 @@ def test_sessions_lie_by_their_beginning_and_events_by_time_place_item_and_type(
     assert set(columns) == {"timestamp", "item_id", "event_type"}
 
 
-def test_repetitions_and_lonely_events_go() -> None:
+def test_duplicates_and_single_events_are_dropped() -> None:
     counts = SessionCounts()
     columns, sessions = sort_sessions(
         rows((1, 0, 0, 5, 1), (1, 0, 3, 5, 1), (1, 0, 1, 6, 1), (1, 0, 2, 5, 1), (2, 0, 4, 5, 1), (1, 1, 9, 5, 1)),
@@ -97,7 +97,7 @@ def test_users_and_labels() -> None:
     assert sessions["user_id"].tolist() == [70, 80]  # the last one that is known
 
 
-def test_a_user_is_new_once() -> None:
+def test_only_the_first_session_of_a_user_is_new() -> None:
     user = np.array([5, 0, 5, 9, 5, 0, 2**64 - 1], dtype=np.uint64)
     start = np.array([30, 1, 10, 10, 10, 2, -4])
     assert returning_users(user, start).tolist() == [
