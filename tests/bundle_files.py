@@ -31,5 +31,5 @@ def finish_bundle(
     of = origin(facts["similarity"], directory / "features.json")
     write_json(directory / "golden.json", {**golden, "origin": of})
     found = {"kind": "any", "factory": factory, "search": {}, "rerank": 1, "recall": 1.0, "golden_recall": 1.0}
-    facts = {"num_items": len(vectors), "dim": vectors.shape[1], "index": found, **facts}
+    facts = {"dataset_fingerprint": "none", "num_items": len(vectors), "dim": vectors.shape[1], "index": found, **facts}
     write_manifest(directory, seal(directory, facts, sorted(file.name for file in directory.iterdir())))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from shop_events import make_events, make_shop, write_events
 
 from twotower.commands import train as command
 from twotower.commands.train import train
@@ -147,3 +148,18 @@ def test_a_run_is_evaluated_again_and_on_data_of_other_items(
     assert lines[-1] == f"evaluation: {path}" and shlex.split(lines[-2])[-3:] == ["compare", str(trained), str(path)]
     other = train(configure("other", f"evaluate={trained}", "data.seed=5", "data.items=80"))
     assert json.loads((other / "metrics.json").read_text())["test/queries"] > 0
+
+
+def test_a_bundle_is_evaluated_on_events_of_its_items(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_shop(tmp_path_factory, features=False)
+    events = write_events(tmp_path / "events.parquet", make_events(bundle.ids, [f"user-{n}" for n in range(300)]))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        settings = [f"run_dir={tmp_path / 'evaluation'}", f"prepared_root={tmp_path}", "name=bundle", "logger=none"]
+        settings += [f"evaluate={bundle.path}", "data=events", f"data.path={events}", "evaluation.replicates=0"]
+        path = train(compose("train", [*settings, "accept=[few_queries]"]))
+    metrics = json.loads((path / "metrics.json").read_text())
+    assert 0 < metrics["test/recall_at_20"] < 1 and metrics["baseline/popularity/recall_at_20"] > 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"evaluation: {path}" and not any("compare" in line for line in lines)

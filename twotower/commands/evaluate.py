@@ -3,7 +3,6 @@
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -62,17 +61,14 @@ def evaluate(config: DictConfig) -> Path:
             results = evaluate_bundle(model, test, list(config.evaluation.ks))
         evaluate_and_report(config, prepared, test, results, {}, position=position)
     if config.logger:
-        settings = {"run_name": f"{config.name} evaluated", "tags": {"evaluates": str(config.evaluate)}}
-        parent = model.config.run_dir if isinstance(model, run.Run) else ""
-        logger = instantiate(config.logger, parent=parent, system_metrics=False, **settings)
-        send_to_mlflow(logger, OmegaConf.to_container(config, resolve=True), path)
-    compared = [Path(config.evaluate).resolve() if isinstance(model, run.Run) else "RUN", path.resolve()]
-    print(f"next: {command('compare', *compared)}\nevaluation: {path}")
+        name, tags = f"{config.name} evaluated", {"evaluates": str(config.evaluate)}
+        parent = model.config.run_dir if isinstance(model, run.Run) else None
+        logger = instantiate(config.logger, run_name=name, tags=tags, parent=parent, system_metrics=False)
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+        logger.log_metrics(read_json(path / layout.METRICS_FILE, "an evaluation"))
+        logger.keep()
+    if isinstance(model, run.Run):
+        trained = Path(config.evaluate).resolve() if Path(config.evaluate).exists() else config.evaluate  # an MLflow id
+        print(f"next: {command('compare', trained, path)}")
+    print(f"evaluation: {path}")
     return path
-
-
-def send_to_mlflow(logger: Any, settings: Any, path: Path) -> None:
-    """Send an evaluation's settings, metrics and files to its MLflow run, a child of the trained run's."""
-    logger.log_hyperparams(settings)
-    logger.log_metrics(read_json(path / layout.METRICS_FILE, "an evaluation"))
-    logger.keep()
