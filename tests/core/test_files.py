@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from twotower.core.errors import UserError
-from twotower.core.files import atomic_directory, read_json, sha256, write_json
+from twotower.core.files import (
+    atomic_directory,
+    create_directory_once,
+    create_file_once,
+    read_json,
+    sha256,
+    write_json,
+)
 
 
 def test_a_directory_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -113,3 +120,19 @@ def test_what_a_killed_process_left_is_removed_and_what_one_works_on_is_not(tmp_
     with atomic_directory(tmp_path / "out"):
         assert len(list(tmp_path.iterdir())) == 2  # that of the killed process is gone
     assert sorted(p.name for p in tmp_path.iterdir()) == ["elsewhere", "out"]
+
+
+def test_of_two_processes_one_creates_a_file_or_directory(tmp_path: Path) -> None:
+    def write_file(temporary: Path) -> None:
+        create_file_once(tmp_path / "file", lambda path: path.write_text("fast"))
+        temporary.write_text("slow")
+
+    def fill(temporary: Path) -> None:
+        create_directory_once(tmp_path / "folder", lambda path: (path / "a").write_text("fast"))
+        (temporary / "a").write_text("slow")
+
+    for _ in range(2):  # what exists is kept
+        create_file_once(tmp_path / "file", write_file)
+        create_directory_once(tmp_path / "folder", fill)
+        assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "a").read_text() == "fast"
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
