@@ -3,6 +3,7 @@
 import ast
 import multiprocessing
 import re
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,18 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from snippets import PAGES, ROOT, Snippet, commands, made_small, make_shop, run_command, run_python, snippets
+from snippets import (
+    EXPERIMENT,
+    PAGES,
+    ROOT,
+    Snippet,
+    commands,
+    made_small,
+    make_shop,
+    run_command,
+    run_python,
+    snippets,
+)
 from snippets import twotower_words as words_of
 
 from twotower.commands.main import COMMANDS
@@ -38,11 +50,10 @@ PRELOADED = [  # by the process that commands are forked from; nothing here star
     "twotower.commands.api",
     "twotower.training.pipeline",
     "twotower.data.readers.events",
-    "matplotlib.pyplot",
-    "sklearn.manifold",
-    "onnxscript",
-    "faiss",
-    "onnxruntime",
+    "twotower.serving.updates.delta",
+    *("faiss", "matplotlib.pyplot", "mlflow.pyfunc", "onnxruntime.quantization", "sklearn.manifold"),
+    *("torch.onnx._internal.exporter._core", "torch._inductor.decomposition"),
+    *("onnxscript.rewriter", "onnxscript.function_libs.torch_lib.ops"),
 ]
 
 
@@ -135,9 +146,6 @@ def test_every_command_and_snippet_runs(
     shop = tmp_path / "shop"
     shop.mkdir()
     make_shop(shop)
-    experiment = next(s.text for s in YAML if "experiment/myshop.yaml" in s.info)
-    (shop / "conf" / "experiment").mkdir(parents=True)
-    (shop / "conf" / "experiment" / "myshop.yaml").write_text(experiment)
     failures: list[str] = []
     seconds: dict[str, float] = {}
     done: set[str] = set()
@@ -153,22 +161,31 @@ def test_every_command_and_snippet_runs(
             failures.append(f"{place}: status {status}\n{what}\n{log.read_text()[-1500:]}")
 
     def train(name: str, *settings: str) -> None:
-        words = made_small(
-            ["train", "--config-dir", "conf", "experiment=myshop", "model.dim=8", f"run_dir=runs/{name}"]
-        )
-        run(name, "beforehand", run_command, [*words, f"hydra.run.dir=runs/{name}", *settings])
+        words = made_small(["train", *settings, f"run_dir=runs/{name}", f"hydra.run.dir=runs/{name}"])
+        run(name, "beforehand", run_command, words)
 
-    train("first")
-    train("second", "seed=1")
-    run("export", "beforehand", run_command, ["export", "run=runs/first", "out=bundles/first"])
+    experiment = shop / "conf" / "experiment" / "rich.yaml"
+    experiment.parent.mkdir(parents=True)
+    experiment.write_text(EXPERIMENT)
+    train("rich", "--config-dir", "conf", "experiment=rich")
+    for seed in (0, 1):
+        train(f"plain-{seed}", "data=events", "data.path=events.parquet", "model.dim=8", f"seed={seed}")
+    run("export", "beforehand", run_command, ["export", "run=runs/rich", "out=bundles/shop"])
     assert not failures, "\n\n".join(failures)
     prepared = next(p for p in (shop / "prepared").iterdir() if (p / "manifest.json").is_file())
-    names = {"OTHER_RUN": "runs/second", "RUN": "runs/first", "BUNDLE": "bundles/first", "PREPARED": str(prepared)}
+    names = {"RUN": "runs/plain-0", "OTHER_RUN": "runs/plain-1", "BUNDLE": "bundles/shop", "PREPARED": str(prepared)}
 
     def filled_in(text: str) -> str:
         return re.sub(r"\b(?:OTHER_RUN|RUN|BUNDLE|PREPARED)\b", lambda m: names[m[0]], text)
 
+    page = None
     for snippet in ALL:
+        if snippet.page != page:
+            page = snippet.page
+            shutil.rmtree(shop / "conf", ignore_errors=True)
+        if title := re.fullmatch(r'yaml title="(.+)"', snippet.info):
+            (shop / title[1]).parent.mkdir(parents=True, exist_ok=True)
+            (shop / title[1]).write_text(snippet.text)
         if snippet.info == "python":
             text = filled_in(snippet.text)
             run(text, snippet.place, run_python, text)
