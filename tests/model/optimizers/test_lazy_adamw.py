@@ -1,11 +1,12 @@
 """Lazy AdamW against torch's dense AdamW and SparseAdam, and against loops in numpy."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
+from gloo import on_two_processes
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -193,10 +194,8 @@ def test_training_with_clipping_learns_and_ends_as_with_torchs_own_dense_steps(
         torch.testing.assert_close(ends[0][name], expected, atol=2e-5, rtol=1e-4)
 
 
-def _rank(rank: int, world: int, store: str, ids: list[list[int]], results) -> None:
-    """One of the processes: its own ids, one model."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world)
+def steps_of_one(rank: int, world: int, ids: list[list[int]]) -> dict[str, Any]:
+    """On one of the processes: its own ids, one model."""
     embedding = table(True)
     optimizer = LazyAdamW(embedding.parameters(), lr=0.1, row_wise=False)
     parallel = DistributedDataParallel(embedding)
@@ -205,17 +204,13 @@ def _rank(rank: int, world: int, store: str, ids: list[list[int]], results) -> N
         (parallel(torch.tensor(ids[rank]) + step) * (rank + 1)).sum().backward()
         clip_gradient_norm([p for group in optimizer.param_groups for p in group["params"]], 1.0)
         optimizer.step()
-    results[rank] = embedding.weight.detach().numpy()
-    torch.distributed.destroy_process_group()
+    return {"weight": embedding.weight.detach()}
 
 
 @pytest.mark.slow
 def test_two_processes_take_the_step_of_their_mean_gradient(tmp_path) -> None:
     ids = [[1, 2, 2], [2, 5]]
-    with mp.get_context("spawn").Manager() as manager:
-        results = manager.dict()
-        mp.spawn(_rank, (2, str(tmp_path / "store"), ids, results), nprocs=2)
-        found = dict(results)
+    results = on_two_processes(steps_of_one, tmp_path, ids)
     alone = table(True)
     optimizer = LazyAdamW(alone.parameters(), lr=0.1, row_wise=False)
     for step in range(3):
@@ -223,5 +218,5 @@ def test_two_processes_take_the_step_of_their_mean_gradient(tmp_path) -> None:
         sum((alone(torch.tensor(i) + step) * (r + 1)).sum() / 2 for r, i in enumerate(ids)).backward()
         clip_gradient_norm([p for group in optimizer.param_groups for p in group["params"]], 1.0)
         optimizer.step()
-    for rank in range(2):
-        np.testing.assert_allclose(found[rank], alone.weight.detach().numpy(), rtol=1e-5, atol=1e-6)
+    for result in results:
+        torch.testing.assert_close(result["weight"], alone.weight.detach(), rtol=1e-5, atol=1e-6)
