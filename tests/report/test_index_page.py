@@ -33,9 +33,9 @@ def text(page: str) -> str:
 
 def test_page_says_what_was_chosen_and_shows_all() -> None:
     page = index_page(FACTS, FILTERS, "shop & more: the index")
-    said = text(page)
+    shown = text(page)
     assert "<title>shop &amp; more: the index</title>" in page
-    assert "Chosen: the fastest of <4> tried." in said
+    assert "Chosen: the fastest of <4> tried." in shown
     for words in (
         "ivf IVF8,SQ8",
         "0.9910 recall@20 against exact search",
@@ -47,8 +47,8 @@ def test_page_says_what_was_chosen_and_shows_all() -> None:
         "Flat - 1 k 1.0000 0.2500 1.500",
         "brand = A&B 12.5% 0.8750 0.750",
     ):
-        assert words in said, words
-    assert said.count("(chosen)") == 1
+        assert words in shown, words
+    assert shown.count("(chosen)") == 1
     assert page.count("<svg") == 2
     assert "<script" not in page
     assert page == index_page(FACTS, FILTERS, "shop & more: the index"), "the same for the same facts"

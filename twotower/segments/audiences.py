@@ -21,9 +21,9 @@ from twotower.core.schema import ITEM_ID
 from twotower.segments.user_histories import (
     Histories,
     HistorySource,
-    encode,
+    known_vectors,
     omissions,
-    parts,
+    require_floor,
     require_positive_integer,
 )
 from twotower.serving.bundle import Bundle, open_bundle
@@ -93,12 +93,7 @@ def write_audience(
         )
     histories = source(bundle)
     nearest, scores, known = _nearest(bundle, histories, np.array(bundle.vectors[row[row >= 0]]), k)
-    if known < min_size:
-        raise UserError(
-            f"{known:,} of {len(histories.ids):,} {histories.whose} have an item of the bundle, fewer than "
-            f"audience.min_size={min_size}: no audience was written; give more events, or set a lower floor if your "
-            "rules on privacy allow it"
-        )
+    require_floor("audience.min_size", min_size, histories, known)
     size = nearest.shape[1]
     columns = {
         ITEM_ID: present.take(pa.array(np.repeat(np.arange(len(present)), size))),
@@ -125,13 +120,10 @@ def _nearest(bundle: Bundle, histories: Histories, vectors: Floats, k: int) -> t
     """Return [I, k] histories nearest to item vectors [I, D], their scores, and the number of known histories."""
     rows, scores = np.empty((len(vectors), 0), dtype=np.int64), np.empty((len(vectors), 0), dtype=np.float32)
     count = 0
-    for start, stop in parts(histories, "audience"):
-        users = encode(bundle, histories, start, stop)
-        known = np.flatnonzero(~np.isnan(users[:, 0]))
-        count += len(known)
-        new = np.broadcast_to(start + known, (len(vectors), len(known)))
-        rows = np.concatenate([rows, new], axis=1)
-        scores = np.concatenate([scores, vectors @ users[known].T], axis=1)
+    for new, users in known_vectors(bundle, histories, "audience"):
+        count += len(new)
+        rows = np.concatenate([rows, np.broadcast_to(new, (len(vectors), len(new)))], axis=1)
+        scores = np.concatenate([scores, vectors @ users.T], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
     return rows, scores, count

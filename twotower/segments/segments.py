@@ -22,7 +22,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.lib.format import open_memmap
 
-from twotower.core.errors import UserError
 from twotower.core.files import atomic_directory, write_bytes
 from twotower.core.schema import ITEM_NAME, ITEMS_FILE
 from twotower.segments.clusters import SAMPLE, centroids_of, large_clusters
@@ -31,10 +30,11 @@ from twotower.segments.profiles import NearItem, Segment, SegmentCounts, item_co
 from twotower.segments.user_histories import (
     Histories,
     HistorySource,
-    encode,
     known_events,
+    known_vectors,
     omissions,
     parts,
+    require_floor,
     require_positive_integer,
 )
 from twotower.serving.bundle import Bundle, open_bundle
@@ -105,7 +105,7 @@ def write_segments(
     with atomic_directory(out) as directory:
         scratch = directory / "vectors.npy"
         row, users = _encode_all(bundle, histories, scratch)
-        _require_members(len(row), histories, min_size)
+        require_floor("segments.min_size", min_size, histories, len(row))
         sample = np.sort(random.choice(len(row), min(SAMPLE, len(row)), replace=False))
         centroids = centroids_of(users[sample], number, cosine, seed)
         centroids, segment, distance = large_clusters(users, centroids, cosine, min_size)
@@ -128,26 +128,11 @@ def _encode_all(bundle: Bundle, histories: Histories, file: Path) -> tuple[Ints,
     """Return [N] the histories that are members, and [N, D] their vectors, memory-mapped."""
     users = open_memmap(file, "w+", np.float32, (max(1, len(histories.ids)), bundle.vectors.shape[1]))
     rows, count = [np.zeros(0, dtype=np.int64)], 0
-    for start, stop in parts(histories, "user vectors"):
-        vectors = encode(bundle, histories, start, stop)
-        known = np.flatnonzero(~np.isnan(vectors[:, 0]))
-        users[count : count + len(known)] = vectors[known]
-        rows.append(start + known)
-        count += len(known)
+    for row, vectors in known_vectors(bundle, histories, "user vectors"):
+        users[count : count + len(row)] = vectors
+        rows.append(row)
+        count += len(row)
     return np.concatenate(rows), users[:count]
-
-
-def _require_members(members: int, histories: Histories, min_size: int) -> None:
-    if members == 0:
-        raise UserError(
-            f"none of {len(histories.ids):,} {histories.whose} has an item of the bundle; are the item ids those of "
-            "the catalogue?"
-        )
-    if members < min_size:
-        raise UserError(
-            f"{members:,} {histories.whose} are known, and a segment needs segments.min_size={min_size} of them; give "
-            "more events, or set a lower floor if your rules on privacy allow it"
-        )
 
 
 def _describe(

@@ -65,6 +65,16 @@ def require_positive_integer(name: str, value: Any) -> None:
         raise UserError(f"{name}={value!r}; expected a positive integer")
 
 
+def require_floor(name: str, min_size: int, histories: Histories, known: int) -> None:
+    """Raise UserError where fewer than `min_size` of the histories, `known`, have an item of the bundle."""
+    if known < min_size:
+        raise UserError(
+            f"{known:,} of {len(histories.ids):,} {histories.whose} have an item of the bundle, fewer than "
+            f"{name}={min_size}: nothing was written; give more events whose item ids are those of the catalogue, or "
+            "set a lower floor if your rules on privacy allow it"
+        )
+
+
 def omissions(whose: str, unknown: int, unusable: int) -> str:
     """Return the lines of a report on histories and events that were left out."""
     text = f"\n{unknown:,} {whose} are in none: the bundle has no item of theirs" if unknown else ""
@@ -100,6 +110,14 @@ def encode(bundle: Bundle, histories: Histories, start: int, stop: int) -> Float
     known, _ = known_events(histories, start, stop, coded=True)
     max_length = int(bundle.manifest["max_length"])
     return encode_histories(bundle.tower, bundle.history_vectors, known, max_length)
+
+
+def known_vectors(bundle: Bundle, histories: Histories, task: str) -> Iterator[tuple[Ints, Floats]]:
+    """Yield the indices and the user vectors of histories with a known item, one part after the other."""
+    for start, stop in parts(histories, task):
+        vectors = encode(bundle, histories, start, stop)
+        known = np.flatnonzero(~np.isnan(vectors[:, 0]))
+        yield start + known, vectors[known]
 
 
 def run_sessions(bundle: Bundle, run_path: Path, newest: int | None = None) -> Histories:
