@@ -18,11 +18,10 @@ from twotower.core.files import write_json
 from twotower.sweep.study import FAILED, SECONDS, SWEEP_FILE
 from twotower.sweep.sweep_report import (
     best_trials,
-    count_states,
     header,
     importance_of,
-    rank_trials,
     report_sweep,
+    results_of,
     write_experiment,
 )
 
@@ -54,8 +53,8 @@ def made(values: Sequence[Sequence[float] | None], directions: Sequence[str] = (
 @pytest.mark.parametrize(("direction", "expected"), [("maximize", [2, 0, 3]), ("minimize", [3, 0, 2])])
 def test_trials_are_ranked_by_the_first_objective(direction: str, expected: list[int]) -> None:
     study = made([[0.2], None, [0.3], [0.1]], [direction])
-    assert [trial.number for trial in rank_trials(study)] == expected
-    assert count_states(study) == "3 complete, 1 failed"
+    assert [trial.number for trial in results_of(study, ["x"]).ranked] == expected
+    assert results_of(study, ["x"]).states == "3 complete, 1 failed"
 
 
 def test_lists_stand_in_the_table_as_they_are() -> None:
@@ -69,13 +68,13 @@ def test_lists_stand_in_the_table_as_they_are() -> None:
     )
     console = Console(width=100)
     with console.capture() as shown:
-        console.print(best_trials(study, rank_trials(study), ["val/ndcg_at_20"]))
+        console.print(best_trials(results_of(study, ["val/ndcg_at_20"])))
     assert "[event_type]" in shown.get()
 
 
 def test_of_two_objectives_those_that_nothing_beats_come_first() -> None:
     study = made([[0.5, 9.0], [0.4, 1.0], [0.45, 9.5], [0.1, 1.5]], ["maximize", "minimize"])
-    assert [trial.number for trial in rank_trials(study)] == [0, 1, 2, 3]
+    assert [trial.number for trial in results_of(study, ["x"]).ranked] == [0, 1, 2, 3]
 
 
 def test_importance_finds_the_setting_that_decides() -> None:
@@ -88,13 +87,15 @@ def test_importance_finds_the_setting_that_decides() -> None:
 
 def test_names_are_short_where_they_are_one_settings_alone() -> None:
     study = made([[0.1]])
-    assert header(study.trials, ["val/ndcg_at_20"]) == ["trial", "val/ndcg@20", "seconds", "learning_rate", "dim"]
+    assert header(results_of(study, ["val/ndcg_at_20"])) == ["trial", "val/ndcg@20", "seconds", "learning_rate", "dim"]
     trial = optuna.trial.create_trial(
         value=1.0,
         params={"a.dim": 1.0, "b/dim": 2.0},
         distributions=dict.fromkeys(("a.dim", "b/dim"), FloatDistribution(0, 9)),
     )
-    assert header([trial], ["x"])[-2:] == ["a.dim", "b/dim"]
+    other = optuna.create_study(direction="maximize")
+    other.add_trial(trial)
+    assert header(results_of(other, ["x"]))[-2:] == ["a.dim", "b/dim"]
 
 
 def run_of(path: Path) -> None:

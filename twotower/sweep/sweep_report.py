@@ -2,9 +2,9 @@
 
 import sys
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -30,6 +30,17 @@ SHOWN = 10  # trials in the terminal's table
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
 
 
+class Results(NamedTuple):
+    """Trials of a study, and what the report derives from them."""
+
+    study: "optuna.Study"
+    objectives: list[str]
+    ranked: "list[FrozenTrial]"  # complete ones, best first
+    front: set[int]  # numbers of the trials that no other beats in all objectives
+    importance: dict[str, float]  # by setting
+    states: str  # how many trials are in each state
+
+
 def report_sweep(path: Path) -> int:
     """Print the table, and write page and experiment file into the sweep's folder `path`; returns the trials' number.
 
@@ -39,25 +50,36 @@ def report_sweep(path: Path) -> int:
     content = read_json(path / SWEEP_FILE, "a sweep's folder")
     if "command" not in content:
         raise UserError(f"{path} is a sweep of an earlier version; type its command again")
-    study, typed = load_study(path, content["sweep"]), content["command"]
-    objectives, ranked, importance = list(content["sweep"]["objectives"]), rank_trials(study), importance_of(study)
-    if importance:
-        print("importance: " + ", ".join(f"{name} {share:.2f}" for name, share in importance.items()))
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(best_trials(study, ranked[:SHOWN], objectives))
-    print(f"{len(study.trials)} trials: {count_states(study)}")
-    for trial in study.trials:
+    typed, results = content["command"], results_of(load_study(path, content["sweep"]), content["sweep"]["objectives"])
+    trials = results.study.trials
+    if results.importance:
+        print("importance: " + ", ".join(f"{name} {share:.2f}" for name, share in results.importance.items()))
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(best_trials(results))
+    print(f"{len(trials)} trials: {results.states}")
+    for trial in trials:
         if FAILED in trial.user_attrs:
             print(f"trial {trial.number} failed: {trial.user_attrs[FAILED]} (see {path / str(trial.number)})")
-    write_bytes(path / PAGE_FILE, page(study, ranked, importance, path.name, objectives).encode())
+    write_bytes(path / PAGE_FILE, page(results, path.name).encode())
     print(f"page: {path / PAGE_FILE}")
-    if not ranked:
+    if not results.ranked:
         print("no trial came to its end; nothing can be recommended")
-        return len(study.trials)
-    best = ranked[0]
-    write_experiment(path, best, objectives, typed["overrides"], typed["groups"])
+        return len(trials)
+    best = results.ranked[0]
+    write_experiment(path, best, results.objectives, typed["overrides"], typed["groups"])
     print(f"again: {again(path, typed)}")
     print(f"next: {resume_command(path / str(best.number))}    # trial {best.number}: its refit and test")
-    return len(study.trials)
+    return len(trials)
+
+
+def results_of(study: "optuna.Study", objectives: Iterable[str]) -> Results:
+    """Rank a study's trials by the first objective; of several objectives, the Pareto front comes first."""
+    complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    front = {trial.number for trial in study.best_trials} if complete else set()
+    sign = -1 if study.directions[0].name == "MAXIMIZE" else 1
+    ranked = sorted(complete, key=lambda trial: (trial.number not in front, sign * trial.values[0], trial.number))
+    counts = Counter(STATES[trial.state.name] for trial in study.trials)
+    states = ", ".join(f"{count} {state}" for state, count in counts.most_common())
+    return Results(study, list(objectives), ranked, front, importance_of(study), states)
 
 
 def again(path: Path, typed: Mapping[str, Any]) -> str:
@@ -68,20 +90,6 @@ def again(path: Path, typed: Mapping[str, Any]) -> str:
         words.append(f"hydra.searchpath=[{folders}]")
     deleted = [word for word in typed["overrides"] if word.startswith("~")]  # which a file can't express
     return in_this_folder(command("train", *words, *deleted))
-
-
-def rank_trials(study: "optuna.Study") -> "list[FrozenTrial]":
-    """Complete trials, best first by the first objective; of several objectives, the Pareto front comes first."""
-    complete = [trial for trial in study.trials if trial.values and trial.state.name == "COMPLETE"]
-    front = front_of(study)
-    sign = -1 if study.directions[0].name == "MAXIMIZE" else 1
-    return sorted(complete, key=lambda trial: (trial.number not in front, sign * trial.values[0], trial.number))
-
-
-def front_of(study: "optuna.Study") -> set[int]:
-    """Numbers of the trials that no other beats in all objectives."""
-    complete = any(trial.state.name == "COMPLETE" for trial in study.trials)
-    return {trial.number for trial in study.best_trials} if complete else set()
 
 
 def importance_of(study: "optuna.Study") -> dict[str, float]:
@@ -97,27 +105,20 @@ def importance_of(study: "optuna.Study") -> dict[str, float]:
     return optuna.importance.get_param_importances(study, evaluator=evaluator, target=lambda trial: trial.values[0])
 
 
-def count_states(study: "optuna.Study") -> str:
-    """How many trials are in each state, as text."""
-    number = Counter(STATES[trial.state.name] for trial in study.trials)
-    return ", ".join(f"{count} {name}" for name, count in number.most_common())
-
-
-def best_trials(study: "optuna.Study", ranked: "Sequence[FrozenTrial]", objectives: Sequence[str]) -> Table:
-    """The terminal's table; trials of the Pareto front are bold."""
-    front = front_of(study)
-    rows = Table(*header(ranked, objectives))
-    for trial in ranked:
-        rows.add_row(*map(escape, row(trial)), style="bold" if trial.number in front else None)
+def best_trials(results: Results) -> Table:
+    """The terminal's table; the best trial is bold, or the whole Pareto front."""
+    rows = Table(*header(results))
+    for trial in results.ranked[:SHOWN]:
+        rows.add_row(*map(escape, row(trial)), style="bold" if trial.number in results.front else None)
     return rows
 
 
-def header(ranked: "Sequence[FrozenTrial]", objectives: Sequence[str]) -> list[str]:
+def header(results: Results) -> list[str]:
     """Names of the columns of `row`; a setting's last part, where no other setting ends so."""
-    names = list(ranked[0].params) if ranked else []
+    names = list(results.ranked[0].params) if results.ranked else []
     last = [name.replace("/", ".").rpartition(".")[2] for name in names]
     short = [part if last.count(part) == 1 else name for name, part in zip(names, last, strict=True)]
-    return ["trial", *(name.replace("_at_", "@") for name in objectives), "seconds", *short]
+    return ["trial", *(name.replace("_at_", "@") for name in results.objectives), "seconds", *short]
 
 
 def row(trial: "FrozenTrial") -> list[str]:
@@ -126,28 +127,23 @@ def row(trial: "FrozenTrial") -> list[str]:
     return [str(trial.number), *values, f"{trial.user_attrs[SECONDS]:.0f}", *map(short_text, trial.params.values())]
 
 
-def page(
-    study: "optuna.Study",
-    ranked: "Sequence[FrozenTrial]",
-    importance: Mapping[str, float],
-    name: str,
-    objectives: Sequence[str],
-) -> str:
-    """The HTML page of the whole sweep."""
-    seconds = sum(trial.user_attrs.get(SECONDS, 0.0) for trial in study.trials)
-    tiles = {"trials": str(len(study.trials)), "hours of all trials": f"{seconds / 3600:.2f}"}
-    if ranked:
-        tiles |= {name: f"{value:.4f}" for name, value in zip(objectives, ranked[0].values, strict=True)}
-    plots = figures(study, ranked, importance, objectives) if ranked else []
-    rows = card("Complete trials, best first", table(header(ranked, objectives), list(map(row, ranked))))
-    title = f"Sweep {name}"
-    return document(title, [heading(title, count_states(study), tiles), grid(plots), grid([rows])])
+def page(results: Results, name: str) -> str:
+    """The HTML page of the sweep `name`."""
+    trials, title = results.study.trials, f"Sweep {name}"
+    hours = sum(trial.user_attrs.get(SECONDS, 0.0) for trial in trials) / 3600
+    tiles = {"trials": str(len(trials)), "hours of all trials": f"{hours:.2f}"}
+    if results.ranked:
+        best = results.ranked[0].values
+        tiles |= {objective: f"{value:.4f}" for objective, value in zip(results.objectives, best, strict=True)}
+    rows = card("Complete trials, best first", table(header(results), list(map(row, results.ranked))))
+    return document(title, [heading(title, results.states, tiles), grid(figures(results)), grid([rows])])
 
 
-def figures(
-    study: "optuna.Study", ranked: "Sequence[FrozenTrial]", importance: Mapping[str, float], objectives: Sequence[str]
-) -> list[Any]:
+def figures(results: Results) -> list[Any]:
     """The page's plots: values by trial, importance, trade-off, and values by each setting."""
+    study, objectives, ranked, front, importance, _ = results
+    if not ranked:
+        return []
     first = [trial.values[0] for trial in ranked]
     maximize = study.directions[0].name == "MAXIMIZE"
     pruned = [trial for trial in study.trials if trial.state.name == "PRUNED" and trial.values]
@@ -159,7 +155,7 @@ def figures(
         note = "each setting's share of the variance, alone and with others (fANOVA, Hutter et al. 2014)"
         cards.append(figure("Importance", importances(list(importance), list(importance.values())), note))
     if len(objectives) > 1:
-        second, front = [trial.values[1] for trial in ranked], front_of(study)
+        second = [trial.values[1] for trial in ranked]
         plot = trade_off(second, first, [trial.number in front for trial in ranked], objectives[1], objectives[0])
         cards.append(figure("Trade-off", plot, "large: no other trial is better in all objectives"))
     for setting, distribution in ranked[0].distributions.items():
