@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from twotower.core.arrays import Array
 from twotower.core.event_codes import EVENT_TYPE, SIZES
 from twotower.core.schema import Prepared, input_file
 
-Array = npt.NDArray[Any]
 BLOCK = 2_000_000  # events
 SAMPLE = 2_000_000  # events whose contexts are measured
 TRAIN, VALIDATION, TEST = 0, 1, 2

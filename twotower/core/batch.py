@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from twotower.core.arrays import Array
 from twotower.core.schema import PAD
-
-Array = npt.NDArray[Any]
 
 
 class SessionBatch(NamedTuple):

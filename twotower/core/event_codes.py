@@ -4,15 +4,12 @@ Preparation and serving call the same functions. Shapes: E events.
 """
 
 from datetime import UTC, datetime
-from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import numpy as np
-import numpy.typing as npt
 
+from twotower.core.arrays import Array
 from twotower.core.errors import UserError, nearest
-
-Array = npt.NDArray[Any]
 
 EVENT_TYPE, GAP, HOUR, WEEKDAY, TIME = "event_type", "gap", "hour", "weekday", "time"
 GAP_CODES = 64  # the last code holds all gaps of more than about 60 years

@@ -1,11 +1,8 @@
 """Rows of different lengths that lie end to end in one array."""
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from twotower.core.arrays import Array
 
 
 def ranges(start: Array, length: Array) -> Array:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.files import read_json, sha256, write_json
 
@@ -55,7 +55,6 @@ CARD_FILE = "card.html"
 CEILING_FILE = "ceiling.json"  # metrics of the true distribution, for generated data
 FORMAT_VERSION = 4  # increase it whenever the same events would be prepared differently
 
-Array = npt.NDArray[Any]
 
 ARRAYS: dict[str, str] = {
     "item_index": "int32",  # [E] 1..V

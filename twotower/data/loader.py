@@ -6,20 +6,19 @@ columns before `first_query` are context only.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
+from twotower.core.arrays import Array
 from twotower.core.batch import SessionBatch, gather, history_positions
 from twotower.core.errors import UserError, nearest
 from twotower.core.event_codes import TIME, time_codes
 from twotower.core.ragged import ranges
 from twotower.core.schema import PAD, Prepared
 
-Array = npt.NDArray[Any]
 WINDOWS_AT_ONCE = 1 << 16  # of which targets are counted together; bounds the memory that counting takes
 
 

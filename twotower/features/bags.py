@@ -1,13 +1,12 @@
 """Bags: any number of codes for each value. Shapes: N values, T codes of all values."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from twotower.core.arrays import Array
 from twotower.core.ragged import ranges
-
-Array = npt.NDArray[Any]
 
 
 class Bags(NamedTuple):

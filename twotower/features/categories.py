@@ -8,9 +8,9 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from twotower.core.arrays import Array
+
 LISTS = (list, tuple, np.ndarray)
 
 

@@ -22,7 +22,6 @@ from twotower.features.numbers import (
 )
 from twotower.features.spec import settings_of
 
-Array = npt.NDArray[Any]
 Encoder = dict[str, Any]
 
 

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from twotower.core.arrays import Array
 from twotower.core.ragged import ranges
 from twotower.features.bags import Bags, bags
 from twotower.features.categories import text_of
 
-Array = npt.NDArray[Any]
 TEXTS_AT_ONCE = 1 << 16
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that products keep all bits (Knuth's multiplicative hashing)
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.features.categories import LISTS
 
-Array = npt.NDArray[Any]
 LIMIT = 10.0  # standard deviations to which standardised numbers are clipped
 
 

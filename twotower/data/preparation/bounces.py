@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from twotower.core.arrays import Array
 from twotower.core.errors import UserError, nearest
 
-Array = npt.NDArray[Any]
 BOUNCE = "bounce"
 SECOND = 1_000_000  # microseconds
 

@@ -1,19 +1,17 @@
 """The catalogue: which items a model knows, and their rows. Shapes: K distinct items, V items of the catalogue."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.event_codes import MS_PER_DAY
 from twotower.core.schema import AGE_DAYS, ITEM_ID, TIMESTAMP, TRAIN_COUNT, USER_ID
 from twotower.data.preparation.sort import Block
 from twotower.data.preparation.splits import PARTS, TEST, TRAIN, VALIDATION
-
-Array = npt.NDArray[Any]
 
 
 class Catalogue(NamedTuple):

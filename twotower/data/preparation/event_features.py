@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from twotower import features
+from twotower.core.arrays import Array
 from twotower.core.errors import UserError, nearest
 from twotower.core.event_codes import EVENT_TYPE, SIZES, TIME
 from twotower.core.schema import ITEM_ID, TIMESTAMP, USER_ID
@@ -20,7 +20,6 @@ from twotower.data.preparation.sort import Block
 from twotower.data.preparation.splits import TEST
 from twotower.data.readers.source import Source
 
-Array = npt.NDArray[Any]
 FEATURE = "feature_"  # prefix of a feature's name, where it is among columns of other kinds
 Specs = Mapping[str, Mapping[str, Any]]
 

@@ -1,14 +1,11 @@
 """Ids and other values as integers: one form of item ids, codes in order of appearance, ranks in order of value."""
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from twotower.core.arrays import Array
 from twotower.core.schema import ITEM_ID
 
-Array = npt.NDArray[Any]
 FEW = 64  # values that are faster looked up as an enumeration than by a join
 WHOLE = r"^[+-]?[0-9]+(\.0+)?$"
 

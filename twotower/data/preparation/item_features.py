@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from twotower.core.arrays import Array
 from twotower.core.errors import UserError, nearest
 from twotower.core.schema import ITEM_COLUMNS, ITEM_ID, ITEM_NAME, TIMESTAMP
 from twotower.data.preparation.identifiers import item_id_key
 from twotower.features import Bags, Encoder, check_spec, encode, fit, raw_values
 
-Array = npt.NDArray[Any]
 KEY, ROW, VALUE, CONTENT = "__key", "__row", "__value", "__content"  # names that no table has
 RAW_TYPES: dict[str, Any] = {"multi": pl.List(pl.String), "numeric": pl.Float64}  # others are texts
 Specs = Mapping[str, Mapping[str, Any]]

@@ -1,12 +1,12 @@
 """Sessions: events that belong together, oldest first. Shapes: E events, S sessions."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.ragged import ranges
 from twotower.core.schema import DUPLICATE_ROW, EVENT_TYPE, ITEM_ID, ORDINAL, SPLIT, TIMESTAMP, USER_ID
@@ -16,7 +16,6 @@ from twotower.data.preparation.spill import KEY
 from twotower.data.preparation.splits import PARTS
 from twotower.data.readers.source import PLACE
 
-Array = npt.NDArray[Any]
 MINUTE = 60 * SECOND  # in microseconds
 SINGLE_EVENT = "only event of its session"
 

@@ -6,21 +6,19 @@ Shapes: E events, S sessions, P partitions; of one block: e events, s sessions.
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 from tqdm import tqdm
 
+from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.ragged import ranges
 from twotower.core.schema import ITEM_ID, RETURNING, TIMESTAMP, USER_ID
 from twotower.data.preparation.sessionize import SessionCounts, SessionRule, returning_users, sort_sessions
 from twotower.data.preparation.spill import ArrayFile, Partitions, prefetched
 from twotower.data.preparation.splits import PARTS, TEST, TRAIN, VALIDATION, Sessions, Split
-
-Array = npt.NDArray[Any]
 
 
 class SortedSessions(NamedTuple):

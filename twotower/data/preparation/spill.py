@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-Array = npt.NDArray[Any]
+from twotower.core.arrays import Array
+
 KEY = "key"
 T = TypeVar("T")
 

@@ -7,13 +7,12 @@ Shapes: S sessions.
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.event_codes import MS_PER_DAY
 
-Array = npt.NDArray[Any]
 TRAIN, VALIDATION, TEST = 0, 1, 2
 PARTS = ("train", "validation", "test")
 LABELS = {"train": TRAIN, "training": TRAIN, "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION}

@@ -9,15 +9,14 @@ from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.event_codes import local_hours
 from twotower.data.preparation.partition import PartitionedEvents
 from twotower.data.preparation.sort import SortedSessions
 from twotower.data.preparation.splits import PARTS, TRAIN
 
-Array = npt.NDArray[Any]
 OUTSIDE = "test event of an item outside the catalogue"  # reason for which a row is dropped
 
 

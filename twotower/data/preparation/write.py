@@ -6,11 +6,10 @@ Shapes: K distinct items; of one block: e events, s sessions.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from twotower.core.arrays import Array
 from twotower.core.event_codes import GAP, HOUR, SIZES, WEEKDAY, gap_codes, hour_codes, weekday_codes
 from twotower.core.schema import ARRAYS, EVENT_TYPE, ITEM_ID, RETURNING, TIMESTAMP, input_file
 from twotower.data.preparation.catalogue import Catalogue
@@ -21,7 +20,6 @@ from twotower.data.preparation.splits import TEST, TRAIN
 from twotower.data.preparation.statistics import OUTSIDE, EventStatistics
 from twotower.features import Encoder, form
 
-Array = npt.NDArray[Any]
 LEFT_ALONE = "only event left in its session"
 
 
