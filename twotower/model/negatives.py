@@ -1,4 +1,9 @@
-"""Samplers of negatives: item ids with their log-probabilities. Shapes: P targets of a step, N negatives, V items."""
+"""Samplers of negatives: item ids with their log-probabilities.
+
+A sampler is a torch module, built with `target_counts` [V + 1], from a step's targets [P] to Negatives. It may have a
+method `max_negatives(positions)` for the memory forecast, which else takes it for V.
+Shapes: P targets of a step, N negatives, V items.
+"""
 
 import math
 import random

@@ -29,10 +29,10 @@ class FeatureItemTower(IdItemTower):
     Volkovs et al. 2017). Those of cold items, never a target in training, are always left out: they were not trained,
     or only pushed away from everything.
 
-    >>> colours = {"colour.codes": np.array([0, 1, 0]), "colour.offsets": np.array([0, 1, 2, 3])}
-    >>> tower = FeatureItemTower(num_items=3, dim=4, normalize=True, item_features=colours)
-    >>> tower.begin_training(target_counts=torch.tensor([0, 5, 2, 0]))  # item 3 is cold
-    >>> torch.equal(tower.bags.weight[0], tower._bag_vectors(torch.tensor([3]))[0])
+    >>> colours = {"colour.codes": np.array([0, 1, 0]), "colour.offsets": np.arange(4)}  # a bag of one code an item
+    >>> tower = FeatureItemTower(num_items=3, dim=4, normalize=False, item_features=colours)
+    >>> tower.begin_training(target_counts=torch.tensor([0, 5, 2, 0]))  # item 3 is cold: its feature alone
+    >>> torch.allclose(tower(torch.tensor(3)), tower.bags.weight[0])
     True
 
     Args:
