@@ -62,8 +62,9 @@ def test_from_raw_events_to_an_answer_in_20_lines(shop: Path, capsys: pytest.Cap
     assert run.path != names["other"].path
     assert 0 < run.metrics["test/recall_at_20"] <= 1 and bundle.manifest["num_items"] == 40
     assert set(names["answer"].ids[0]) <= {f"sku-{i:02d}" for i in range(0, 40, 2)}
-    _, recall, ids = capsys.readouterr().out.splitlines()[-3:]
-    assert recall == str(max(0.0, min(1.0, float(recall)))) and ids == str(names["answer"].ids[0])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == str(names["answer"].ids[0])
+    assert any(0 < float(line) <= 1 for line in printed if line.startswith("0."))  # recall@20 in February
     again = tt.export(run, out="again")  # a second time in one process
     assert again.manifest["num_items"] == 40
 
