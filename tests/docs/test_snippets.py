@@ -31,6 +31,7 @@ from twotower.commands.main import COMMANDS
 from twotower.runs.config_errors import CONF
 
 SHELL, NOT_RUN = "sh", "sh no-run"
+TITLE = re.compile(r' title="(.+)"$')
 ALL = [snippet for page in PAGES for snippet in snippets(page)]
 PROGRAMS = (
     "bash",
@@ -62,9 +63,13 @@ def places(of: list[Snippet]) -> list[str]:
 
 
 def test_blocks_name_a_language_that_something_checks() -> None:
-    known = (SHELL, NOT_RUN, "python", "json", "")
-    unknown = [s.place for s in ALL if s.info not in known and not s.info.startswith("yaml")]
-    assert not unknown
+    known = (SHELL, NOT_RUN, "python", "json", "toml", "yaml", "")
+    assert not [s.place for s in ALL if TITLE.sub("", s.info) not in known]
+
+
+def test_blocks_of_the_outside_package_are_its_files() -> None:
+    titled = {m[1]: s.text for s in ALL if (m := TITLE.search(s.info)) and m[1].startswith("my_shop/")}
+    assert titled == {name: (ROOT / "tests" / "outside_package" / name).read_text() for name in titled} != {}
 
 
 PARSED = [s for s in ALL if s.info in (SHELL, NOT_RUN)]
@@ -183,7 +188,7 @@ def test_every_command_and_snippet_runs(
         if snippet.page != page:
             page = snippet.page
             shutil.rmtree(shop / "conf", ignore_errors=True)
-        if title := re.fullmatch(r'yaml title="(.+)"', snippet.info):
+        if (title := TITLE.search(snippet.info)) and title[1].startswith("conf/"):
             (shop / title[1]).parent.mkdir(parents=True, exist_ok=True)
             (shop / title[1]).write_text(snippet.text)
         if snippet.info == "python":
