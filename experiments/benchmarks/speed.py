@@ -56,22 +56,20 @@ class Speed(Callback):
         return positions / seconds if self.steps > self.warm_up else 0.0
 
     def slowest_operators(self, count: int) -> list[dict[str, Any]]:
-        """The profiled operators or kernels by their own time: name, milliseconds a step, share of all."""
-        on_gpu = torch.cuda.is_available()
-        events = [(e.key, e.self_device_time_total if on_gpu else e.self_cpu_time_total, e.count, e.device_type)
-                  for e in self.profiler.key_averages()]  # fmt: skip
-        if on_gpu:  # the kernels themselves: an operator's device time is that of its kernels
-            events = [event for event in events if event[3] != torch.autograd.DeviceType.CPU]
-        total = sum(time_us for _, time_us, _, _ in events) or 1.0
-        largest = sorted(events, key=lambda event: -event[1])[:count]
+        """Return the profiled operators, or a GPU's kernels, by their own time in milliseconds a step."""
+        events = [(e, e.self_cpu_time_total) for e in self.profiler.key_averages()]
+        if torch.cuda.is_available():  # an operator's device time is that of its kernels, which are events, too
+            kernels = [e for e, _ in events if e.device_type != torch.autograd.DeviceType.CPU]
+            events = [(e, e.self_device_time_total) for e in kernels if not getattr(e, "is_user_annotation", False)]
+        total = sum(time_us for _, time_us in events) or 1.0
         return [
             {
-                "operator": name[:60],
+                "operator": event.key[:60],
                 "ms a step": time_us / 1000 / self.profile_steps,
                 "share": time_us / total,
-                "calls a step": calls / self.profile_steps,
+                "calls a step": event.count / self.profile_steps,
             }
-            for name, time_us, calls, _ in largest
+            for event, time_us in sorted(events, key=lambda pair: -pair[1])[:count]
         ]
 
     def _is_over(self) -> bool:
