@@ -237,10 +237,10 @@ def _other_tower(monkeypatch: pytest.MonkeyPatch, loaded: run.Run) -> None:
 
 
 def _other_index(monkeypatch: pytest.MonkeyPatch, loaded: run.Run) -> None:
-    def l2(vectors: Any, *rest: Any) -> Any:
+    def l2(vectors: Any, *rest: Any, **settings: Any) -> Any:
         index = faiss.IndexFlatL2(vectors.shape[1])
         index.add(np.array(vectors))
-        return original(vectors, *rest)._replace(index=index)
+        return original(vectors, *rest, **settings)._replace(index=index)
 
     original = export.choose_index
     monkeypatch.setattr(export, "choose_index", l2)

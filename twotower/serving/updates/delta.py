@@ -32,7 +32,7 @@ from twotower.serving.bundle import Bundle, open_bundle
 from twotower.serving.bundle_format import ID_EMBEDDINGS_FILE, ITEM_TOWER_FILE, MANIFEST_FILE, paths_by_name
 from twotower.serving.catalogue import ItemId, rows_of
 from twotower.serving.item_tower import ItemEncoder
-from twotower.serving.updates.item_table import FROM_EVENTS, ItemTable, as_ids, differing, merged, read_item_table
+from twotower.serving.updates.item_table import ItemTable, as_ids, differing, merged, read_item_table
 from twotower.serving.updates.versions import locked, number_of, rollback, versions
 from twotower.serving.updates.write_version import Change, NewVectors, write_version
 
@@ -85,14 +85,16 @@ def upsert(bundle_path: str | Path, items: pa.Table | str | Path) -> DeltaReport
         if len(chosen) == 0:
             return report
         new_row = np.where(is_new, size + np.cumsum(is_new) - 1, row)[chosen]
-        columns = merged(given.columns, current, encoders).take(pa.array(chosen))
+        changed_items = merged(given.columns, current, encoders, is_new).take(pa.array(chosen))
         vectors = None
         if encoder is not None:
             rows = id_embeddings[chosen]
-            vectors = NewVectors(new_row, rows, *encoder.encode(columns, rows))
-        old_row = np.concatenate([np.arange(size), np.full(added, -1)])
-        change = Change(old_row, _replaced(items_before, columns, new_row, size + added), vectors)
-        return replace(report, version=write_version(bundle, change))
+            vectors = NewVectors(new_row, rows, *encoder.encode(changed_items, rows))
+        take = np.concatenate([np.arange(size), np.full(added, -1)])
+        old_row = take.copy()
+        take[new_row] = size + np.arange(len(new_row))
+        columns = pa.concat_tables([items_before, changed_items.cast(items_before.schema)]).take(pa.array(take))
+        return replace(report, version=write_version(bundle, Change(old_row, columns, vectors)))
 
 
 def remove(bundle_path: str | Path, item_ids: Sequence[ItemId]) -> DeltaReport:
@@ -149,21 +151,6 @@ def _id_embeddings(bundle: Bundle, encoder: ItemEncoder, given: ItemTable, row: 
         else:
             after[row < 0, columns] = encoder.numbers(name, [None])
     return after, (after != before).any(axis=1)
-
-
-def _replaced(before: pa.Table, rows: pa.Table, new_row: Ints, size: int) -> pa.Table:
-    """[W] the items `before` [V], with `rows` [n] in the rows `new_row`; FROM_EVENTS are 0 for new items."""
-    take = np.concatenate([np.arange(len(before)), np.full(size - len(before), -1)])
-    take[new_row] = len(before) + np.arange(len(new_row))
-    columns = {}
-    for name in before.column_names:
-        if name in FROM_EVENTS:
-            zeros = pa.array(np.zeros(size - len(before), dtype=np.int64))
-            columns[name] = pa.chunked_array([*before[name].chunks, zeros])
-        else:
-            both = pa.chunked_array([*before[name].chunks, *rows[name].cast(before[name].type).chunks])
-            columns[name] = both.take(pa.array(take))
-    return pa.table(columns)
 
 
 def main(arguments: Sequence[str]) -> int:

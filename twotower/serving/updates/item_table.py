@@ -105,20 +105,20 @@ def as_ids(ids: pa.Array | pa.ChunkedArray, id_type: pa.DataType) -> pa.Array:
     return column
 
 
-def merged(given: pa.Table, current: pa.Table, encoders: Mapping[str, Encoder]) -> pa.Table:
-    """Return [n] the items' columns but FROM_EVENTS: the given values, else the current ones.
+def merged(given: pa.Table, current: pa.Table, encoders: Mapping[str, Encoder], is_new: Mask) -> pa.Table:
+    """Return [n] the items' rows of items.parquet: the given values, else the current ones.
 
     Args:
         given: [n] ItemTable.columns.
-        current: [n] the same items' rows of items.parquet, null for new ones; item_name is their first text.
+        current: [n] the items' rows before, null for new ones; item_name is their first text.
         encoders: the items' encoders by feature.
+        is_new: [n].
     """
     columns = {name: given[name] if name in given.column_names else current[name] for name in current.column_names}
-    columns = {name: column for name, column in columns.items() if name not in (ITEM_ID, *FROM_EVENTS)}
     texts = [name for name, encoder in encoders.items() if encoder["kind"] == "text" and name in columns]
     if ITEM_NAME in columns and texts:
         columns[ITEM_NAME] = columns[texts[0]]
-    return pa.table({ITEM_ID: given[ITEM_ID], **columns})
+    return pa.table(columns | {name: pc.if_else(pa.array(is_new), 0, current[name]) for name in FROM_EVENTS})
 
 
 def differing(given: pa.Table, current: pa.Table) -> Mask:
