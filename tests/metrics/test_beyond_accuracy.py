@@ -69,7 +69,7 @@ def test_lists_of_one_item_have_no_diversity() -> None:
 
 
 def test_serendipity_leaves_out_what_anyone_would_have_said() -> None:
-    found = np.array([1.0, 1.0, 1.0, 0.0, 0.5])
+    recall = np.array([1.0, 1.0, 1.0, 0.0, 0.5])
     target = np.array([7, 1, 5, 8, 9])
     history = np.array([[5, 0], [5, 0], [5, 6], [5, 0], [5, 0]])
-    assert lists.serendipity(found, target, history, np.array([1, 2])).tolist() == [1, 0, 0, 0, 0.5]
+    assert lists.serendipity(recall, target, history, np.array([1, 2])).tolist() == [1, 0, 0, 0, 0.5]

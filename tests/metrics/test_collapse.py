@@ -42,7 +42,7 @@ def test_mean_overlap_is_that_of_all_pairs() -> None:
     assert mean_overlap(listed[:0], 0) == 0
 
 
-def patient(kind: str) -> list[str]:
+def warnings(kind: str) -> list[str]:
     torch.manual_seed(0)
     items, user = torch.randn(400, 16), torch.randn(200, 16)
     counts = torch.arange(401).flip(0)
@@ -59,10 +59,10 @@ def patient(kind: str) -> list[str]:
 
 
 def test_each_kind_of_collapse_is_named() -> None:
-    assert patient("well") == []
-    assert any(w.startswith("collapse") and " 1." in w and "16 dimensions" in w for w in patient("one line of items"))
-    assert any(w.startswith("collapse") and "cosine" in w for w in patient("one user"))
-    (popular,) = patient("popularity")
+    assert warnings("well") == []
+    assert any(w.startswith("collapse") and " 1." in w and "16 dimensions" in w for w in warnings("one line of items"))
+    assert any(w.startswith("collapse") and "cosine" in w for w in warnings("one user"))
+    (popular,) = warnings("popularity")
     assert popular.startswith("popularity only") and popular.count("100%") == 2
-    (same,) = patient("one list")
+    (same,) = warnings("one list")
     assert same.startswith("collapse") and same.count("100%") == 1

@@ -22,7 +22,7 @@ from twotower.metrics.ranks import Ranks, rank
 KS = (1, 3, 5)
 
 
-def worth(place: int, k: int) -> dict[str, float]:
+def values_at(place: int, k: int) -> dict[str, float]:
     """What a target at 1-based `place` gives."""
     hit = place <= k
     return {
@@ -44,8 +44,8 @@ def over_all_orders(scores: Sequence[float], item: int) -> dict[str, float]:
         places.append(ranking.index(item) + 1)
     result = {}
     for k in KS:
-        for name in worth(1, k):
-            result[name] = mean([worth(place, k)[name] for place in places])
+        for name in values_at(1, k):
+            result[name] = mean([values_at(place, k)[name] for place in places])
     return result
 
 
@@ -67,7 +67,7 @@ def test_a_constant_scorer_gets_a_random_rankers_score() -> None:
     num_items = 50
     measured = measure(torch.full((num_items, num_items), 0.25), torch.arange(1, num_items + 1), ks=(1, 10))
     for k in (1, 10):
-        expected = {n: mean([worth(place, k)[n] for place in range(1, num_items + 1)]) for n in worth(1, k)}
+        expected = {n: mean([values_at(place, k)[n] for place in range(1, num_items + 1)]) for n in values_at(1, k)}
         assert {n: measured[n] for n in expected} == pytest.approx(expected, rel=1e-12)
     assert measured["recall_at_10"] == pytest.approx(0.2)
 
@@ -77,7 +77,7 @@ def test_without_ties_they_are_the_textbook_formulas() -> None:
     scores = torch.stack([torch.randperm(40).float() for _ in range(200)])
     target = torch.randint(1, 41, (200,))
     places = [sorted(row, reverse=True).index(row[t - 1]) + 1 for row, t in zip(scores.tolist(), target, strict=True)]
-    expected = {n: mean([worth(place, k)[n] for place in places]) for k in KS for n in worth(1, k)}
+    expected = {n: mean([values_at(place, k)[n] for place in places]) for k in KS for n in values_at(1, k)}
     assert measure(scores, target) == pytest.approx(expected)
 
 
@@ -107,7 +107,7 @@ def test_other_libraries_agree(values: int | None) -> None:
                 for turn in range(len(tied)):
                     orders = row.index_add(0, tied, broken.roll(turn).double())
                     each.append((float(function(orders, hit)), 1 / len(tied)))
-            expected = sum(worth * weight for worth, weight in each) / queries
+            expected = sum(value * weight for value, weight in each) / queries
             assert measured[f"{name}_at_{k}"] == pytest.approx(expected, abs=1e-6)
         assert measured[f"ndcg_at_{k}"] == pytest.approx(ndcg_score(relevant, scores, k=k), abs=1e-6)
 

@@ -18,8 +18,8 @@ from twotower.metrics.ranks import (
 
 def naive(scores: Sequence[float], item: int) -> tuple[int, int]:
     """(items above, items level with it, itself included), found by sorting."""
-    own = scores[item - 1]
-    places = [place for place, score in enumerate(sorted(scores, reverse=True)) if score == own]
+    target_score = scores[item - 1]
+    places = [place for place, score in enumerate(sorted(scores, reverse=True)) if score == target_score]
     return places[0], len(places)
 
 

@@ -53,20 +53,20 @@ def test_ids_are_distinct_ascending_items(in_batch: bool, more: dict[str, int]) 
 def test_log_q_is_how_often_a_position_sees_another_item(
     uniform: int, in_batch: bool, popularity: int, power: float, queue: int, positions: int
 ) -> None:
-    """Simulated for the first position, whose own target is known and no draw; the steps before it are draws."""
+    """Simulated for the first position, whose target is given, not drawn; earlier steps are drawn."""
     torch.manual_seed(1)
     negatives = MixtureNegatives(COUNTS, uniform, in_batch, popularity, power, queue)
-    repeats, own = 3000, 2
+    repeats, first = 3000, 2
     seen = torch.zeros(10)
     log_q = torch.full((10,), -math.inf)
     for _ in range(repeats):
         for _ in range(-(-queue // positions)):
             negatives(draw_targets(positions))
-        drawn = negatives(draw_targets(positions, first=own))
+        drawn = negatives(draw_targets(positions, first=first))
         seen[drawn.ids] += 1
         log_q[drawn.ids] = drawn.log_q
     for item in range(1, 10):
-        if item == own:
+        if item == first:
             continue
         frequency = seen[item].item() / repeats
         probability = math.exp(log_q[item])

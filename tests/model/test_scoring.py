@@ -50,8 +50,8 @@ def test_logits_equal_a_naive_loop_and_a_target_is_never_its_own_negative() -> N
             negatives = negatives_of(target)
             result = logits_of(user, items, target, negatives)
             for p in range(7):
-                own = sum(user[p, d].item() * items[target[p], d].item() for d in range(5))
-                assert result.target[p].item() == pytest.approx(own / TEMPERATURE, abs=1e-4)
+                similarity = sum(user[p, d].item() * items[target[p], d].item() for d in range(5))
+                assert result.target[p].item() == pytest.approx(similarity / TEMPERATURE, abs=1e-4)
                 for n, item in enumerate(negatives.ids.tolist()):
                     similarity = sum(user[p, d].item() * items[item, d].item() for d in range(5))
                     expected = similarity / TEMPERATURE - negatives.log_q[n].item()
@@ -95,19 +95,19 @@ def test_with_every_item_as_negative_the_loss_is_cross_entropy_in_value_and_grad
     target = torch.randint(1, 31, (20,))
     negatives = CatalogueNegatives(torch.ones(31)).double()(target)
     loss = softmax(scores_of(user, items, target, negatives))
-    ours = torch.autograd.grad(loss.mean(), (user, items))
+    computed = torch.autograd.grad(loss.mean(), (user, items))
     expected = F.cross_entropy(user @ items[1:].T / TEMPERATURE, target - 1, reduction="none")
-    theirs = torch.autograd.grad(expected.mean(), (user, items))
+    reference = torch.autograd.grad(expected.mean(), (user, items))
     torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-6)
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-6)
+    for one, other in zip(computed, reference, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("uniform", "in_batch", "more"), SAMPLERS)
 def test_the_estimated_sum_over_the_catalogue_is_unbiased(uniform: int, in_batch: bool, more: dict[str, int]) -> None:
     """exp(target) + sum exp(negatives), averaged over many steps, is the exact sum over the catalogue."""
     torch.manual_seed(2)
-    num_items, positions, repeats, own = 8, 4, 4000, 3
+    num_items, positions, repeats, first_target = 8, 4, 4000, 3
     counts = torch.tensor([0, 9, 4, 3, 3, 2, 2, 1, 1])  # in-batch alone needs every item to be a target at times
     user = torch.randn(1, 3).expand(positions, -1)
     items = torch.randn(num_items + 1, 3) * 0.5
@@ -118,7 +118,7 @@ def test_the_estimated_sum_over_the_catalogue_is_unbiased(uniform: int, in_batch
         if more:  # what the queue holds was drawn, like any target of a step before
             negatives_of(torch.multinomial(counts.float(), positions, replacement=True))
         target = torch.multinomial(counts.float(), positions, replacement=True)
-        target[0] = own
+        target[0] = first_target
         result = logits_of(user, items, target, negatives_of(target))
         estimates.append((result.target[0].exp() + result.negative[0].exp().sum()).item())
     sample = torch.tensor(estimates, dtype=torch.double)
@@ -138,24 +138,24 @@ def relative_error(uniform: int, corrected: bool, popularity: int = 0, queue: in
     counts = skewed_counts(num_items)
     user = torch.randn(1, 4, requires_grad=True)
     items = (torch.randn(num_items + 1, 4) * 0.7).requires_grad_()
-    own = torch.tensor([5])
+    first_target = torch.tensor([5])
 
     def pulls(loss: Tensor) -> Tensor:
         by_user, by_item = torch.autograd.grad(loss.sum(), (user, items))
-        by_item[own] = 0
-        return torch.cat([(by_user + items[own].detach())[0], by_item[1:31].sum(0), by_item[31:].sum(0)])
+        by_item[first_target] = 0
+        return torch.cat([(by_user + items[first_target].detach())[0], by_item[1:31].sum(0), by_item[31:].sum(0)])
 
-    expected = pulls(F.cross_entropy(user @ items[1:].T, own - 1))
+    expected = pulls(F.cross_entropy(user @ items[1:].T, first_target - 1))
     negatives_of = MixtureNegatives(counts, uniform, True, popularity, queue=queue)
     total = torch.zeros_like(expected)
     for _ in range(repeats):
         others = torch.multinomial(counts.float(), positions - 1, replacement=True)
         if queue:
             negatives_of(torch.multinomial(counts.float(), queue, replacement=True))
-        negatives = negatives_of(torch.cat([own, others]))
+        negatives = negatives_of(torch.cat([first_target, others]))
         if not corrected:
             negatives = Negatives(negatives.ids, torch.zeros_like(negatives.log_q))
-        scores = scores_of(user, items, own, negatives)._replace(temperature=1.0)
+        scores = scores_of(user, items, first_target, negatives)._replace(temperature=1.0)
         total += pulls(softmax(scores))
     return ((total / repeats - expected).norm() / expected.norm()).item()
 

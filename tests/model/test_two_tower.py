@@ -127,7 +127,7 @@ def test_the_gradient_reaches_every_parameter(towers: TwoTower) -> None:
         assert torch.isfinite(parameter.grad).all(), parameter_name
         assert parameter.grad.abs().sum() > 1e-6, parameter_name
         if "position" in parameter_name:
-            assert parameter.grad.ne(0).all(), "each position is learnt"
+            assert parameter.grad.ne(0).all(), "each position is trained"
 
 
 @each_tower

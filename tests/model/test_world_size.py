@@ -152,8 +152,8 @@ def test_two_processes_do_what_one_does(two_processes: list[dict[str, Any]], cas
 
 def test_targets_of_other_ranks_are_negatives(two_processes: list[dict[str, Any]]) -> None:
     batch = global_batches()[0]
-    theirs = set(share_of(batch, 1, 2).target.flatten().tolist()) - {0}
-    assert theirs <= set(two_processes[0]["mixture"][0]["negatives"])
+    of_the_other = set(share_of(batch, 1, 2).target.flatten().tolist()) - {0}
+    assert of_the_other <= set(two_processes[0]["mixture"][0]["negatives"])
 
 
 def test_ragged_rows_are_gathered_by_rank(two_processes: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The watch over training: quiet with a healthy model, and a planted patient is called by name."""
+"""The collapse check: silent with a healthy model; it names each planted defect."""
 
 import logging
 
@@ -17,14 +17,14 @@ def prepared(make_prepared):
     return make_prepared(sessions, train=[6] * 200, num_items=80)
 
 
-def fit(prepared, make_module, make_trainer, patient: str, stop: bool, caplog) -> tuple[int, list[str]]:
-    """How many epochs were trained, and what was said."""
+def fit(prepared, make_module, make_trainer, case: str, stop: bool, caplog) -> tuple[int, list[str]]:
+    """Number of epochs trained, and the warnings."""
     torch.manual_seed(0)
     training = training_loader(prepared, 8, 200, seed=1)
     module = make_module(training, "gru", 3)
-    if patient == "one user":
+    if case == "one user":
         module.model.encode_history = lambda history, inputs: torch.ones_like(history).requires_grad_()
-    if patient == "no numbers":
+    if case == "no numbers":
         torch.nn.init.constant_(module.model.item_tower.embedding.weight, float("nan"))
     trainer = make_trainer(3, CollapseCheck(stop))
     with caplog.at_level(logging.WARNING, "twotower.training.callbacks.collapse"):
@@ -34,17 +34,17 @@ def fit(prepared, make_module, make_trainer, patient: str, stop: bool, caplog) -
     ]
 
 
-def test_nothing_is_said_of_a_healthy_model(prepared, make_module, make_trainer, caplog) -> None:
+def test_a_healthy_model_gets_no_warning(prepared, make_module, make_trainer, caplog) -> None:
     assert fit(prepared, make_module, make_trainer, "well", True, caplog) == (3, [])
 
 
 @pytest.mark.parametrize(
-    ("patient", "says"), [("one user", "collapse: user vectors"), ("no numbers", "optimizer.learning_rate")]
+    ("case", "says"), [("one user", "collapse: user vectors"), ("no numbers", "optimizer.learning_rate")]
 )
 @pytest.mark.parametrize(("stop", "epochs"), [(False, 3), (True, 1)])
-def test_a_patient_is_called_by_name_and_ends_the_run_if_asked_for(
-    prepared, make_module, make_trainer, caplog, patient: str, says: str, stop: bool, epochs: int
+def test_a_defect_is_named_and_ends_the_run_if_asked_for(
+    prepared, make_module, make_trainer, caplog, case: str, says: str, stop: bool, epochs: int
 ) -> None:
-    trained, said = fit(prepared, make_module, make_trainer, patient, stop, caplog)
+    trained, warnings = fit(prepared, make_module, make_trainer, case, stop, caplog)
     assert trained == epochs
-    assert sum(says in message for message in said) == epochs
+    assert sum(says in message for message in warnings) == epochs

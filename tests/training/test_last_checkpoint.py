@@ -214,7 +214,7 @@ def test_a_kill_costs_only_what_came_after_the_last_checkpoint(run, whole, tmp_p
 
 
 def test_after_a_crash_the_last_whole_epoch_is_there(run, whole, tmp_path) -> None:
-    """A power cut leaves last.ckpt as the epoch's end left it, with all that callbacks had learnt by then."""
+    """A power cut leaves last.ckpt as of the epoch's end, with the state that callbacks had then."""
     broken = run(tmp_path, at("step ends", 2, 1, RuntimeError("power cut")), stops=RuntimeError)
     kept = broken.recorder.trained[: 2 * len(whole.loader)]
     assert_same_end(whole, kept, run(tmp_path, resume=LAST))

@@ -42,21 +42,21 @@ def test_dense_training_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """12,000 weights of 4 bytes; a step uses 300 items, all distinct, each three times 10 numbers and as many again."""
     monkeypatch.setattr(ranks, "SCORES_AT_ONCE", 18_000)
     monkeypatch.setattr(preflight, "COMPARED_AT_ONCE", 2000)
-    found = forecast(DENSE)
-    assert found.weights == 48_000
-    assert found.gradients == 48_000
-    assert found.state == 96_000
-    assert found.step == 72_000 + 40_000 + 7000
-    assert found.evaluation == 160_000 + 64_000 + 72_000 + 8000
-    assert found.bundle == 40_000
-    assert found.peak() == 192_000 + 304_000
+    needs = forecast(DENSE)
+    assert needs.weights == 48_000
+    assert needs.gradients == 48_000
+    assert needs.state == 96_000
+    assert needs.step == 72_000 + 40_000 + 7000
+    assert needs.evaluation == 160_000 + 64_000 + 72_000 + 8000
+    assert needs.bundle == 40_000
+    assert needs.peak() == 192_000 + 304_000
 
 
 def test_lazy_training_by_hand() -> None:
     """10,000 of 12,000 weights lie in the table; row-wise there is one second moment for each of 1,001 rows."""
-    found = forecast(DENSE._replace(sparse=10_000, sparse_state=10_000 + 1001))
-    assert found.gradients == 8000 + 12_000
-    assert found.state == 16_000 + 44_004
+    needs = forecast(DENSE._replace(sparse=10_000, sparse_state=10_000 + 1001))
+    assert needs.gradients == 8000 + 12_000
+    assert needs.state == 16_000 + 44_004
     averaged = forecast(DENSE._replace(averaged=True))
     assert averaged.state - forecast(DENSE).state == 48_000
     small = forecast(DENSE._replace(items=99, sparse=10_000))

@@ -95,9 +95,9 @@ def test_it_is_the_average_that_a_loop_gives_and_it_is_what_remains(
 def test_training_itself_does_not_notice(make_prepared, make_module, make_trainer, tmp_path) -> None:
     _, averaged = fit(make_prepared, make_module, make_trainer, tmp_path / "a", WeightAverage(0.9, 1))
     _, alone = fit(make_prepared, make_module, make_trainer, tmp_path / "b", pl.Callback())
-    for ours, theirs in zip(averaged.steps, alone.steps, strict=True):
-        for name in theirs:
-            np.testing.assert_array_equal(ours[name], theirs[name])
+    for computed, reference in zip(averaged.steps, alone.steps, strict=True):
+        for name in reference:
+            np.testing.assert_array_equal(computed[name], reference[name])
 
 
 @pytest.mark.parametrize(("decay", "every"), [(0.0, 1), (1.0, 1), (0.9, 0)])

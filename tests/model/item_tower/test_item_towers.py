@@ -58,10 +58,12 @@ def test_vectors_and_gradients_equal_a_loop(normalize: bool, seed: int) -> None:
     vectors = tower(ids)
     torch.testing.assert_close(vectors, expected, atol=1e-6, rtol=1e-5)
     direction = torch.randn(3, 5, DIM)
-    ours, theirs = (torch.autograd.grad((v * direction).sum(), list(tower.parameters())) for v in (vectors, expected))
-    assert len(ours) == 3
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+    computed, reference = (
+        torch.autograd.grad((v * direction).sum(), list(tower.parameters())) for v in (vectors, expected)
+    )
+    assert len(computed) == 3
+    for one, other in zip(computed, reference, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 def test_the_order_of_the_arrays_changes_nothing() -> None:
@@ -228,14 +230,14 @@ def test_a_hashed_vector_is_the_sum_of_its_two_rows(normalize: bool, sparse: boo
     torch.testing.assert_close(vectors, expected)
     assert not vectors[0, 2].any()
     direction = torch.randn(2, 3, DIM)
-    ours, theirs = (
+    computed, reference = (
         torch.autograd.grad((v * direction).sum(), [tower.embedding.weight])[0] for v in (vectors, expected)
     )
-    assert ours.is_sparse == sparse
-    torch.testing.assert_close(ours.to_dense()[1:], theirs[1:])
-    assert not ours.to_dense()[PAD].any()
+    assert computed.is_sparse == sparse
+    torch.testing.assert_close(computed.to_dense()[1:], reference[1:])
+    assert not computed.to_dense()[PAD].any()
     if sparse:
-        assert PAD not in ours.coalesce().indices()
+        assert PAD not in computed.coalesce().indices()
 
 
 def test_hashed_vectors_begin_about_as_long_as_others() -> None:

@@ -14,12 +14,12 @@ def test_a_naive_loop(regularization: float) -> None:
     scores = drawn_scores(9, 7)
     costs = bpr_max(scores, regularization)
     for p in range(9):
-        own, corrected = naive_logits(scores, p)
+        target_logit, corrected = naive_logits(scores, p)
         _, plain = naive_logits(scores, p, corrected=False)
         total = sum(map(math.exp, corrected))
         weight = [math.exp(x) / total for x in corrected]
         sign = scores.sign[p].item()
-        chance = sum(w / (1 + math.exp(-sign * (own - x))) for w, x in zip(weight, plain, strict=True))
+        chance = sum(w / (1 + math.exp(-sign * (target_logit - x))) for w, x in zip(weight, plain, strict=True))
         squares = sum(w * x * x for w, x in zip(weight, plain, strict=True))
         assert costs[p].item() == pytest.approx(-math.log(chance) + regularization * squares, rel=1e-9), p
 

@@ -29,18 +29,18 @@ def test_gradcheck(chunk_items: int) -> None:
 def test_equals_the_plain_form(chunk_items: int | None) -> None:
     scores = drawn_scores(64, 300, dim=16, dtype=torch.float32)
     torch.testing.assert_close(softmax(scores, chunk_items), plain_form(scores), rtol=1e-5, atol=1e-5)
-    ours, dense = gradients(softmax(scores, chunk_items), scores), gradients(plain_form(scores), scores)
-    for mine, other in zip(ours, dense, strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+    fused, dense = gradients(softmax(scores, chunk_items), scores), gradients(plain_form(scores), scores)
+    for one, other in zip(fused, dense, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_vectors_cut_to_their_first_dimensions_do_as_well() -> None:
     scores = drawn_scores(6, 9, dim=8)
     cut = {name: getattr(scores, name)[:, :3] for name in ("user", "target_vector", "negative_vector")}
     part = scores._replace(**cut)
-    ours, dense = gradients(softmax(part, 4), scores), gradients(plain_form(part), scores)
-    for mine, other in zip(ours, dense, strict=True):
-        torch.testing.assert_close(mine, other)
+    fused, dense = gradients(softmax(part, 4), scores), gradients(plain_form(part), scores)
+    for one, other in zip(fused, dense, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_autocast_multiplies_in_half_precision_and_sums_in_full() -> None:
@@ -58,9 +58,9 @@ def test_autocast_multiplies_in_half_precision_and_sums_in_full() -> None:
     assert costs.dtype == torch.float32
     assert not torch.equal(costs, exact), "the products are of half precision"
     torch.testing.assert_close(costs, exact, rtol=0.05, atol=0.05)
-    for mine, other in zip(gradients(costs, scores), gradients(exact, scores), strict=True):
-        assert mine.dtype == torch.float32
-        assert (mine - other).norm() < 0.02 * other.norm()
+    for one, other in zip(gradients(costs, scores), gradients(exact, scores), strict=True):
+        assert one.dtype == torch.float32
+        assert (one - other).norm() < 0.02 * other.norm()
 
 
 def test_no_tensor_is_as_large_as_the_logits() -> None:

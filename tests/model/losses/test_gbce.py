@@ -21,9 +21,9 @@ def test_the_formula_of_the_paper(t: float) -> None:
     scores = drawn_scores(7, 10)._replace(log_q=torch.full((10,), math.log(rate), dtype=torch.double))
     costs = gbce(scores, t)
     for p in range(7):
-        own, others = naive_logits(scores, p, corrected=False)
-        positive = -math.log(sigmoid(own) ** beta) - sum(math.log(1 - sigmoid(x)) for x in others)
-        expected = positive if scores.sign[p] > 0 else -math.log(1 - sigmoid(own))
+        target_logit, others = naive_logits(scores, p, corrected=False)
+        positive = -math.log(sigmoid(target_logit) ** beta) - sum(math.log(1 - sigmoid(x)) for x in others)
+        expected = positive if scores.sign[p] > 0 else -math.log(1 - sigmoid(target_logit))
         assert costs[p].item() == pytest.approx(expected / (len(others) + 1)), p
 
 

@@ -62,9 +62,9 @@ def test_values_equal_a_naive_loop_and_gradients_what_the_shares_say(loss: Loss)
     expected_negative = torch.zeros_like(by_negative)
     weights = torch.linspace(0.5, 2, 9).tolist()
     for p in range(9):
-        own, others = naive_logits(scores, p)
+        target_logit, others = naive_logits(scores, p)
         total = sum(map(math.exp, others))
-        share = math.exp(own) / (math.exp(own) + total)
+        share = math.exp(target_logit) / (math.exp(target_logit) + total)
         high = scores.sign[p].item() > 0
         assert costs[p].item() == pytest.approx(-math.log(share if high else 1 - share), rel=1e-9)
         change = (share - 1 if high else share) * weights[p] / scores.temperature
@@ -124,11 +124,11 @@ def test_softmax_has_the_gradient_of_the_corrected_correction() -> None:
     """
     scores = drawn_scores(8, 6)
     scores = scores._replace(sign=torch.ones(8, dtype=torch.double))
-    own = (scores.user * scores.target_vector).sum(1) / scores.temperature
+    target_logit = (scores.user * scores.target_vector).sum(1) / scores.temperature
     others = scores.user @ scores.negative_vector.T / scores.temperature - scores.log_q
     others = others.masked_fill(F.one_hot(scores.hit.clamp(min=0), 6).bool() & (scores.hit >= 0)[:, None], -torch.inf)
-    share = own.exp() / (own.exp() + others.exp().sum(1))
-    published = -(1 - share).detach() * (own - others.exp().sum(1).log())
-    ours = gradients(softmax(scores), scores)
-    for mine, theirs in zip(ours, gradients(published, scores), strict=True):
-        torch.testing.assert_close(mine, theirs)
+    share = target_logit.exp() / (target_logit.exp() + others.exp().sum(1))
+    published = -(1 - share).detach() * (target_logit - others.exp().sum(1).log())
+    computed = gradients(softmax(scores), scores)
+    for mine, reference in zip(computed, gradients(published, scores), strict=True):
+        torch.testing.assert_close(mine, reference)

@@ -25,9 +25,9 @@ def test_a_naive_loop_and_only_those_move(k: int) -> None:
     costs = top_k_softmax(scores, k)
     moved = torch.zeros(12, dtype=torch.bool)
     for p in range(4):
-        own, others = naive_logits(scores, p)
+        target_logit, others = naive_logits(scores, p)
         total = sum(map(math.exp, sorted(others)[-k:]))
-        share = math.exp(own) / (math.exp(own) + total)
+        share = math.exp(target_logit) / (math.exp(target_logit) + total)
         assert costs[p].item() == pytest.approx(-math.log(share if scores.sign[p] > 0 else 1 - share))
         kept = [n for n in range(12) if n != scores.hit[p].item()]
         moved[[kept[i] for i in sorted(range(len(kept)), key=lambda i, o=others: o[i])[-k:]]] = True

@@ -43,18 +43,18 @@ REPEATED = [torch.tensor(ids) for ids in ([7, 1, 7, 4], [4, 2, 4, 4], [0, 1, 2, 
 @pytest.mark.parametrize("steps", [DISTINCT, REPEATED], ids=["distinct", "repeated"])
 def test_rows_move_as_in_torchs_lazy_adam(steps: list[Tensor]) -> None:
     """SparseAdam adds eps before the bias correction of the second moment, which 1e-8 makes no difference for."""
-    ours, theirs = table(True), table(True)
-    train(ours, LazyAdamW(ours.parameters(), lr=0.1, row_wise=False), steps)
-    train(theirs, torch.optim.SparseAdam(theirs.parameters(), lr=0.1), steps)
-    torch.testing.assert_close(ours.weight, theirs.weight, atol=2e-6, rtol=1e-5)
+    lazy, reference = table(True), table(True)
+    train(lazy, LazyAdamW(lazy.parameters(), lr=0.1, row_wise=False), steps)
+    train(reference, torch.optim.SparseAdam(reference.parameters(), lr=0.1), steps)
+    torch.testing.assert_close(lazy.weight, reference.weight, atol=2e-6, rtol=1e-5)
 
 
 def test_where_every_row_is_used_it_is_adamw() -> None:
     steps = [torch.arange(ROWS).roll(s) for s in range(6)]
-    ours, theirs = table(True), table(False)
-    train(ours, LazyAdamW(ours.parameters(), lr=0.1, row_wise=False), steps)
-    train(theirs, torch.optim.AdamW(theirs.parameters(), lr=0.1, weight_decay=0.0), steps)
-    torch.testing.assert_close(ours.weight[1:], theirs.weight[1:], atol=1e-6, rtol=1e-5)
+    lazy, reference = table(True), table(False)
+    train(lazy, LazyAdamW(lazy.parameters(), lr=0.1, row_wise=False), steps)
+    train(reference, torch.optim.AdamW(reference.parameters(), lr=0.1, weight_decay=0.0), steps)
+    torch.testing.assert_close(lazy.weight[1:], reference.weight[1:], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("row_wise", [False, True])
@@ -107,8 +107,8 @@ def test_what_is_not_sparse_moves_and_decays_as_in_adamw() -> None:
             linear(embedding(torch.arange(ROWS))).square().sum().backward()
             optimizer.step()
         results.append([*linear.parameters(), embedding.weight])
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+    for lazy, reference in zip(*results, strict=True):
+        torch.testing.assert_close(lazy, reference, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("max_norm", [0.5, 1e6])
@@ -126,8 +126,8 @@ def test_clipping_is_that_of_the_dense_gradient(max_norm: float, ids: list[int])
             norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
         gradients.append([p.grad.to_dense() for p in parameters])
     assert 0.5 < norm < 1e6
-    for ours, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, theirs)
+    for lazy, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(lazy, reference)
 
 
 @pytest.mark.parametrize("row_wise", [False, True])

@@ -31,10 +31,10 @@ def test_buckets_of_time(gap: int, bucket: int) -> None:
     with torch.no_grad():
         bias.bias[0] = torch.arange(bias.bias.shape[1])
     start = 1_700_000_000
-    found = bias(torch.tensor([[start, start + gap, 0]]))[0, 0]
-    assert found[1, 0] == bucket
-    assert found[0, 0] == found[1, 1] == 1  # an event and itself
-    assert found[2].tolist() == found[:, 2].tolist() == [0, 0, 0]  # the time of one is unknown
+    computed = bias(torch.tensor([[start, start + gap, 0]]))[0, 0]
+    assert computed[1, 0] == bucket
+    assert computed[0, 0] == computed[1, 1] == 1  # an event and itself
+    assert computed[2].tolist() == computed[:, 2].tolist() == [0, 0, 0]  # the time of one is unknown
 
 
 def test_buckets_go_on_for_decades_and_grow_no_further() -> None:
@@ -42,8 +42,8 @@ def test_buckets_go_on_for_decades_and_grow_no_further() -> None:
     with torch.no_grad():
         bias.bias[0] = torch.arange(bias.bias.shape[1])
     gaps = [0, 60, 3600, DAY, 30 * DAY, 365 * DAY, 20 * 365 * DAY, 80 * 365 * DAY, 90 * 365 * DAY]
-    found = bias(torch.tensor([[1, *(1 + gap for gap in gaps)]]))[0, 0, 1:, 0].tolist()
-    assert found[:8] == sorted(set(found[:8])) and found[8] == found[7] == bias.bias.shape[1] - 1
+    computed = bias(torch.tensor([[1, *(1 + gap for gap in gaps)]]))[0, 0, 1:, 0].tolist()
+    assert computed[:8] == sorted(set(computed[:8])) and computed[8] == computed[7] == bias.bias.shape[1] - 1
 
 
 def test_each_head_has_a_bias_for_each_distance() -> None:
