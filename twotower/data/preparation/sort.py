@@ -52,12 +52,8 @@ def sort_partitions(
     """Sort the rows of each partition into sessions, write these to the directory `work`, and split them.
 
     Args:
-        partitions: filled by partition_events.
         rows: about how many there are, for the progress bar.
-        work: where the files go.
         rank_of_code: column -> [codes + 1] the rank that replaces each code.
-        rule: what a session is.
-        split: one of data.preparation.splits.
 
     Raises:
         UserError: no session has two events, or one goes back in the split column.

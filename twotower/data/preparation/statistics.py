@@ -92,18 +92,9 @@ def count_rows(
     counts: dict[str, Any],
     split: str,
 ) -> dict[str, Any]:
-    """Account for every row that was read; return `counts` with the counts of all passes.
+    """Account for every row that was read; return `counts` (of EventStatistics) with the counts of all passes.
 
-    Args:
-        events: of the first pass.
-        sessions: of the second pass.
-        test_events: number of test events, also of items outside the catalogue.
-        dropped: rows that the last pass dropped, by reason.
-        counts: see EventStatistics.as_json.
-        split: name of the split, for messages.
-
-    Raises:
-        UserError: the training, validation or test part is empty.
+    Raises UserError where the training, validation or test part is empty.
     """
     dropped = events.dropped + Counter(sessions.counts.dropped) + dropped
     kept = {part: sum(kind[part] for kind in counts["types"].values()) for part in PARTS}

@@ -65,12 +65,8 @@ def write_events(
     what a model learns from must not depend on what the test holds.
 
     Args:
-        directory: where the files go.
         blocks: sessions in their final order.
-        catalogue: the items that a model knows.
         few_users_reason: the reason for which events of catalogue.few_users are dropped.
-        inputs: gives the codes of event inputs.
-        statistics: counts the events that are kept.
 
     Returns:
         Dropped rows by reason.

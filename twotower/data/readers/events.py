@@ -148,19 +148,15 @@ def _sources(tables: Sequence[_Table], names: Mapping[str, str | None]) -> dict[
 
 def _find(file: Path, name: str, source: str | None, present: Sequence[str]) -> str | None:
     """Return the file's name for a schema column; None where it lacks an optional one."""
-    has = f"(it has: {', '.join(present)})"
-    if source is None:
-        if name in present or name not in (ITEM_ID, TIMESTAMP):
-            return name if name in present else None
-        raise UserError(
-            f"{file} has no column '{name}' {has}{nearest(name, present) or '.'} "
-            f"Name the right one: data.columns.{name}=NAME"
-        )
-    if source not in present:
-        raise UserError(
-            f"{file} has no column '{source}', named by data.columns.{name} {has}{nearest(source, present)}"
-        )
-    return source
+    wanted = source or name
+    if wanted in present:
+        return wanted
+    if source is None and name not in (ITEM_ID, TIMESTAMP):
+        return None
+    raise UserError(
+        f"{file} has no column '{wanted}' (it has: {', '.join(present)}){nearest(wanted, present) or '.'} "
+        f"Name the right one: data.columns.{name}=NAME"
+    )
 
 
 def _type(name: str, source: str, tables: Sequence[_Table]) -> pl.DataType:
