@@ -12,7 +12,7 @@ import torch
 from twotower.core.schema import Prepared
 from twotower.data.loader import query_loader
 from twotower.evaluation.baselines.baselines import fit_baselines, rank_with_baselines
-from twotower.evaluation.baselines.item_neighbours import ItemKNN
+from twotower.evaluation.baselines.item_neighbours import ItemKNN, TrainingEvents
 from twotower.metrics.ranking_metrics import RankingMetrics
 from twotower.metrics.ranking_results import means_by_type
 from twotower.metrics.ranks import Ranks
@@ -111,8 +111,12 @@ def test_what_is_not_learnt_changes_nothing(prepared) -> None:
         assert torch.equal(before[name](history), after[name](history)), name
 
 
+def events_of(items: list[int], session: list[int], num_items: int) -> TrainingEvents:
+    return TrainingEvents(np.array(items), np.array(session), np.arange(len(items)), num_items)
+
+
 def test_an_item_is_its_own_best_neighbour() -> None:
-    knn = ItemKNN(np.array([1, 2, 1, 3, 3]), np.array([0, 0, 1, 1, 1]), 4)
+    knn = ItemKNN(events_of([1, 2, 1, 3, 3], [0, 0, 1, 1, 1], 4))
     # item 1 in two sessions, items 2 and 3 in one each; item 3 twice in its session; item 4 never
     one = 1 / math.sqrt(2)
     assert knn(torch.tensor([[1, 0]])).tolist() == [pytest.approx([1.0, one, one, 0.0])]
@@ -121,15 +125,15 @@ def test_an_item_is_its_own_best_neighbour() -> None:
 
 
 def test_only_the_best_neighbours_are_kept() -> None:
-    items = np.array([1, 2, 1, 2, 1, 3, 3, 3])
-    session = np.array([0, 0, 1, 1, 2, 2, 3, 4])
-    knn = ItemKNN(items, session, 3, neighbours=2)  # of item 1: itself and item 2
+    items = [1, 2, 1, 2, 1, 3, 3, 3]
+    session = [0, 0, 1, 1, 2, 2, 3, 4]
+    knn = ItemKNN(events_of(items, session, 3), neighbours=2)  # of item 1: itself and item 2
     scores = knn(torch.tensor([[1]]))
     assert scores.tolist() == [pytest.approx([1.0, 2 / math.sqrt(6), 0.0])]
 
 
 def test_sessions_without_any_pair_give_each_item_itself() -> None:
-    knn = ItemKNN(np.array([1, 2, 3]), np.array([0, 1, 2]), 3)
+    knn = ItemKNN(events_of([1, 2, 3], [0, 1, 2], 3))
     assert knn(torch.tensor([[2, 2]])).tolist() == [[0.0, 2.0, 0.0]]
 
 
@@ -166,7 +170,7 @@ def test_the_evaluation_equals_ranking_query_by_query(prepared, part: str) -> No
 
 
 def test_item_knn_counts_its_window_in_the_sessions_order() -> None:
-    events = np.array([9, 1, 5])  # by id, 1 and 9 are two apart; in the session they are neighbours
-    knn = ItemKNN(events, np.zeros(3, dtype=np.int64), num_items=9, window=1)
+    items = [9, 1, 5]  # by id, 1 and 9 are two apart; in the session they are neighbours
+    knn = ItemKNN(events_of(items, [0, 0, 0], 9), window=1)
     (scores,) = knn(torch.tensor([[9]]))
     assert scores[1 - 1] > 0 and scores[9 - 1] > 0 and scores[5 - 1] == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from twotower.evaluation.baselines.item_neighbours import ItemKNN, SequentialRules
+from twotower.evaluation.baselines.item_neighbours import ItemKNN, SequentialRules, TrainingEvents
 
 ITEMS = 9
 
@@ -16,9 +16,10 @@ def log(seed: int, sessions: int = 40) -> list[list[int]]:
     return [random.integers(1, ITEMS + 1, size=random.integers(1, 14)).tolist() for _ in range(sessions)]
 
 
-def flat(sessions: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+def flat(sessions: list[list[int]]) -> TrainingEvents:
     items = np.array([item for session in sessions for item in session], dtype=np.int32)
-    return items, np.repeat(np.arange(len(sessions)), [len(s) for s in sessions])
+    session = np.repeat(np.arange(len(sessions)), [len(s) for s in sessions])
+    return TrainingEvents(items, session, np.arange(len(items)), ITEMS)
 
 
 @pytest.mark.parametrize(("steps", "rules"), [(10, 20), (3, 20), (10, 2)])
@@ -29,7 +30,7 @@ def test_rules_equal_a_plain_loop(steps: int, rules: int) -> None:
         for later in range(len(session)):
             for back in range(1, min(steps, later) + 1):
                 weight[session[later - back]][session[later]] += 1 / back
-    scorer = SequentialRules(*flat(sessions), ITEMS, steps, rules)
+    scorer = SequentialRules(flat(sessions), steps, rules)
     histories = torch.tensor([[4, 7, 2], [2, 0, 0], [9, 9, 0]])
     for scores, newest in zip(scorer(histories), [2, 2, 9], strict=True):
         best = sorted(weight[newest].items(), key=lambda pair: (-round(pair[1], 9), pair[0]))[:rules]
@@ -41,12 +42,13 @@ def test_rules_equal_a_plain_loop(steps: int, rules: int) -> None:
 
 def test_nothing_learnt_gives_no_scores() -> None:
     nothing = np.empty(0, dtype=np.int64)
-    for scorer in (SequentialRules(nothing, nothing, 3), ItemKNN(nothing, nothing, 3)):
+    events = TrainingEvents(nothing, nothing, nothing, 3)
+    for scorer in (SequentialRules(events), ItemKNN(events)):
         assert scorer(torch.tensor([[1, 2], [3, 0]])).tolist() == [[0.0] * 3] * 2
 
 
 def test_an_empty_history_has_no_scores() -> None:
-    learnt = flat(log(1))
-    for scorer in (SequentialRules(*learnt, ITEMS), ItemKNN(*learnt, ITEMS)):
+    events = flat(log(1))
+    for scorer in (SequentialRules(events), ItemKNN(events)):
         scores = scorer(torch.tensor([[0, 0], [3, 0]]))
         assert scores[0].sum() == 0 < scores[1].sum()

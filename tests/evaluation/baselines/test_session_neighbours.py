@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from twotower.core.event_codes import MS_PER_DAY
+from twotower.evaluation.baselines.item_neighbours import TrainingEvents
 from twotower.evaluation.baselines.session_neighbours import STAN, VSKNN
 
 ITEMS = 15
@@ -23,10 +24,10 @@ def log(seed: int, sessions: int = 60) -> Log:
     return result
 
 
-def arrays(sessions: Log) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def training(sessions: Log, num_items: int = ITEMS) -> TrainingEvents:
     events = [(item, number, time) for number, session in enumerate(sessions) for item, time in session]
     item, number, time = (np.array(column, dtype=np.int64) for column in zip(*events, strict=True))
-    return item.astype(np.int32), number, time
+    return TrainingEvents(item.astype(np.int32), number, time, num_items)
 
 
 def latest_sharing(sessions: Log, history: list[int], sample: int) -> list[list[tuple[int, int]]]:
@@ -94,7 +95,7 @@ def same_up_to_a_factor(scores: torch.Tensor, expected: torch.Tensor) -> None:
 @pytest.mark.parametrize(("neighbours", "sample"), [(100, 1000), (5, 1000), (100, 7), (3, 8)])
 def test_vsknn_equals_a_plain_loop_up_to_a_factor_of_each_query(neighbours: int, sample: int) -> None:
     sessions, rows = log(0), histories(1)
-    scores = VSKNN(*arrays(sessions), ITEMS, neighbours, sample)(padded(rows))
+    scores = VSKNN(training(sessions), neighbours, sample)(padded(rows))
     expected = torch.tensor([naive_vsknn(sessions, row, neighbours, sample) for row in rows])
     same_up_to_a_factor(scores, expected)
 
@@ -103,26 +104,26 @@ def test_vsknn_equals_a_plain_loop_up_to_a_factor_of_each_query(neighbours: int,
 @pytest.mark.parametrize("days", [5.0, None])
 def test_stan_equals_a_plain_loop_up_to_a_factor_of_each_query(neighbours: int, sample: int, days) -> None:
     sessions, rows = log(0), histories(1)
-    scores = STAN(*arrays(sessions), ITEMS, neighbours, sample, fade_days=days)(padded(rows))
+    scores = STAN(training(sessions), neighbours, sample, days)(padded(rows))
     expected = torch.tensor([naive_stan(sessions, row, neighbours, sample, days) for row in rows])
     same_up_to_a_factor(scores, expected)
 
 
 def test_sessions_are_latest_by_their_last_event_not_their_first() -> None:
     sessions = [[(1, 0), (2, 100)], [(1, 50), (3, 60)]]
-    assert VSKNN(*arrays(sessions), 3, sample=1)(torch.tensor([[1]])).tolist() == [[1.0, 1.0, 0.0]]
+    assert VSKNN(training(sessions, 3), sample=1)(torch.tensor([[1]])).tolist() == [[1.0, 1.0, 0.0]]
 
 
 def test_old_sessions_still_have_an_order() -> None:
     years = 20 * 365 * MS_PER_DAY
     sessions = [[(1, 0), (2, 1)], [(1, 10 * MS_PER_DAY), (3, 10 * MS_PER_DAY)], [(4, years), (4, years)]]
-    _, two, three, _ = STAN(*arrays(sessions), 4)(torch.tensor([[1]]))[0].tolist()
+    _, two, three, _ = STAN(training(sessions, 4))(torch.tensor([[1]]))[0].tolist()
     assert 0 < two < three
 
 
 @pytest.mark.parametrize("kind", [VSKNN, STAN])
 def test_who_shares_nothing_gets_no_scores(kind) -> None:
-    scorer = kind(*arrays([[(1, 0), (2, 1)]]), 5)
+    scorer = kind(training([[(1, 0), (2, 1)]], 5))
     assert scorer(torch.tensor([[5, 4], [0, 0]])).tolist() == [[0.0] * 5] * 2
     nothing = np.empty(0, dtype=np.int64)
-    assert kind(nothing, nothing, nothing, 5)(torch.tensor([[5, 4]])).tolist() == [[0.0] * 5]
+    assert kind(TrainingEvents(nothing, nothing, nothing, 5))(torch.tensor([[5, 4]])).tolist() == [[0.0] * 5]

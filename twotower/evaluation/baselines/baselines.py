@@ -18,7 +18,7 @@ from tqdm import tqdm
 from twotower.core.batch import SessionBatch
 from twotower.core.event_codes import GAP
 from twotower.core.schema import Prepared
-from twotower.evaluation.baselines.item_neighbours import ItemKNN, SequentialRules
+from twotower.evaluation.baselines.item_neighbours import ItemKNN, SequentialRules, TrainingEvents
 from twotower.evaluation.baselines.session_neighbours import STAN, VSKNN
 from twotower.metrics.queries import histories_of, queries_of
 from twotower.metrics.ranking_results import RankingResults, concatenate_results
@@ -89,29 +89,27 @@ def fit_baselines(
         recent_fraction: the latest share of the events that `recent_popularity` counts.
         extra: further baselines by name, such as those of another package.
     """
-    num_items = prepared.num_items
     session = np.repeat(np.arange(len(prepared.offsets) - 1), np.diff(prepared.offsets))
     training = prepared.training_mask(include_validation)
-    item_index, session, timestamp = prepared.item_index[training], session[training], prepared.timestamp[training]
+    columns = (prepared.item_index[training], session[training], prepared.timestamp[training])
+    events = TrainingEvents(*columns, prepared.num_items)
 
     def counts(since: float) -> Array:
-        return np.bincount(item_index[timestamp >= since], minlength=num_items + 1)
+        return np.bincount(events.item_index[events.timestamp >= since], minlength=events.num_items + 1)
 
-    recently = np.quantile(timestamp, 1 - recent_fraction)
+    recently = np.quantile(events.timestamp, 1 - recent_fraction)
     fade_days = 5.0 if GAP in prepared.inputs else None  # without gaps the timestamps are only an order
     recipes: dict[str, Callable[[], Baseline]] = {
         "popularity": lambda: Popularity(counts(-np.inf)),
         "recent_popularity": lambda: Popularity(counts(recently)),
         "session_repeat": lambda: SessionRepeat(counts(-np.inf)),
-        "sequential_rules": lambda: SequentialRules(item_index, session, num_items),
-        "item_knn": lambda: ItemKNN(item_index, session, num_items),
-        "v_sknn": lambda: VSKNN(item_index, session, timestamp, num_items),
-        "stan": lambda: STAN(item_index, session, timestamp, num_items, fade_days=fade_days),
+        "sequential_rules": lambda: SequentialRules(events),
+        "item_knn": lambda: ItemKNN(events),
+        "v_sknn": lambda: VSKNN(events),
+        "stan": lambda: STAN(events, fade_days=fade_days),
     }
     for name, fit_extra in (extra or {}).items():
-        recipes[name] = partial(
-            fit_extra, item_index=item_index, session=session, timestamp=timestamp, num_items=num_items
-        )
+        recipes[name] = partial(fit_extra, **events._asdict())
     fitted = {}
     for name, fit in tqdm(recipes.items(), "fitting baselines", leave=False, disable=None):
         begin = time.perf_counter()

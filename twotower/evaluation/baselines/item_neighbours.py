@@ -4,7 +4,7 @@ Shapes: E training events, Q queries, L history length, V items, N pairs of an i
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,15 @@ from twotower.core.ragged import place_in_group, ranges
 from twotower.core.schema import PAD
 
 Array = npt.NDArray[Any]
+
+
+class TrainingEvents(NamedTuple):
+    """The events that baselines are fitted on."""
+
+    item_index: Array  # [E]
+    session: Array  # [E] ascending
+    timestamp: Array  # [E] ms
+    num_items: int  # V
 
 
 class ItemNeighbours:
@@ -55,25 +64,21 @@ class ItemKNN:
     for sessions Hidasi et al. 2016). An item is its own best neighbour, with cosine 1: shops see repeats, and without
     them this baseline is weak.
 
-    >>> knn = ItemKNN(np.array([1, 2]), np.array([0, 0]), num_items=2)
-    >>> knn(torch.tensor([[1, 0]])).tolist()
+    >>> events = TrainingEvents(np.array([1, 2]), session=np.array([0, 0]), timestamp=np.array([5, 9]), num_items=2)
+    >>> ItemKNN(events)(torch.tensor([[1, 0]])).tolist()
     [[1.0, 1.0]]
 
     Args:
-        item_index: [E].
-        session: [E] ascending.
-        num_items: V.
+        events: to fit on.
         neighbours: number of neighbours of an item that are kept.
         window: largest distance of a counted pair, in distinct items of the session.
     """
 
-    def __init__(
-        self, item_index: Array, session: Array, num_items: int, neighbours: int = 100, window: int = 50
-    ) -> None:
-        width = num_items + 1
-        _, first = np.unique(session * np.int64(width) + item_index, return_index=True)
+    def __init__(self, events: TrainingEvents, neighbours: int = 100, window: int = 50) -> None:
+        width = events.num_items + 1
+        _, first = np.unique(events.session * np.int64(width) + events.item_index, return_index=True)
         first.sort()  # each session's distinct items, in the order of their first event
-        session, item = session[first], item_index[first].astype(np.int64)
+        session, item = events.session[first], events.item_index[first].astype(np.int64)
         ones = ((np.minimum(a, b) * width + np.maximum(a, b), 1.0) for _, a, b in _pairs(item, session, window))
         pair, times = _total_by_key(ones)
         count = np.bincount(item, minlength=width)
@@ -81,7 +86,7 @@ class ItemKNN:
         left = np.concatenate([pair // width, pair % width, itself])
         right = np.concatenate([pair % width, pair // width, itself])
         weight = np.concatenate([times, times, count[itself]]) / np.sqrt(count[left] * count[right])
-        self.neighbours = ItemNeighbours(left, right, weight, num_items, neighbours)
+        self.neighbours = ItemNeighbours(left, right, weight, events.num_items, neighbours)
 
     def __call__(self, history: Tensor) -> Tensor:
         """Return [Q, V] the sum of the neighbours' weights."""
@@ -95,23 +100,21 @@ class SequentialRules:
 
     Kamehkhosh, Jannach & Ludewig 2017 (https://ceur-ws.org/Vol-1922/paper10.pdf), with session-rec's defaults.
 
-    >>> rules = SequentialRules(np.array([1, 2, 3]), np.array([0, 0, 0]), num_items=3)
-    >>> rules(torch.tensor([[1, 0]])).tolist()
+    >>> events = TrainingEvents(np.array([1, 2, 3]), session=np.zeros(3), timestamp=np.arange(3), num_items=3)
+    >>> SequentialRules(events)(torch.tensor([[1, 0]])).tolist()
     [[0.0, 1.0, 0.5]]
 
     Args:
-        item_index: [E].
-        session: [E] ascending.
-        num_items: V.
+        events: to fit on.
         steps: largest number of steps.
         rules: number of rules of an item that are kept.
     """
 
-    def __init__(self, item_index: Array, session: Array, num_items: int, steps: int = 10, rules: int = 20) -> None:
-        width = num_items + 1
-        item = item_index.astype(np.int64)
-        pair, weight = _total_by_key((a * width + b, 1 / steps) for steps, a, b in _pairs(item, session, steps))
-        self.neighbours = ItemNeighbours(pair // width, pair % width, weight, num_items, rules)
+    def __init__(self, events: TrainingEvents, steps: int = 10, rules: int = 20) -> None:
+        width, item = events.num_items + 1, events.item_index.astype(np.int64)
+        pairs = _pairs(item, events.session, steps)
+        pair, weight = _total_by_key((a * width + b, 1 / distance) for distance, a, b in pairs)
+        self.neighbours = ItemNeighbours(pair // width, pair % width, weight, events.num_items, rules)
 
     def __call__(self, history: Tensor) -> Tensor:
         """Return [Q, V] the weights of the newest item's rules."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from twotower.core.event_codes import MS_PER_DAY
 from twotower.core.ragged import place_in_group, ranges
 from twotower.core.schema import PAD
-from twotower.evaluation.baselines.item_neighbours import sum_weights
+from twotower.evaluation.baselines.item_neighbours import TrainingEvents, sum_weights
 
 Array = npt.NDArray[Any]
 
@@ -37,28 +37,18 @@ class VSKNN:
     takes 16 bytes for each item of a session.
 
     >>> import torch
-    >>> scorer = VSKNN(np.array([1, 2, 1, 3]), np.array([0, 0, 1, 1]), np.arange(4), num_items=3)
-    >>> scorer(torch.tensor([[1, 0]])).tolist()
+    >>> events = TrainingEvents(np.array([1, 2, 1, 3]), np.array([0, 0, 1, 1]), timestamp=np.arange(4), num_items=3)
+    >>> VSKNN(events)(torch.tensor([[1, 0]])).tolist()
     [[2.0, 1.0, 1.0]]
 
     Args:
-        item_index: [E].
-        session: [E] ascending.
-        timestamp: [E] ms.
-        num_items: V.
+        events: to fit on.
         neighbours: number of sessions that vote.
         sample: number of sessions that are compared.
     """
 
-    def __init__(
-        self,
-        item_index: Array,
-        session: Array,
-        timestamp: Array,
-        num_items: int,
-        neighbours: int = 100,
-        sample: int = 1000,
-    ) -> None:
+    def __init__(self, events: TrainingEvents, neighbours: int = 100, sample: int = 1000) -> None:
+        item_index, session, timestamp, num_items = events
         self.num_items, self.neighbours, self.sample = num_items, neighbours, sample
         begin = np.flatnonzero(np.diff(session, prepend=-1))
         count = np.diff(begin, append=len(session))
@@ -142,25 +132,21 @@ class STAN(VSKNN):
     The weights of history items decay with the steps since, sessions with the days since, and a neighbour's items with
     their distance from the latest shared one, all exponentially, at session-rec's default rates.
 
-    >>> scorer = STAN(np.array([1, 2, 1, 3]), np.array([0, 0, 1, 1]), np.arange(4), num_items=3, fade_days=None)
+    >>> events = TrainingEvents(np.array([1, 2, 1, 3]), np.array([0, 0, 1, 1]), timestamp=np.arange(4), num_items=3)
+    >>> scorer = STAN(events, fade_days=None)
 
     Args:
+        events: to fit on.
+        neighbours, sample: see VSKNN.
         fade_days: days in which a session's weight falls to 1 / e; None where timestamps are only an order.
     """
 
     FADE_HISTORY, FADE_NEIGHBOUR = 1.02, 2.05  # steps in which a weight falls to 1 / e
 
     def __init__(
-        self,
-        item_index: Array,
-        session: Array,
-        timestamp: Array,
-        num_items: int,
-        neighbours: int = 100,
-        sample: int = 5000,
-        fade_days: float | None = 5.0,
+        self, events: TrainingEvents, neighbours: int = 100, sample: int = 5000, fade_days: float | None = 5.0
     ) -> None:
-        super().__init__(item_index, session, timestamp, num_items, neighbours, sample)
+        super().__init__(events, neighbours, sample)
         self.fade_days = fade_days
 
     def weight(self, steps_back: Array, length: Array) -> Array:
