@@ -212,7 +212,7 @@ def make_module(loader: Any, dim: int, negatives: int | None, *, dropout: float 
     )
 
 
-def make_trainer(device: str, precision: str = "32-true", callback: Any = None, **settings: Any) -> Any:
+def make_trainer(device: str, precision: Any = "32-true", callback: Any = None, **settings: Any) -> Any:
     """Lightning's trainer as conf/trainer/default.yaml has it, without files."""
     import pytorch_lightning as pl
 

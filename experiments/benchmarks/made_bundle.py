@@ -127,8 +127,8 @@ def _golden(
     histories: list[History], users: Any, vectors: Any, index: ItemIndex, inputs: list[str]
 ) -> tuple[Any, float]:
     rows, scores = exact_top_k(users, vectors, K)
-    found_scores, found = index.search(users, K)
-    compared = compare(Recommendations(found.tolist(), found_scores), Recommendations(rows.tolist(), scores))
+    index_scores, index_rows = index.search(users, K)
+    compared = compare(Recommendations(index_rows.tolist(), index_scores), Recommendations(rows.tolist(), scores))
     known = []
     for history in histories:
         ids = [item_id(row) for row in (history.item_index - 1).tolist()]

@@ -220,7 +220,7 @@ def main() -> None:
     seconds = {row["millions"]: row["total s"] for row in rows if row["package"] == "twotower" and "total s" in row}
     for row in rows:
         if "total s" in row and row["millions"] in seconds:
-            row["times ours"] = row["total s"] / seconds[row["millions"]]
+            row["times twotower"] = row["total s"] / seconds[row["millions"]]
     report(rows, cores=options.cores, memory_gib=options.memory_gib)
 
 

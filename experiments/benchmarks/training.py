@@ -67,8 +67,8 @@ class Clock(Speed):
         """Keep the speed, and how many cores other processes have used: figures with more than 0.1 are void."""
         self.speed = self.positions_per_second()
         wall = time.perf_counter() - self.began
-        machine, own = (end - start for end, start in zip(_cpu_seconds(), self.cpu, strict=True))
-        self.others = (machine - own) / wall
+        machine, process = (end - start for end, start in zip(_cpu_seconds(), self.cpu, strict=True))
+        self.others = (machine - process) / wall
 
     @torch.no_grad()
     def _evaluate(self, trainer: Any, module: Any) -> dict[str, float]:
