@@ -33,6 +33,11 @@ class EventFeatures:
 
     Raises:
         UserError: a declaration is wrong, or its column does not exist.
+
+    >>> source = Source("shop", [], {}, ["device"], 3, "s", chunks=lambda names: iter([]))
+    >>> features = EventFeatures({"device": {"kind": "categorical"}}, source)
+    >>> features.encode(pl.DataFrame({"device": ["phone", None, "phone"]}))["feature_device"].to_list()
+    [1, 0, 1]
     """
 
     def __init__(self, specs: Specs, source: Source) -> None:

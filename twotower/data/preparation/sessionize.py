@@ -21,7 +21,11 @@ SINGLE_EVENT = "only event of its session"
 
 
 class SessionRule(NamedTuple):
-    """How rows become sessions."""
+    """How rows become sessions.
+
+    >>> session_rule(by_user=True, unit="s", gap_minutes=30, bounce=None).description
+    "users' events, cut by gaps of over 30 minutes"
+    """
 
     gap: int | None  # microseconds: a longer pause ends a session; None: never
     ordinal: bool  # timestamps are ordinals
@@ -40,7 +44,11 @@ class SessionRule(NamedTuple):
 
 @dataclass
 class SessionCounts:
-    """Counts made while sessions are formed, over all partitions."""
+    """Counts made while sessions are formed, over all partitions.
+
+    >>> SessionCounts(pauses=9, cut=2, within_twice=1).cuts
+    {'pauses': 9, 'cut': 2, 'within_twice': 1}
+    """
 
     dropped: dict[str, int] = field(default_factory=lambda: {DUPLICATE_ROW: 0, SINGLE_EVENT: 0})
     pauses: int = 0  # between two events of a key

@@ -34,7 +34,12 @@ class SortedSessions(NamedTuple):
 
 
 class Block(NamedTuple):
-    """All events of some sessions."""
+    """All events of some sessions.
+
+    >>> block = Block({"item_id": np.array([4, 5, 4])}, np.array([True, False, True]), np.array([TRAIN, TRAIN, TEST]))
+    >>> block.columns["item_id"][block.part == TEST]
+    array([4])
+    """
 
     columns: dict[str, Array]  # [e] each; RETURNING has one value for all events of a session
     first: Array  # [e] True for the first event of a session

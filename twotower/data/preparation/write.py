@@ -31,6 +31,10 @@ class EventInputs:
         zone: time zone of hours and weekdays; None where timestamps are ordinals.
         features: declared features, fitted.
         encoders: of these features, by name.
+
+    >>> block = Block({"event_type": np.array([1, 0]), "timestamp": None}, first=None, part=None)
+    >>> EventInputs([1, 2], zone=None, features=None, encoders={}).codes(block)
+    {'event_type': array([2, 1], dtype=uint8)}
     """
 
     def __init__(
