@@ -29,7 +29,9 @@ def demo(checkout: Path, work: Path, overrides: list[str]) -> tuple[dict[str, An
         ["export.py", f"run={run}", f"out={bundle}"],
     ):
         command = [sys.executable, str(checkout / script), *settings]
-        subprocess.run(command, cwd=work, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"{checkout / script} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     metrics = json.loads((run / "metrics.json").read_text())
     files = [file for file in sorted(bundle.iterdir()) if file.name not in TEXTS]
     return (
