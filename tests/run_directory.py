@@ -26,7 +26,7 @@ from twotower.core.schema import (
 )
 from twotower.runs import build, run
 from twotower.runs.checkpoint import write_checkpoint
-from twotower.runs.config_errors import CONF
+from twotower.runs.config_folder import CONF
 
 MakeRun = Callable[..., Path]
 TYPES = ["cart", "purchase", "view"]

@@ -1,6 +1,6 @@
-"""export.py as typed, the command that it prints, and the ways to name a run."""
+"""The export as typed, the command that it prints, what it returns, and the ways to name a run."""
 
-import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from twotower.commands.export import export
 from twotower.core.errors import UserError
 from twotower.runs.run import load_run
 from twotower.serving.retriever import Retriever
@@ -18,16 +19,6 @@ from twotower.tracking.lookup import locate
 
 SCRIPT = Path(__file__).parents[2] / "export.py"
 UNKNOWN = "0" * 32
-
-
-@pytest.fixture(scope="module")
-def export() -> Any:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("export_script", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def config(run: Any, out: Any = None, tracking_uri: str = "sqlite:///mlflow.db", dim: int | None = None) -> Any:
@@ -48,7 +39,7 @@ def config(run: Any, out: Any = None, tracking_uri: str = "sqlite:///mlflow.db",
     )
 
 
-def test_run_to_answer(make_run: Any, tmp_path: Path, export: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_to_answer(make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run([f"it's {i}" for i in range(30)], "model/user_tower=mean_pool")
     words = [sys.executable, str(SCRIPT), f"run={run}"]
     result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
@@ -57,17 +48,18 @@ def test_run_to_answer(make_run: Any, tmp_path: Path, export: Any, monkeypatch: 
     assert last == f"bundle: bundles/{run.name}"
     assert [file.name for file in tmp_path.iterdir()] == ["bundles"]  # nothing but the bundle
 
-    command = following.removeprefix("next: ").replace("python", f"'{sys.executable}'", 1)
-    answer = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        following.removeprefix("next: "), shell=True, cwd="/", capture_output=True, text=True, check=True
+    )
     assert len(answer.stdout.splitlines()) == 11
     assert "popular" not in answer.stdout
 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"exists already; .*out=\.\.\."):
-        export.export(config(run))
+        export(config(run))
 
 
-def test_an_mlflow_run_is_located(make_run: Any, tmp_path: Path, export: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_mlflow_run_is_located(make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database would take many seconds to make
     import mlflow
@@ -82,21 +74,23 @@ def test_an_mlflow_run_is_located(make_run: Any, tmp_path: Path, export: Any, mo
     for file in run.rglob("*.*"):
         assert (found / file.relative_to(run)).read_bytes() == file.read_bytes()
     with pytest.raises(UserError, match=f"{UNKNOWN} is no folder, and MLflow at file:mlruns says"):
-        export.export(config(UNKNOWN, tracking_uri="file:mlruns"))
+        export(config(UNKNOWN, tracking_uri="file:mlruns"))
     assert not (tmp_path / "bundles").exists()
 
 
 @pytest.mark.parametrize(("run", "reason"), [(UNKNOWN, "there is no MLflow database"), ("nowhere", "not a run")])
-def test_unknown_run(tmp_path: Path, export: Any, monkeypatch: pytest.MonkeyPatch, run: str, reason: str) -> None:
+def test_unknown_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: str, reason: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=reason):
-        export.export(config(run))
+        export(config(run))
     assert not list(tmp_path.iterdir())
 
 
-def test_the_first_dimensions_serve_alone(make_run: Any, tmp_path: Path, export: Any) -> None:
+def test_the_first_dimensions_serve_alone(make_run: Any, tmp_path: Path) -> None:
     path = make_run([f"i{i}" for i in range(30)], "model.matryoshka=[4,8]")
-    export.export(config(path, tmp_path / "bundle", dim=4))
+    report = export(config(path, tmp_path / "bundle", dim=4))
+    assert report.path == tmp_path / "bundle"
+    assert report.manifest == json.loads((report.path / "manifest.json").read_text())
     model = load_run(path).model
     with torch.no_grad():
         items = model.encode_items()[:, :4].numpy()
@@ -107,4 +101,4 @@ def test_the_first_dimensions_serve_alone(make_run: Any, tmp_path: Path, export:
     assert [f"i{row}" for row in expected] == list(answer.ids[0])
     np.testing.assert_allclose(answer.scores[0], cosine[expected], atol=1e-5)
     with pytest.raises(UserError, match=r"model.matryoshka=\[4, 8\]"):
-        export.export(config(path, tmp_path / "other", dim=5))
+        export(config(path, tmp_path / "other", dim=5))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from twotower.commands import hydra_command as cli
+from twotower.commands.main import main
 
 
 def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
@@ -48,13 +49,17 @@ def test_a_mistake_gets_one_message_that_helps(
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_help_shows_examples_and_choices(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(monkeypatch, tmp_path, "--help") == 0
+def test_help_shows_examples_and_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("path: x")
+    assert main(["train", "--config-dir", str(tmp_path), "--help"]) == 0
     text = capsys.readouterr().out
     assert "data.columns.item_id=sku" in text
     assert "model/user_tower: gru, linear_recurrence, mean_pool, transformer" in text
+    assert "marketplace, mine, movielens" in text and "index: " not in text
+    assert main(["export", "-h"]) == 0
+    text = capsys.readouterr().out
+    assert "segments.number=8" in text and "user_tower" not in text
 
 
 def test_an_experiment_file_that_can_not_be_composed(

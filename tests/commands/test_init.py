@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from twotower.commands.init import main
-from twotower.runs.config_errors import CONF
+from twotower.runs.config_folder import CONF
 
 ROWS, ITEMS = 4000, 60
 IDS = [f"Schuh-{i:03d}ü" for i in range(ITEMS)]

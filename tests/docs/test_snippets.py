@@ -28,7 +28,7 @@ from snippets import (
 from snippets import twotower_words as words_of
 
 from twotower.commands.main import COMMANDS
-from twotower.runs.config_errors import CONF
+from twotower.runs.config_folder import CONF
 
 SHELL, NOT_RUN = "sh", "sh no-run"
 TITLE = re.compile(r' title="(.+)"$')

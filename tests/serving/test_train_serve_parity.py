@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from twotower.core.schema import CATALOGUE_FILE, FEATURES_FILE, Prepared
-from twotower.runs.config_errors import CONF
+from twotower.runs.config_folder import CONF
 from twotower.serving.event_encoder import EventEncoder
 from twotower.serving.retriever import Retriever
 

@@ -48,7 +48,7 @@ def candidates(line: str) -> list[str]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.plugins.completion_plugin import DefaultCompletionPlugin
 
-    from twotower.runs.config_errors import CONF
+    from twotower.runs.config_folder import CONF
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         plugin = DefaultCompletionPlugin(GlobalHydra.instance().config_loader())

@@ -13,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from twotower.core.command_line import override
 from twotower.core.errors import UserError
-from twotower.runs.config_errors import CONF, explain
+from twotower.runs.config_errors import explain
+from twotower.runs.config_folder import CONF
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 
 from twotower.commands.signals import interrupt_on_termination
 from twotower.core.distributed import is_first_process
-from twotower.runs.config_errors import CONF, explaining
+from twotower.runs.config_errors import explaining
+from twotower.runs.config_folder import CONF
 
 TAKES_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p")
 QUIET = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
@@ -51,7 +52,8 @@ def overrides_last(arguments: Sequence[str]) -> list[str]:
     >>> overrides_last(["experiment=mine", "--config-dir", "a=b", "seed=1"])
     ['--config-dir', 'a=b', 'experiment=mine', 'seed=1']
     """
-    flags, overrides = [], []
+    flags: list[str] = []
+    overrides: list[str] = []
     for before, word in zip(["", *arguments], arguments, strict=False):
         is_override = not word.startswith("-") and before not in TAKES_VALUE and ("=" in word or word[:1] in "~+")
         (overrides if is_override else flags).append(word)

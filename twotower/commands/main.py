@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from twotower.core.errors import nearest
 from twotower.core.extras import install_hint
+from twotower.runs.config_folder import config_dirs, help_text
 
 
 class Command(NamedTuple):
@@ -108,17 +109,21 @@ def usage() -> str:
 
 def train(arguments: Sequence[str]) -> int:
     """`twotower train`: Hydra's overrides and flags."""
-    from twotower.commands import hydra_command
-
-    hydra_command.run("twotower.commands.train:train", "train", arguments)
-    return 0
+    return _composed("twotower.commands.train:train", "train", arguments)
 
 
 def export(arguments: Sequence[str]) -> int:
     """`twotower export`: Hydra's overrides and flags."""
+    return _composed("twotower.commands.export:export", "export", arguments)
+
+
+def _composed(task: str, config_name: str, arguments: Sequence[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        print(help_text(config_name, config_dirs(arguments)))
+        return 0
     from twotower.commands import hydra_command
 
-    hydra_command.run("twotower.commands.export:export", "export", arguments)
+    hydra_command.run(task, config_name, arguments)
     return 0
 
 

@@ -15,10 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from twotower.core.errors import UserError, nearest
 from twotower.core.extras import install_hint
-
-PACKAGE = Path(__file__).parents[1]
-# In a wheel conf/ lies in the package, in the repository beside it.
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+from twotower.runs.config_folder import CONF, config_dirs
 
 
 @contextmanager
@@ -108,7 +105,7 @@ def _explain_key(error: Exception, config_name: str, overrides: Sequence[str]) -
 
 def _keys(config_name: str, overrides: Sequence[str]) -> Iterator[str]:
     """All keys of the configuration with those of the `overrides` that choose a group's member."""
-    folders = [CONF, *_config_dirs(overrides)]
+    folders = config_dirs(overrides)
     choices = [word for word in overrides if _is_choice(word, folders)]
     choices += [word for word in overrides if word.startswith("hydra.searchpath=")]
     if len(folders) > 1:
@@ -117,14 +114,6 @@ def _keys(config_name: str, overrides: Sequence[str]) -> Iterator[str]:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose(config_name, overrides=choices)
     yield from _paths(OmegaConf.to_container(config, resolve=False), "")
-
-
-def _config_dirs(overrides: Sequence[str]) -> Iterator[Path]:
-    """The folders that --config-dir names."""
-    for word, following in zip(overrides, [*overrides[1:], ""], strict=False):
-        flag, _, value = word.partition("=")
-        if flag in ("--config-dir", "-cd"):
-            yield Path(value or following)
 
 
 def _is_choice(override: str, folders: Sequence[Path]) -> bool:
