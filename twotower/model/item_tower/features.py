@@ -36,14 +36,10 @@ class FeatureItemTower(IdItemTower):
     True
 
     Args:
-        num_items: V.
-        dim: D.
-        normalize: scale vectors to length one.
         item_features: the arrays of schema.ITEM_FEATURES_FILE, "name.codes" [T] and "name.offsets" [V + 1] of bags,
             "name.values" [V, W] of numbers. A code that no item has gets no embedding.
-        hash_buckets: see IdItemTower.
         id_dropout: share of a training step's items whose id embeddings are left out.
-        sharded: see IdItemTower.
+        num_items, dim, normalize, hash_buckets, sharded: see IdItemTower.
     """
 
     warm: Tensor  # [V + 1] bool, False for cold items; part of the checkpoint, as it depends on the training data

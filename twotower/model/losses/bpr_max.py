@@ -21,7 +21,6 @@ def bpr_max(scores: Scores, regularization: float) -> Tensor:
     tensor([0.1269])
 
     Args:
-        scores: of P positions.
         regularization: weight of the penalty; with cosine similarity scores are bounded without it.
     """
     target, negative, sign = logits(scores)

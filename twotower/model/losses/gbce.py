@@ -21,7 +21,6 @@ def gbce(scores: Scores, t: float) -> Tensor:
     tensor([0.3133])
 
     Args:
-        scores: of P positions.
         t: calibration; 0 is plain binary cross-entropy, 1 makes scores as probable as full softmax would.
     """
     target, negative, sign = logits(scores._replace(log_q=torch.zeros_like(scores.log_q)))

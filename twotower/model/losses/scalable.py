@@ -31,7 +31,6 @@ def scalable_cross_entropy(scores: Scores, buckets: int, bucket_positions: int, 
     tensor([0.1269])
 
     Args:
-        scores: of P positions.
         buckets: H.
         bucket_positions: X; H X should be several times P, so that few positions are in no bucket.
         bucket_items: Y.

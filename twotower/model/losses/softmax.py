@@ -34,7 +34,6 @@ def softmax(scores: Scores, chunk_items: int | None = None) -> Tensor:
     tensor([0.1269])
 
     Args:
-        scores: of P positions.
         chunk_items: C, number of negatives whose logits are held at one time: memory, beside the gradients, is that of
             [P, C] numbers for any N. The backward pass computes them again, a fourth matrix product beside three
             (Cut Cross-Entropy, Wijmans et al. 2024, arXiv:2411.09009). None: all at once, kept for the backward pass.
