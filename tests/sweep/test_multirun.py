@@ -90,7 +90,7 @@ def test_a_sweep_that_was_interrupted_is_resumed_and_reported(
     ("arguments", "message"),
     [
         (["sweep=tpe"], "takes -m: "),
-        (["-m", "sweep=tpe", "model.dim=8,16"], "model.dim=8,16: beside sweep=..."),
+        (["-m", "sweep=tpe", "model.dim=8,16"], "model.dim=8,16: "),
         (["-m", "sweep=tpe", "data=events", "data.path=nowhere"], "nowhere"),
         (["-m", "sweep=grid", "sweep.space.model.temperature='interval(0,1)'"], "temperature=interval(0,1)"),
         (["-m", "sweep=tpe", "sweep.space.model.dim='choice('"], "sweep.space: model.dim=choice("),

@@ -49,7 +49,7 @@ def test_an_empty_space_is_refused() -> None:
 def test_a_grid_has_all_combinations_in_order() -> None:
     space = {"a": "choice(x,y)", "b": {"c": "range(1,3)"}}
     assert grid(space) == [{"a": a, "b.c": c} for a in ("x", "y") for c in (1, 2)]
-    with pytest.raises(UserError, match=r"b=interval\(0,1\) has no end"):
+    with pytest.raises(UserError, match=r"b=interval\(0,1\)"):
         grid({"a": "choice(x,y)", "b": "interval(0,1)"})
 
 

@@ -95,7 +95,7 @@ def start(plan: Plan, lock: contextlib.ExitStack) -> list[int]:
         raise UserError("each trial of a sweep takes one process; leave torchrun out")
     for override in map(OverridesParser.create().parse_override, plan.hydra.overrides.task):
         if override.is_sweep_override():
-            raise UserError(f"{override.input_line}: beside sweep=... values to try are part of sweep.space")
+            raise UserError(f"{override.input_line}: with sweep=..., values to try belong in sweep.space")
     lock.enter_context(exclusive_lock(plan.path))
     settings = plan.sweep
     asked = identity(plan)

@@ -1,4 +1,4 @@
-"""What a model costs where it serves, as an objective of a sweep beside its quality."""
+"""Size and latency of a model in serving, as objectives of a sweep."""
 
 import time
 
@@ -11,10 +11,10 @@ HISTORIES, LIST_LENGTH = 50, 20
 
 
 def serving_cost(run: Run) -> dict[str, float]:
-    """`serving/megabytes`: vectors and user tower, float32; `serving/milliseconds`: a longest history to its items.
+    """Return `serving/megabytes`, of item vectors and user tower in float32, and `serving/milliseconds` of one query.
 
-    The time is the median of HISTORIES on one thread, with torch: for comparing models, beside whatever else the
-    machine does meanwhile.
+    The time is the median of HISTORIES histories of the longest length, on one thread, with torch: it compares models,
+    and depends on what else the machine does.
     """
     model, length = run.model, int(run.config.model.max_length)
     parameters = [p for name, p in model.named_parameters() if not name.startswith(("item_tower", "history_tower"))]
@@ -35,7 +35,4 @@ def serving_cost(run: Run) -> dict[str, float]:
     finally:
         torch.set_num_threads(threads)
     numbers = sum(p.numel() for p in parameters) + items.numel() + (0 if seen is items else seen.numel())
-    return {
-        f"{SERVING}megabytes": 4e-6 * numbers,
-        f"{SERVING}milliseconds": sorted(milliseconds)[HISTORIES // 2],
-    }
+    return {f"{SERVING}megabytes": 4e-6 * numbers, f"{SERVING}milliseconds": sorted(milliseconds)[HISTORIES // 2]}

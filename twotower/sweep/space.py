@@ -59,7 +59,9 @@ def grid(space: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, text in settings_of(space):
         override = _parse(name, text)
         if isinstance(override.value(), IntervalSweep):
-            raise UserError(f"sweep.space: {name}={text} has no end; a grid wants choice(...) or range(...)")
+            raise UserError(
+                f"sweep.space: {name}={text} has infinitely many values; a grid takes choice(...) or range(...)"
+            )
         axes.append([parse_value(drawn[name], element) for element in _elements(override)])
     return [dict(zip(drawn, point, strict=True)) for point in product(*axes)]
 

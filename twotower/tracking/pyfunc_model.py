@@ -101,7 +101,7 @@ def arguments(params: dict[str, Any]) -> dict[str, Any]:
 def guard(server: ModuleType) -> None:
     """Let MLflow's scoring server refuse the requests that `refusal` names.
 
-    The server has no hook for that; it looks `invocations` up in its module.
+    The server has no hook for it, but looks `invocations` up in its module.
     """
     answer: Callable[..., Any] = server.invocations
 
