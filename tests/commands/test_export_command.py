@@ -73,7 +73,7 @@ def test_an_mlflow_run_is_located(make_run: Any, tmp_path: Path, monkeypatch: py
     found = locate(run_id, "file:mlruns", scratch)
     for file in run.rglob("*.*"):
         assert (found / file.relative_to(run)).read_bytes() == file.read_bytes()
-    with pytest.raises(UserError, match=f"{UNKNOWN} is no folder, and MLflow at file:mlruns says"):
+    with pytest.raises(UserError, match=f"{UNKNOWN} .*MLflow at file:mlruns"):
         export(config(UNKNOWN, tracking_uri="file:mlruns"))
     assert not (tmp_path / "bundles").exists()
 
