@@ -179,9 +179,12 @@ def _comment(line: str) -> str:
 
 
 def _description(file: Path) -> str:
-    """Return the comment at the head of a file."""
-    lines = [line.removeprefix("#").strip() for line in file.read_text().splitlines() if line.startswith("#")]
-    return " ".join(line for line in lines if not line.startswith("@package"))
+    """Return the comment at the head of a file, then what comments below suggest, as code."""
+    lines = file.read_text().splitlines()
+    comments = [line.removeprefix("# ") for line in lines if line.startswith("# ") and "@package" not in line]
+    suggested = [line for line in comments if re.match(r" |[a-z_.]+: \{", line)]
+    text = " ".join(line for line in comments if line not in suggested)
+    return "\n".join([text, "", "```yaml", *suggested, "```"]) if suggested else text
 
 
 def _table(settings: list[Setting]) -> str:
