@@ -45,7 +45,9 @@ def train(config: DictConfig) -> Path:
             on_first_process(lambda: resume.continue_log(Path(new), resumed))
             config = resume.resumed_config(resumed)
             if resume.is_finished(resumed):
-                print_once(f"finished already\nnext: {command('export', override('run', resumed))}\nrun: {resumed}")
+                print_once(
+                    f"finished already\nnext: {command('export', override('run', resumed.resolve()))}\nrun: {resumed}"
+                )
                 return resumed
             log.info("resuming %s", resumed)
         path = Path(config.run_dir)

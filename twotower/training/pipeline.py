@@ -57,7 +57,7 @@ def run_pipeline(config: DictConfig) -> None:
             print(f"mlflow: run {logger.run_id} in {config.logger.tracking_uri}")
 
     on_first_process(report)
-    next_line = command("export", override("run", path))
+    next_line = command("export", override("run", path.resolve()))
     print_once(f"report: {path / layout.REPORT_FILE}\nnext: {next_line}\nrun: {path}")
 
 
