@@ -13,7 +13,7 @@ from twotower.metrics.queries import queries_of
 from twotower.metrics.ranking_results import RankingResults
 
 ITEMS, SESSIONS = 30, 80
-SETTINGS = Settings([10, 20], True, 0.1, False, 5, None, 50, 0)
+SETTINGS = Settings([10, 20], True, False, 5, None, 50, 0)
 
 
 @pytest.fixture(scope="module")

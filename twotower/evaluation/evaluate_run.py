@@ -40,7 +40,6 @@ class Settings(NamedTuple):
 
     ks: list[int]  # cut-offs
     baselines: bool  # whether to compare with baselines
-    recent_fraction: float  # see fit_baselines
     refit: bool  # whether model and baselines may learn from the validation part
     max_length: int  # of a history
     target_weights: Mapping[str, float] | None  # by event type
@@ -111,7 +110,7 @@ def _baselines(
     prepared: Prepared, test: SessionLoader, settings: Settings
 ) -> tuple[dict[str, RankingResults], Metrics]:
     """Return each baseline's results for the queries, and its metrics and costs."""
-    baselines = fit_baselines(prepared, settings.refit, settings.recent_fraction, settings.extra_baselines)
+    baselines = fit_baselines(prepared, settings.refit, settings.extra_baselines)
     results, metrics = rank_with_baselines(baselines, test, prepared.num_items)
     for name, each in results.items():
         means = means_by_type(each, prepared.event_type[each.event], settings.ks, prepared.event_types)

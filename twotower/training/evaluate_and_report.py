@@ -69,7 +69,6 @@ def settings_of(config: DictConfig) -> Settings:
     return Settings(
         ks=list(config.evaluation.ks),
         baselines=config.evaluation.baselines,
-        recent_fraction=config.evaluation.recent_fraction,
         refit=config.refit,
         max_length=config.model.max_length,
         target_weights=config.target_weights,

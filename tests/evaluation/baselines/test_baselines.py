@@ -19,7 +19,7 @@ from twotower.metrics.ranks import Ranks
 
 Scorer = Callable[[list[int]], list[float]]
 ITEMS = 12
-RECENT = 0.25
+RECENT = 0.1
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def naive_scorers(sessions: list[list[tuple[int, int]]], num_items: int) -> dict
 
 
 def fitted(prepared: Prepared, include_validation: bool = False):
-    return {name: scorer for name, (scorer, _) in fit_baselines(prepared, include_validation, RECENT).items()}
+    return {name: scorer for name, (scorer, _) in fit_baselines(prepared, include_validation).items()}
 
 
 @pytest.mark.parametrize("name", ["popularity", "recent_popularity", "session_repeat", "item_knn"])
@@ -141,7 +141,7 @@ def test_sessions_without_any_pair_give_each_item_itself() -> None:
 def test_the_evaluation_equals_ranking_query_by_query(prepared, part: str) -> None:
     max_length, ks = 4, (1, 3, 5)
     loader = query_loader(prepared, part, max_length, 20)
-    answers, cost = rank_with_baselines(fit_baselines(prepared, False, RECENT), loader, prepared.num_items)
+    answers, cost = rank_with_baselines(fit_baselines(prepared, False), loader, prepared.num_items)
     results = {}
     for name, own in answers.items():
         types = prepared.event_type[own.event]

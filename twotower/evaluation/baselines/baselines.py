@@ -25,6 +25,7 @@ from twotower.metrics.ranking_results import RankingResults, concatenate_results
 from twotower.metrics.ranks import chunks, rank
 
 Array = npt.NDArray[Any]
+RECENT = 0.1  # the latest share of the events that `recent_popularity` counts
 
 
 class Baseline(Protocol):
@@ -79,14 +80,13 @@ class SessionRepeat:
 
 
 def fit_baselines(
-    prepared: Prepared, include_validation: bool, recent_fraction: float, extra: Mapping[str, BaselineFit] | None = None
+    prepared: Prepared, include_validation: bool, extra: Mapping[str, BaselineFit] | None = None
 ) -> dict[str, Fitted]:
     """Fit all baselines on the events that a model may learn from.
 
     Args:
         prepared: the events.
         include_validation: whether the validation part belongs to these.
-        recent_fraction: the latest share of the events that `recent_popularity` counts.
         extra: further baselines by name, such as those of another package.
     """
     session = np.repeat(np.arange(len(prepared.offsets) - 1), np.diff(prepared.offsets))
@@ -97,7 +97,7 @@ def fit_baselines(
     def counts(since: float) -> Array:
         return np.bincount(events.item_index[events.timestamp >= since], minlength=events.num_items + 1)
 
-    recently = np.quantile(events.timestamp, 1 - recent_fraction)
+    recently = np.quantile(events.timestamp, 1 - RECENT)
     fade_days = 5.0 if GAP in prepared.inputs else None  # without gaps the timestamps are only an order
     recipes: dict[str, Callable[[], Baseline]] = {
         "popularity": lambda: Popularity(counts(-np.inf)),
