@@ -21,7 +21,7 @@ from twotower.data.preparation import splits
 Row = dict[str, Any]
 Catalogued = tuple[int, int | None]  # training events, days
 MINUTE = 60_000
-CASES = 800
+CASES = 400
 SPLITS: dict[str, Callable[..., Any]] = {
     "temporal": partial(splits.temporal, test_fraction=0.3, validation_fraction=0.4),
     "predefined": partial(splits.predefined, validation_fraction=0.4),

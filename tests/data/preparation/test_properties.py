@@ -38,7 +38,7 @@ CONSENT = {True: "yes", False: "no", None: None}
 ROWS_AT_ONCE = [1, 7, 30, 1000]  # memory: fewer rows than there are make several parts of them
 
 Files = dict[str, list[Row]]  # by their names
-properties = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+properties = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 
 
 @dataclass(frozen=True)
@@ -181,47 +181,45 @@ def content(directory: Prepared) -> dict[str, bytes]:
 
 
 @properties
-@given(tables())
-def test_each_row_is_kept_or_dropped_for_one_reason(table: Table) -> None:
-    expected(table, {"log": table.rows})
+@given(tables(), st.data())
+def test_rows_sessions_and_splits_are_those_of_the_loops(table: Table, data: st.DataObject) -> None:
+    files = drawn_files(data, table)
+    sessions, catalogue = expected(table, files)
+    with tempfile.TemporaryDirectory() as folder:
+        got = prepared(table, files, Path(folder))
+        check_rows(table, got.manifest["rows"])
+        check_sessions(got, sessions, catalogue)
+        check_split(got, sessions)
+
+
+def check_rows(table: Table, rows: dict[str, Any]) -> None:
+    """Each row is kept or dropped for one reason."""
     fates = Counter(row["fate"] for row in table.rows)
     kept = fates.pop("kept")
-    with tempfile.TemporaryDirectory() as folder:
-        rows = prepared(table, {"log": table.rows}, Path(folder)).manifest["rows"]
     assert rows["read"] == len(table.rows)
     assert rows["kept"] == kept
     assert {reason: count for reason, count in rows["dropped"].items() if count} == dict(fates)
     assert rows["kept"] + sum(rows["dropped"].values()) == rows["read"]
 
 
-@properties
-@given(tables(), st.data())
-def test_sessions_run_by_time_and_keep_the_order_of_equal_times(table: Table, data: st.DataObject) -> None:
-    files = drawn_files(data, table)
-    sessions, catalogue = expected(table, files)
-    with tempfile.TemporaryDirectory() as folder:
-        got = prepared(table, files, Path(folder))
-        ids = pl.read_parquet(got.path / CATALOGUE_FILE)["item_id"].to_list()
-        events_ = list(zip(got.item_index.tolist(), got.event_type.tolist(), got.timestamp.tolist(), strict=True))
-        bounds, types, learnt = got.offsets.tolist(), got.event_types, got.validation_end == got.offsets[1:]
+def check_sessions(got: Prepared, sessions: list[list[Row]], catalogue: dict[Any, Any]) -> None:
+    """Sessions run by time, and equal times keep their order."""
+    ids = pl.read_parquet(got.path / CATALOGUE_FILE)["item_id"].to_list()
+    events_ = list(zip(got.item_index.tolist(), got.event_type.tolist(), got.timestamp.tolist(), strict=True))
+    bounds, types, untested = got.offsets.tolist(), got.event_types, got.validation_end == got.offsets[1:]
     assert ids == list(catalogue)
     found = [tuple((ids[i - 1], types[k], t) for i, k, t in events_[a:b]) for a, b in pairwise(bounds)]
-    begins = [session[0][2] for session, untested in zip(found, learnt, strict=True) if untested]
+    begins = [session[0][2] for session, whole in zip(found, untested, strict=True) if whole]
     assert begins == sorted(begins)  # of a tested session, events before its first one may have been dropped
     assert all(x[2] <= y[2] for session in found for x, y in pairwise(session))
     wanted = [tuple((r["item_id"], r["event_type"], r["time"]) for r in session) for session in sessions]
     assert Counter(found) == Counter(wanted)
 
 
-@properties
-@given(tables())
-def test_splits_partition_sessions(table: Table) -> None:
-    sessions, _ = expected(table, {"log": table.rows})
-    with tempfile.TemporaryDirectory() as folder:
-        got = prepared(table, {"log": table.rows}, Path(folder))
-        bounds = np.stack([got.offsets[:-1], got.train_end, got.validation_end, got.offsets[1:]], axis=1)
-        time, split = np.array(got.timestamp), got.manifest["split"]
-    sizes = np.diff(bounds, axis=1)
+def check_split(got: Prepared, sessions: list[list[Row]]) -> None:
+    """The parts of a session follow one another, and a temporal split takes whole sessions."""
+    bounds = np.stack([got.offsets[:-1], got.train_end, got.validation_end, got.offsets[1:]], axis=1)
+    time, split, sizes = np.array(got.timestamp), got.manifest["split"], np.diff(bounds, axis=1)
     assert (sizes >= 0).all()
     assert sizes.sum() == len(time)
     wanted = Counter(row["part"] for session in sessions for row in session)
@@ -231,7 +229,7 @@ def test_splits_partition_sessions(table: Table) -> None:
     parts = [tuple(sum(r["part"] == p for r in session) for p in PARTS) for session in sessions]
     assert Counter(found) == Counter((s[0]["time"], s[-1]["time"], p) for s, p in zip(sessions, parts, strict=True))
     if split["kind"] == "temporal":
-        assert ((sizes > 0).sum(axis=1) == 1).all()  # whole sessions
+        assert ((sizes > 0).sum(axis=1) == 1).all()
         end = time[bounds[:, 3] - 1]
         assert end[sizes[:, 2] == 0].max() < split["test_start"] <= end[sizes[:, 2] > 0].min()
         assert end[sizes[:, 0] > 0].max() < split["validation_start"] <= end[sizes[:, 1] > 0].min()
