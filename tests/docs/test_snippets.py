@@ -5,14 +5,17 @@ import multiprocessing
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from snippets import (
     EXPERIMENT,
     PAGES,
@@ -75,13 +78,16 @@ def test_blocks_of_the_outside_package_are_its_files() -> None:
 PARSED = [s for s in ALL if s.info in (SHELL, NOT_RUN)]
 
 
-@pytest.mark.parametrize("snippet", PARSED, ids=places(PARSED))
-def test_commands_exist_and_their_settings_compose(
-    snippet: Snippet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
+@pytest.fixture(scope="module")
+def composed() -> Iterator[Callable[..., DictConfig]]:
+    """Compose a configuration; each one once."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield cache(lambda name, *overrides: compose(name, overrides=list(overrides), return_hydra_config=True))
 
+
+@pytest.mark.parametrize("snippet", PARSED, ids=places(PARSED))
+def test_commands_exist_and_their_settings_compose(snippet: Snippet, composed: Callable[..., DictConfig]) -> None:
     for words in commands(snippet):
         arguments = words_of(words)
         if arguments is None:
@@ -101,11 +107,7 @@ def test_commands_exist_and_their_settings_compose(
         overrides = [o for o in OverridesParser.create().parse_overrides(settings) if not o.is_sweep_override()]
         kept = [o.input_line for o in overrides if o.key_or_group != "hydra/launcher" and not own_folder]
         kept = [o for o in kept if not o.startswith("hydra.launcher.") and not o.startswith("resume=")]
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose(
-                "export" if arguments[0] == "export" else "train", overrides=kept, return_hydra_config=True
-            )
+        config = composed("export" if arguments[0] == "export" else "train", *kept)
         assert OmegaConf.to_container(config, resolve=False)
 
 
