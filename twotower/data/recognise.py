@@ -9,9 +9,9 @@ import polars as pl
 
 from twotower.core.errors import UserError, nearest
 from twotower.core.schema import CONSENT, EVENT_TYPE, ITEM_COLUMNS, ITEM_ID, SESSION_ID, TIMESTAMP, USER_ID
-from twotower.data.preparation.timestamps import DATE, PER_SECOND, count_units
 from twotower.data.readers.feature_table import scan_table
 from twotower.data.readers.files import find_files, readable
+from twotower.data.timestamps import DATE, PER_SECOND, count_units
 
 SAMPLE_ROWS = 200_000
 NAMES = {  # column of events -> names that it has elsewhere, in small letters and digits, the likeliest first

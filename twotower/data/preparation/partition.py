@@ -14,7 +14,8 @@ from twotower.data.preparation.event_features import EventFeatures
 from twotower.data.preparation.identifiers import Dictionary
 from twotower.data.preparation.spill import KEY, Partitions, prefetched
 from twotower.data.preparation.splits import read_labels
-from twotower.data.preparation.timestamps import (
+from twotower.data.readers.source import PLACE, Source
+from twotower.data.timestamps import (
     DATE,
     check_unit,
     choose_unit,
@@ -22,7 +23,6 @@ from twotower.data.preparation.timestamps import (
     parse_until,
     whole_timestamps,
 )
-from twotower.data.readers.source import PLACE, Source
 
 MAX_EVENT_TYPES = 255
 
@@ -80,7 +80,8 @@ def partition_events(
         events.units += count_units(chunk[TIMESTAMP])
         times = whole_timestamps(chunk[TIMESTAMP], unit)
         if unreadable is None and times.null_count():
-            unreadable = chunk[TIMESTAMP].filter(times.is_null()).drop_nulls().first()
+            bad = chunk[TIMESTAMP].filter(times.is_null()).drop_nulls()
+            unreadable = bad[0] if len(bad) else None
         events.rows += chunk.height
         chunk = drop_unusable(chunk.with_columns(times), required, erase, end, events.dropped)
         if chunk.height:

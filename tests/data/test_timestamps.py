@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from twotower.core.errors import UserError
-from twotower.data.preparation.timestamps import choose_unit, count_units, whole_timestamps
+from twotower.data.timestamps import choose_unit, count_units, whole_timestamps
 
 MICRO = 1_700_000_000_123_000  # 2023-11-14T22:13:20.123Z
 TIME = dt.datetime(2023, 11, 14, 22, 13, 20, 123_000)
