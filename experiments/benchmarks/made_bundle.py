@@ -135,7 +135,7 @@ def _golden(
         codes = [dict(zip(inputs, row, strict=True)) for row in history.codes.tolist()]
         known.append([{"item_id": i, "codes": c} for i, c in zip(ids, codes, strict=True)] if inputs else ids)
     answers = [[item_id(row) for row in one] for one in rows.tolist()]
-    return {"k": K, "histories": known, "ids": answers, "scores": scores.tolist()}, float(compared.found.mean())
+    return {"k": K, "histories": known, "ids": answers, "scores": scores.tolist()}, float(compared.recall.mean())
 
 
 def _columns(random: Any, cluster: Any) -> pa.Table:
