@@ -1,6 +1,7 @@
 """Run a function on the configuration that Hydra composes from conf/ and the command line."""
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -42,6 +43,7 @@ def run(task: str | Callable[[DictConfig], object], config_name: str, arguments:
     # Of several processes the first alone writes files and logs.
     sys.argv[1:] = [*overrides_last(arguments), *(() if is_first_process() else QUIET)]
     interrupt_on_termination()
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells which of its builds it tried
     with explaining(config_name):
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(call_task)()
 
