@@ -170,10 +170,8 @@ def json_frames(file: Path, schema: Mapping[str, pl.DataType | type[pl.DataType]
             try:
                 yield pl.read_ndjson(piece, schema=dict(schema))
             except pl.exceptions.PolarsError:
-                broken = _broken_line(piece.split(b"\n"))
-                if broken is None:
-                    raise
-                raise _no_object(file, lines + broken) from None
+                _require_objects(file, piece.split(b"\n"), lines)
+                raise
             lines += piece.count(b"\n")
 
 
@@ -181,24 +179,19 @@ def json_keys(file: Path) -> list[str]:
     """Return the keys of the objects in the first SAMPLE_LINES lines of JSON Lines, in order of appearance."""
     with open_bytes(file) as text:
         lines = [line for line, _ in zip(text, range(SAMPLE_LINES), strict=False)]
-    broken = _broken_line(lines)
-    if broken is not None:
-        raise _no_object(file, broken)
+    _require_objects(file, lines)
     return list({key: None for line in lines if line.strip() for key in json.loads(line)})
 
 
-def _broken_line(lines: Sequence[bytes]) -> int | None:
-    """Return the number, from 0, of the first line that is not a JSON object."""
-    for number, line in enumerate(lines):
+def _require_objects(file: Path, lines: Sequence[bytes], before: int = 0) -> None:
+    """Raise UserError for the first line that is not a JSON object; `before` is the number of earlier lines."""
+    for number, line in enumerate(lines, before + 1):
         try:
-            if line.strip() and not isinstance(json.loads(line), dict):
-                return number
+            is_object = not line.strip() or isinstance(json.loads(line), dict)
         except ValueError:  # of JSON or of UTF-8
-            return number
-    return None
-
-
-def _no_object(file: Path, line: int) -> UserError:
-    return UserError(
-        f"{file} can't be read as {JSON_LINES}: line {line + 1} is not a JSON object; expected {EXPECTED[JSON_LINES]}"
-    )
+            is_object = False
+        if not is_object:
+            raise UserError(
+                f"{file} can't be read as {JSON_LINES}: line {number} is not a JSON object; "
+                f"expected {EXPECTED[JSON_LINES]}"
+            )
