@@ -20,8 +20,8 @@ from twotower.core.files import read_json
 from twotower.core.schema import CONSENT, EVENT_TYPE, FEATURES_FILE, ITEM_ID, ORDINAL, SESSION_ID, TIMESTAMP, USER_ID
 from twotower.data.preparation.clean import drop_unusable
 from twotower.data.preparation.identifiers import Dictionary, item_id_key
-from twotower.data.preparation.timestamps import DATE, whole_timestamps
 from twotower.data.readers.events import event_source
+from twotower.data.timestamps import DATE, whole_timestamps
 from twotower.segments.user_histories import Histories
 from twotower.serving.bundle import Bundle
 from twotower.serving.catalogue import rows_of
