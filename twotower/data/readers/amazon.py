@@ -21,8 +21,14 @@ from twotower.data.readers.source import Prepare
 
 PAGE = "amazon-reviews-2023.github.io"
 PARTS = {"train": "train", "valid": "validation", "test": "test"}
-META: dict[str, pl.DataType] = dict.fromkeys(("parent_asin", "main_category", "title", "store", "price"), pl.String())
-META["categories"] = pl.List(pl.String)
+META = {
+    "parent_asin": pl.String(),
+    "main_category": pl.String(),
+    "title": pl.String(),
+    "store": pl.String(),
+    "categories": pl.List(pl.String),
+    "price": pl.String(),
+}
 
 
 def read(path: str, items: bool, prepare: Prepare) -> Prepared:
