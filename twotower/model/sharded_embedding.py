@@ -1,6 +1,6 @@
 """An embedding table distributed over processes. Shapes: R rows, D dim, W processes, n ids to look up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -122,18 +122,18 @@ def sharded_in(model: nn.Module) -> dict[str, ShardedEmbedding]:
 
 
 def convert_moments(
-    model: nn.Module,
+    tables: Mapping[str, ShardedEmbedding],
     optimizer: torch.optim.Optimizer,
     checkpoint: dict[str, Any],
     convert: Callable[[ShardedEmbedding, Tensor], Tensor],
 ) -> None:
     """Convert the optimiser's moments of distributed tables in a Lightning checkpoint: gather or scatter them."""
-    tables = {id(table.weight): table for table in sharded_in(model).values()}
-    if not tables or not checkpoint.get("optimizer_states"):
+    if not checkpoint.get("optimizer_states"):
         return
+    by_weight = {id(table.weight): table for table in tables.values()}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state = checkpoint["optimizer_states"][0]["state"]
     for number, parameter in enumerate(parameters):
-        if id(parameter) in tables and number in state:
-            table = tables[id(parameter)]
+        if id(parameter) in by_weight and number in state:
+            table = by_weight[id(parameter)]
             state[number] = {name: convert(table, v) if v.ndim else v for name, v in state[number].items()}

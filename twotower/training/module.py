@@ -178,11 +178,13 @@ class TwoTowerModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Gather the optimiser's state of distributed tables into the first process's checkpoint."""
-        convert_moments(self.model, self.optimization[0], checkpoint, lambda table, moment: table.gather(moment))
+        if tables := sharded_in(self.model):
+            convert_moments(tables, self.optimization[0], checkpoint, lambda table, moment: table.gather(moment))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take this process's part of that state."""
-        convert_moments(self.model, self.optimization[0], checkpoint, lambda table, moment: table.scatter(moment))
+        if tables := sharded_in(self.model):
+            convert_moments(tables, self.optimization[0], checkpoint, lambda table, moment: table.scatter(moment))
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
