@@ -141,7 +141,7 @@ def test_only_ties_may_change_places(ids: str, scores: list[float], is_wrong: bo
     answers = Recommendations([list(ids)], np.array([scores], np.float32))
     compared = compare(answers, expected)
     assert compared.is_wrong.tolist() == [is_wrong]
-    assert compared.found.tolist() == [found]
+    assert compared.recall.tolist() == [found]
 
 
 def test_an_index_that_is_not_exact_may_miss_what_it_missed_at_export(path: Path) -> None:

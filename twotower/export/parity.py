@@ -150,7 +150,7 @@ def golden_answers(
         "ids": [ids.take(pa.array(row)).to_pylist() for row in rows],
         "scores": scores.tolist(),
     }
-    return golden, float(compared.found.mean())
+    return golden, float(compared.recall.mean())
 
 
 def _golden_history(history: History, ids: pa.Array, inputs: Sequence[str]) -> list[Any]:

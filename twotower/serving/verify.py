@@ -50,15 +50,15 @@ def verify(path: str | Path, manifest_file: str = MANIFEST_FILE) -> float:
     expected = Recommendations(golden["ids"], np.array(golden["scores"], dtype=np.float32))
     together = _replay(retriever, golden["histories"], golden["k"])
     alone = [_replay(retriever, [history], golden["k"]) for history in golden["histories"]]
-    recall = bundle.manifest["index"]["golden_recall"]
+    at_export = bundle.manifest["index"]["golden_recall"]
     difference = 0.0
     for results in (together, Recommendations([r.ids[0] for r in alone], np.concatenate([r.scores for r in alone]))):
         compared = compare(results, expected)
-        wrong = int((compared.is_wrong | (compared.found < 1 if recall == 1 else False)).sum())
+        wrong = int((compared.is_wrong | (compared.recall < 1 if at_export == 1 else False)).sum())
         what = f"answers {wrong} of {len(expected.ids)} golden histories otherwise than the trained model"
-        if not wrong and recall < 1 and compared.found.mean() < recall - SLACK:
+        if not wrong and at_export < 1 and compared.recall.mean() < at_export - SLACK:
             wrong = len(expected.ids)
-            what = f"finds {compared.found.mean():.4f} of the golden histories' results, at export {recall:.4f}"
+            what = f"finds {compared.recall.mean():.4f} of the golden histories' results, at export {at_export:.4f}"
         if wrong:
             raise UserError(f"{path} {what}: {GOLDEN_FILE} and the other files are not of one export; {REMEDY}")
         difference = max(difference, compared.difference)
@@ -93,7 +93,7 @@ class Comparison(NamedTuple):
     """How results compare with the trained model's."""
 
     is_wrong: Mask  # [Q] an item twice, out of order, or with another score than the model's
-    found: npt.NDArray[np.float64]  # [Q] the share of the model's results that are there; a tie with the last is one
+    recall: npt.NDArray[np.float64]  # [Q] the share of the model's results that are there; a tie with the last is one
     difference: float  # the largest of a score
 
 
@@ -113,8 +113,8 @@ def compare(results: Recommendations, expected: Recommendations) -> Comparison:
     fits = np.where(is_expected, gap, scores - last) <= tolerance  # False for NaN
     fits[:, 1:] &= np.diff(scores, axis=1) <= tolerance
     is_repeated = (np.diff(np.sort(ids, axis=1), axis=1) == 0).any(axis=1)
-    found = (is_expected | (scores >= last - tolerance)).mean(axis=1)
-    return Comparison(~fits.all(axis=1) | is_repeated, found, float(gap[is_expected].max(initial=0)))
+    recall = (is_expected | (scores >= last - tolerance)).mean(axis=1)
+    return Comparison(~fits.all(axis=1) | is_repeated, recall, float(gap[is_expected].max(initial=0)))
 
 
 def _codes(*tables: Any) -> list[Ints]:

@@ -468,3 +468,10 @@ def test_delta_needs_no_torch() -> None:
     code = f"import sys, twotower.serving.updates.delta; print(*{heavy!r} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_lists_compare_whichever_of_arrows_list_types_they_have() -> None:
+    """polars writes large lists, pyarrow lists."""
+    given = pa.table({"item_id": ["a", "b", "c"], "tags": pa.array([["x", "y"], ["x"], None], pa.list_(pa.string()))})
+    current = pa.array([["x", "y"], ["x", "z"], None], pa.large_list(pa.large_string()))
+    assert differing(given, pa.table({"item_id": ["a", "b", "c"], "tags": current})).tolist() == [False, True, False]

@@ -134,4 +134,5 @@ def differing(given: pa.Table, current: pa.Table) -> Mask:
 
 def _comparable(column: pa.ChunkedArray) -> pa.Array:
     column = column.combine_chunks()
-    return pc.binary_join(column, SEPARATOR) if pa.types.is_list(column.type) else column
+    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    return pc.binary_join(column.cast(pa.list_(pa.string())), SEPARATOR) if is_list else column
