@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parents[2]
 SMALL = ["data.items=200", "data.users=200", "data.sessions=3000", "data.days=20", "model.dim=16"]
 SMALL += ["trainer.max_epochs=2", "evaluation.baselines=false", "evaluation.replicates=50", "refit=false"]
-SPACE = ["sweep.space.model.dim='choice(16,15,8)'", "sweep.space.model.user_tower=null"]  # 15 can't be cut in two heads
+SPACE = ["sweep.space.model.dim='choice(16,8,15)'", "sweep.space.model.user_tower=null"]  # 15 can't be cut in two heads
 SPACE += ["sweep.space.positions_per_batch=null"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -38,14 +38,7 @@ def runs_in(folder: Path) -> list[Any]:
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_runs_only_the_rest_and_its_best_can_be_had_again(tmp_path: Path) -> None:
-    typed = [
-        "-m",
-        "sweep=grid",
-        "sweep.name=ours",
-        *SMALL,
-        *SPACE,
-        "sweep.space.optimizer.learning_rate='choice(0.01,0.003)'",
-    ]
+    typed = ["-m", "sweep=grid", "sweep.name=ours", *SMALL, *SPACE, "sweep.space.optimizer=null"]
     with (tmp_path / "log").open("wb") as log:
         command = [sys.executable, str(ROOT / "train.py"), *typed]
         process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=log, stderr=log)
@@ -56,32 +49,28 @@ def test_a_sweep_that_is_killed_runs_only_the_rest_and_its_best_can_be_had_again
     process.kill()
     process.wait()
     before = {trial.number: trial.values for trial in study_of(tmp_path, "ours").trials if trial.state.is_finished()}
-    assert len(study_of(tmp_path, "ours").trials) == 6 and 0 < len(before) < 6
+    assert len(study_of(tmp_path, "ours").trials) == 3 and 0 < len(before) < 3
 
     done = call(tmp_path, *typed, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"6 trials, {6 - len(before)} of them to do" in done.stdout
-    assert "6 trials: 4 complete, 2 failed" in done.stdout
-    assert done.stdout.count("failed: UserError: model.dim=15 can't") == 4, "two lines of trials, two of the summary"
+    assert f"3 trials, {3 - len(before)} of them to do" in done.stdout
+    assert "3 trials: 2 complete, 1 failed" in done.stdout
+    failed = [line for line in done.stdout.splitlines() if "failed: UserError" in line and "model.dim=15" in line]
+    assert len(failed) == 2, "the trial's line and the summary's"
     trials = study_of(tmp_path, "ours").trials
     assert {trial.number: trial.values for trial in trials if trial.number in before} == before
-    assert [(t.params["model.dim"], t.params["optimizer.learning_rate"]) for t in trials] == [
-        (dim, rate) for dim in ("16", "15", "8") for rate in ("0.01", "0.003")
-    ]
+    assert [trial.params for trial in trials] == [{"model.dim": dim} for dim in ("16", "8", "15")]
     runs = runs_in(tmp_path)
     (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     parts = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert len(runs) == 7 and sorted(run.info.run_name for run in parts) == [f"ours {k}" for k in range(6)]
-    assert sorted(run.info.status for run in parts) == ["FAILED"] * 2 + ["FINISHED"] * 4
+    assert len(runs) == 4 and sorted(run.info.run_name for run in parts) == [f"ours {k}" for k in range(3)]
+    assert sorted(run.info.status for run in parts) == ["FAILED"] + ["FINISHED"] * 2
     assert parent.info.status == "FINISHED"
-    assert not [*tmp_path.glob("sweeps/**/.lock")] or {p.parent.name for p in tmp_path.glob("sweeps/*/*/.lock")} <= {
-        "2",
-        "3",
-    }
+    assert {file.parent.name for file in tmp_path.glob("sweeps/**/.lock")} <= {"2"}
 
     once_more = call(tmp_path, *typed)
-    assert once_more.returncode == 0 and "6 trials: 4 complete, 2 failed" in once_more.stdout
-    assert "to do" not in once_more.stdout and len(runs_in(tmp_path)) == 7
+    assert once_more.returncode == 0 and "3 trials: 2 complete, 1 failed" in once_more.stdout
+    assert "to do" not in once_more.stdout and len(runs_in(tmp_path)) == 4
     other = call(tmp_path, *typed, "seed=1")
     assert other.returncode == 2 and "begun with other settings (data.seed, seed)" in other.stderr
 
@@ -95,7 +84,7 @@ def test_a_sweep_that_is_killed_runs_only_the_rest_and_its_best_can_be_had_again
     assert finished.returncode == 0, finished.stderr
     metrics = json.loads((tmp_path / f"sweeps/ours/{best.number}/metrics.json").read_text())
     assert metrics["test/recall_at_20"] == json.loads((run / "metrics.json").read_text())["test/recall_at_20"]
-    assert len(runs_in(tmp_path)) == 7
+    assert len(runs_in(tmp_path)) == 4
 
 
 @pytest.mark.slow
