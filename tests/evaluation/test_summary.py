@@ -65,6 +65,23 @@ def test_slices_have_the_model_and_its_lead() -> None:
     assert rows["rare", "few"]["model"]["recall_at_20"][1:] == [None, None], "20 sessions are too few"
 
 
+def test_the_gap_between_the_best_and_the_worst_served() -> None:
+    random = np.random.default_rng(3)
+    session = np.repeat(np.arange(300), 3)
+    kind = random.integers(0, 3, 900)  # queries of one session are of several kinds
+    hit = random.random(900) < np.array([0.2, 0.6, 0.4])[kind]
+    better = np.where(hit, 0, 50).astype(np.int32)
+    answers = RankingResults(np.arange(900), better, np.ones_like(better), np.ones((900, 0), np.int32))
+    groups = [Grouping("kind", ["a", "b", "c"], kind), Grouping("tiny", ["x", "y"], np.where(session < 9, 0, 1))]
+    (row,) = summarize({"model": answers}, session, groups, (20,), {"x": np.ones(900)}, 400, 0, {})["disparity"]
+    assert (row["by"], row["best"], row["worst"]) == ("kind", "b", "a")
+    gap, low, high = row["difference"]
+    assert gap == pytest.approx(hit[kind == 1].mean() - hit[kind == 0].mean(), abs=1e-6)
+    share = [hit[kind == k].mean() for k in (0, 1)]
+    error = np.sqrt(sum(p * (1 - p) / (kind == k).sum() for k, p in enumerate(share)))
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.15) and low < gap < high
+
+
 def test_without_baselines_there_is_nothing_to_subtract() -> None:
     _, summary = summarized(model=0.6)
     assert summary["best_baseline"] is None and summary["model_minus"] == {}

@@ -35,11 +35,19 @@ class BootstrapMeans(NamedTuple):
     high: Array  # [G, M]
     queries: Array  # [G]
     sessions: Array  # [G]
+    drawn: Array  # [R, G, M] the replicates' means
+    tail: Array  # [G] the share of replicates outside the interval at each end; NaN without an interval
 
     def of(self, group: int, metric: int) -> Mean:
         """Return one mean with its interval, ready for JSON."""
         values = (x[group, metric] for x in (self.mean, self.low, self.high))
         return [None if np.isnan(value) else float(value) for value in values]
+
+    def difference(self, one: int, other: int, metric: int) -> Mean:
+        """Return the difference of two groups' means; both need an interval, and their sessions are drawn together."""
+        tail = min(self.tail[one], self.tail[other])
+        drawn = self.drawn[:, one, metric] - self.drawn[:, other, metric]
+        return [float(x) for x in (self.mean[one, metric] - self.mean[other, metric], *_ends(drawn, tail))]
 
 
 def bootstrap_means(
@@ -89,12 +97,12 @@ def bootstrap_means(
         drawn += (times @ sums.reshape(len(sums), -1)).reshape(drawn.shape)
     with np.errstate(invalid="ignore"):
         mean, drawn = total[:, :-1] / total[:, -1:], drawn[:, :, :-1] / drawn[:, :, -1:]
-    low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    low, high, tail = np.full_like(mean, np.nan), np.full_like(mean, np.nan), np.full(groups, np.nan)
     for group in np.flatnonzero((sessions >= FEWEST_SESSIONS) & (replicates > 0)):
-        tail = _tail(total[group, -1] ** 2 / squares[group])
-        low[group], high[group] = np.quantile(drawn[:, group], [tail, 1 - tail], axis=0)
+        tail[group] = _tail(total[group, -1] ** 2 / squares[group])
+        low[group], high[group] = _ends(drawn[:, group], tail[group])
     queries = np.concatenate([np.bincount(c[c >= 0], minlength=size) for c, size in zip(codes, sizes, strict=True)])
-    return BootstrapMeans(mean, low, high, queries, sessions)
+    return BootstrapMeans(mean, low, high, queries, sessions, drawn, tail)
 
 
 def _session_sums(weighted: Array, session: Array, cells: Sequence[Array], groups: int) -> Array:
@@ -106,6 +114,12 @@ def _session_sums(weighted: Array, session: Array, cells: Sequence[Array], group
         cell = session[inside] * groups + group[inside]
         flat.index_add_(0, torch.from_numpy(cell), torch.from_numpy(weighted[inside]))
     return sums.reshape(-1, groups, weighted.shape[1])
+
+
+def _ends(drawn: Array, tail: float) -> Array:
+    """Return [2, ...] the bounds of replicates [R, ...] without the tails."""
+    ends: Array = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    return ends
 
 
 def _tail(sessions: float) -> float:

@@ -47,6 +47,7 @@ def summarize(
          "model_minus": {baseline: {metric: mean of the difference}},
          "weighted": {weighting: {ranker: weighted mean of PRIMARY_METRIC}},
          "best_baseline": its name or None,
+         "disparity": [{"by", "best", "worst": groups, "difference": mean}] of the model in PRIMARY_METRIC,
          "slices": [{"by", "group", "queries", "sessions", "model": {metric: mean}, "lists": {name: mean},
                      "difference": {metric: mean of model - best baseline}}]}
     """
@@ -75,6 +76,7 @@ def summarize(
         "model_minus": {name: _means_of(total, 0, columns, f"- {name}") for name in baselines},
         "weighted": weighted,
         "best_baseline": best,
+        "disparity": _disparity(sliced, groupings, list(sliced_columns).index((MODEL, PRIMARY_METRIC))),
         "slices": _slices(sliced, groupings, sliced_columns, f"- {best}"),
     }
 
@@ -94,6 +96,25 @@ def _slices(means: BootstrapMeans, groupings: Sequence[Grouping], columns: Colum
         for row, (by, group) in enumerate(names, start=1)
         if means.queries[row]
     ]
+
+
+def _disparity(means: BootstrapMeans, groupings: Sequence[Grouping], metric: int) -> list[dict[str, Any]]:
+    """Return the gap between the best and the worst group, of those with intervals (Li et al. 2021).
+
+    The two are picked by the queries that they are compared on, so among many groups some gap is certain.
+    """
+    rows = []
+    first = 1
+    for grouping in groupings:
+        names = grouping.used()
+        known = first + np.flatnonzero(~np.isnan(means.tail[first : first + len(names)]))
+        if len(known) > 1:
+            order = known[np.argsort(means.mean[known, metric], kind="stable")]
+            best, worst = int(order[-1]), int(order[0])
+            groups = {"best": names[best - first], "worst": names[worst - first]}
+            rows.append({"by": grouping.name, **groups, "difference": means.difference(best, worst, metric)})
+        first += len(names)
+    return rows
 
 
 def _means_of(means: BootstrapMeans, group: int, columns: Columns, owner: str) -> dict[str, Mean]:

@@ -55,6 +55,7 @@ def run_page(
     summary = evaluation.summary
     sections = [
         *_slices(summary),
+        *_disparity(summary),
         *_learning_curves(validation),
         card("Lists of 20", _list_metrics(summary), "of the model, over all queries"),
         _popularity(evaluation),
@@ -116,6 +117,15 @@ def _slices(summary: Mapping[str, Any]) -> Iterator[Markup]:
         plot = plots.groups([row["group"] for row in rows], *means.T)
         numbers = table(head, [slice_cells(row, best) for row in rows])
         yield figure(f"By {by}", plot + (details("numbers", numbers) if len(rows) > MOST_ROWS else numbers))
+
+
+def _disparity(summary: Mapping[str, Any]) -> Iterator[Markup]:
+    rows = [
+        (row["by"], row["best"], row["worst"], with_interval(row["difference"], ".4f")) for row in summary["disparity"]
+    ]
+    if rows:
+        note = "recall@20 of the best and the worst group of each slicing; among many groups some gap is certain"
+        yield card("Disparity", table(("by", "best", "worst", "difference"), rows), note)
 
 
 def _learning_curves(validation: Mapping[int, Numbers]) -> Iterator[Markup]:
