@@ -6,20 +6,11 @@ The library's names are loaded when they are first used: `import twotower as tt`
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from twotower.commands.api import (
-        Comparison,
-        Evaluation,
-        ExportedBundle,
-        Prepared,
-        Retriever,
-        TrainedRun,
-        UserError,
-        compare,
-        evaluate,
-        export,
-        prepare,
-        train,
-    )
+    from twotower.commands.api import Evaluation, ExportedBundle, TrainedRun, compare, evaluate, export, prepare, train
+    from twotower.core.errors import UserError
+    from twotower.core.schema import Prepared
+    from twotower.evaluation.comparison import Comparison
+    from twotower.serving.retriever import Retriever
 
 __all__ = [
     "Comparison",
@@ -35,8 +26,12 @@ __all__ = [
     "prepare",
     "train",
 ]
-# Names that a machine which only serves has, too: without Hydra and torch.
-_SERVING = {"Retriever": "twotower.serving.retriever", "UserError": "twotower.core.errors"}
+_MODULES = {  # name -> where it is, if not in twotower.commands.api, which needs Hydra and torch
+    "Comparison": "twotower.evaluation.comparison",
+    "Prepared": "twotower.core.schema",
+    "Retriever": "twotower.serving.retriever",
+    "UserError": "twotower.core.errors",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -44,7 +39,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'twotower' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_SERVING.get(name, "twotower.commands.api")), name)
+    return getattr(import_module(_MODULES.get(name, "twotower.commands.api")), name)
 
 
 def __dir__() -> list[str]:

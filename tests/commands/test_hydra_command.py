@@ -4,9 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 
 from twotower.commands import hydra_command as cli
 from twotower.commands.main import main
+from twotower.runs.config_errors import explain
 
 
 def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
@@ -108,3 +111,17 @@ def test_a_key_that_the_program_itself_lacks_is_explained_too(
 )
 def test_flags_may_stand_between_overrides(typed: list[str], expected: list[str]) -> None:
     assert cli.overrides_last(typed) == expected
+
+
+def test_what_can_not_be_imported_is_named_with_its_setting() -> None:
+    with pytest.raises(InstantiationException) as raised:
+        instantiate({"loss": {"_target_": "my_shop_of_nowhere.hinge"}})
+    message = explain(raised.value, "train", [])
+    assert message is not None and "loss" in message and "No module named 'my_shop_of_nowhere'" in message
+
+
+def test_a_configured_part_that_lacks_an_extra_says_what_to_install() -> None:
+    error = InstantiationException("Error locating target 'twotower.tracking.logger.Logger'\nfull_key: logger")
+    error.__cause__ = ImportError("Error loading module")
+    error.__cause__.__cause__ = ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
+    assert "pip install 'twotower[train]'" in str(explain(error, "train", []))

@@ -20,22 +20,7 @@ from twotower.core.schema import MANIFEST_FILE, Prepared
 from twotower.evaluation.comparison import Comparison, compare_runs
 from twotower.evaluation.summary import PRIMARY_METRIC
 from twotower.runs.layout import DATA_FILE, METRICS_FILE
-from twotower.serving.retriever import Retriever
 
-__all__ = [
-    "Comparison",
-    "Evaluation",
-    "ExportedBundle",
-    "Prepared",
-    "Retriever",
-    "TrainedRun",
-    "UserError",
-    "compare",
-    "evaluate",
-    "export",
-    "prepare",
-    "train",
-]
 FilePath = str | os.PathLike[str]
 Overrides = Sequence[str]
 
