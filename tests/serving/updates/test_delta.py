@@ -24,6 +24,7 @@ from twotower.model.two_tower import TwoTower
 from twotower.serving.retriever import Retriever
 from twotower.serving.updates import delta, write_version
 from twotower.serving.updates.delta import DeltaReport, remove, rollback, upsert
+from twotower.serving.updates.item_table import differing
 from twotower.serving.verify import verify
 
 ITEMS = 40
