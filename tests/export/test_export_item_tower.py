@@ -1,6 +1,8 @@
 """The ONNX item tower against torch: items of the catalogue, and new ones in a catalogue that has them."""
 
 import copy
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,10 @@ def vectors_of(model: TwoTower) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, A
         return model.encode_items().numpy(), model.encode_history_items().numpy()
 
 
-def exported(tmp_path: Path, case: str) -> tuple[TwoTower, Raw, dict[str, Any], ItemEncoder, np.ndarray[Any, Any]]:
+Exported = tuple[TwoTower, Raw, dict[str, Any], ItemEncoder, np.ndarray[Any, Any]]
+
+
+def export(tmp_path: Path, case: str) -> Exported:
     names, settings = CASES[case]
     raw = {name: values for name, values in raw_items(ITEMS, 0).items() if name in names}
     encoders = fitted(raw)
@@ -57,9 +62,15 @@ def exported(tmp_path: Path, case: str) -> tuple[TwoTower, Raw, dict[str, Any], 
     return model, raw, encoders, encoder, np.load(tmp_path / "id_embeddings.npy", mmap_mode="r")
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """Each case exported once."""
+    return cache(lambda case: export(tmp_path_factory.mktemp("tower"), case))
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_items_of_the_catalogue_have_their_vectors(tmp_path: Path, case: str) -> None:
-    model, raw, _, encoder, own = exported(tmp_path, case)
+def test_items_of_the_catalogue_have_their_vectors(exported: Any, case: str) -> None:
+    model, raw, _, encoder, own = exported(case)
     for found, expected in zip(encoder.encode(table_of(raw), own), vectors_of(model), strict=True):
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=2e-6)
@@ -67,9 +78,9 @@ def test_items_of_the_catalogue_have_their_vectors(tmp_path: Path, case: str) ->
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_new_items_have_those_of_a_catalogue_that_has_them(tmp_path: Path, case: str) -> None:
+def test_new_items_have_those_of_a_catalogue_that_has_them(exported: Any, case: str) -> None:
     """Unseen brands and n-grams among them."""
-    model, raw, encoders, encoder, _ = exported(tmp_path, case)
+    model, raw, encoders, encoder, _ = exported(case)
     new = raw_items(30, 1, brands="BCDXYZ", words=("red", "green gloves", "Mütze"))
     new = {name: new[name] for name in raw}
     before, after = arrays_of(encoders, raw), arrays_of(encoders, joined(raw, new))
@@ -104,17 +115,17 @@ def test_a_code_just_beyond_those_of_the_catalogue_is_not_another_features(tmp_p
     np.testing.assert_allclose(brands[0], table[3 + int(before["brand.codes"][1])], atol=1e-6)
 
 
-def test_an_item_alone_has_the_vector_that_it_has_among_others(tmp_path: Path) -> None:
-    _, raw, _, encoder, own = exported(tmp_path, "all kinds")
+def test_an_item_alone_has_the_vector_that_it_has_among_others(exported: Any) -> None:
+    _, raw, _, encoder, own = exported("all kinds")
     together, _ = encoder.encode(table_of(raw), own)
     for row in range(0, ITEMS, 7):
         alone, _ = encoder.encode(table_of(raw).slice(row, 1), own[row : row + 1])
         np.testing.assert_allclose(alone[0], together[row], atol=1e-6)
 
 
-def test_what_items_have_learnt_themselves(tmp_path: Path) -> None:
+def test_what_items_have_learnt_themselves(exported: Any) -> None:
     """Nothing, those that are cold; behind it the numbers of their vectors."""
-    model, raw, encoders, encoder, own = exported(tmp_path, "untied")
+    model, raw, encoders, encoder, own = exported("untied")
     cold = np.arange(1, ITEMS + 1) % 5 == 0
     assert own.shape == (ITEMS, 2 * DIM + 4)
     assert not own[cold, : 2 * DIM].any()
@@ -126,7 +137,7 @@ def test_what_items_have_learnt_themselves(tmp_path: Path) -> None:
 
 def test_several_vectors_are_kept_one_behind_the_other(tmp_path: Path) -> None:
     facts = [("a", 3, True), ("b", 2, False), ("c", 4, True), ("d", 1, True)]
-    _, _, encoders, _, _ = exported(tmp_path, "all kinds")
+    _, _, encoders, _, _ = export(tmp_path, "all kinds")
     values = [{"name": name, "width": width, "kept": kept} for name, width, kept in facts]
     encoder = ItemEncoder(tmp_path / "item_tower.onnx", encoders, {"bags": [], "values": values})
     row = np.array(["own", *["a"] * 3, *["c"] * 4, "d"])
@@ -134,8 +145,8 @@ def test_several_vectors_are_kept_one_behind_the_other(tmp_path: Path) -> None:
         assert row[encoder.kept[name]].tolist() == [name] * width
 
 
-def test_a_difference_shows(tmp_path: Path) -> None:
-    model, raw, _, encoder, own = exported(tmp_path, "all kinds")
+def test_a_difference_shows(exported: Any) -> None:
+    model, raw, _, encoder, own = exported("all kinds")
     for change in ("own", "brand", "weight", "picture"):
         changed_own, changed = np.array(own), copy.deepcopy(raw)
         if change == "own":
@@ -162,7 +173,7 @@ def test_a_model_that_learns_nothing_from_features_has_none(tmp_path: Path) -> N
 
 
 def test_the_graph_names_nothing_of_the_machine(tmp_path: Path) -> None:
-    exported(tmp_path, "all kinds")
+    export(tmp_path, "all kinds")
     content = (tmp_path / "item_tower.onnx").read_bytes()
     assert b"twotower/" not in content
     assert str(Path.cwd()).encode() not in content
