@@ -58,30 +58,20 @@ def fit(
     Resumes from the checkpoint `last` where it exists, and keeps the newest state there.
     """
     pl.seed_everything(config.seed, verbose=False)
-    loader = training_loader(
-        prepared,
-        config.model.max_length,
-        config.positions_per_batch,
-        config.seed,
-        include_validation=bool(refit_epochs),
-        inputs=list(input_sizes(config.model, prepared.manifest)),
-        target_weights=config.target_weights,
-    )
+    sizes = config.model.max_length, config.positions_per_batch
+    inputs = list(input_sizes(config.model, prepared.manifest))
+    loader = training_loader(prepared, *sizes, config.seed, bool(refit_epochs), inputs, config.target_weights)
     if len(loader) == 0:
         raise UserError("no training session has two events; the split leaves nothing to learn from")
     phase = "refit" if refit_epochs else "train"
     module = build_module(config, prepared, loader, new_model(config.model, prepared, loader), phase)
     interactive = "progress_bar" in config.callbacks and sys.stdout.isatty()  # redrawn lines would fill a log file
     progress = Progress()
+    configured = configured_callbacks(config.callbacks, bool(refit_epochs), interactive)
     trainer = instantiate(
         config.trainer,
         max_epochs=refit_epochs or config.trainer.max_epochs,
-        callbacks=[
-            *configured_callbacks(config.callbacks, bool(refit_epochs), interactive),
-            *callbacks,
-            progress,
-            LastCheckpoint(last, config.checkpoint_minutes),
-        ],
+        callbacks=[*configured, *callbacks, progress, LastCheckpoint(last, config.checkpoint_minutes)],
         plugins=[Checkpoints()],
         enable_progress_bar=interactive,
         logger=logger or False,
