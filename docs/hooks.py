@@ -154,8 +154,8 @@ def _plain_type(parameter: inspect.Parameter) -> str:
     """Return a declared type without the names of modules."""
     if parameter.annotation is inspect.Parameter.empty:
         return ""
-    text = parameter.annotation
-    text = text if isinstance(text, str) else inspect.formatannotation(text)
+    declared = parameter.annotation
+    text = declared if isinstance(declared, str) else str(inspect.formatannotation(declared))
     return re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)
 
 
@@ -170,7 +170,7 @@ def _source(value: yaml.Node, lines: list[str]) -> str:
     """Return a value as the file has it."""
     start, end = value.start_mark, value.end_mark
     if start.line == end.line:
-        return lines[start.line][start.column : end.column]
+        return f"{lines[start.line][start.column : end.column]}"
     return " ".join(line.strip() for line in lines[start.line : end.line + 1])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from docs import hooks
+from docs import doctests, hooks
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -51,6 +51,12 @@ def test_settings_are_read_from_any_shape_of_file(tmp_path: Path) -> None:
         ("group.part.list", "list", "[a, b]", ""),
         ("group.part.inner.flag", "bool", "true", "on"),
     ]
+
+
+def test_examples_of_docstrings_become_blocks_of_code() -> None:
+    docstring = "Add.\n\n    >>> add(1, 1)\n    2\n\nArgs:\n    a: one.\n"
+    shown = doctests.EXAMPLE.sub(doctests.fenced, docstring)
+    assert shown == "Add.\n\n    ```pycon\n    >>> add(1, 1)\n    2\n    ```\n\nArgs:\n    a: one.\n"
 
 
 def test_links_between_the_readme_and_other_files_lead_somewhere() -> None:
