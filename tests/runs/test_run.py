@@ -221,9 +221,21 @@ def test_an_input_is_named_once() -> None:
         build.input_sizes(config.model, {"inputs": {"gap": 64}})
 
 
-def test_a_run_of_another_version_is_refused(begun: Path) -> None:
+@pytest.mark.parametrize("change", ["a setting that is gone", "a class that is gone"])
+def test_a_run_of_another_version_is_refused(begun: Path, change: str) -> None:
     config = OmegaConf.load(begun / "config.yaml")
-    del config.model["tied"]
+    if change == "a setting that is gone":
+        del config.model["tied"]
+    else:
+        config.model.user_tower["_target_"] = "twotower.model.gone.Tower"
     OmegaConf.save(config, begun / "config.yaml")
     with pytest.raises(UserError, match="another version of this program"):
         run.load_run(begun)
+
+
+def test_a_run_of_version_0_1_names_its_item_tower_by_the_folder(begun: Path) -> None:
+    config = OmegaConf.load(begun / "config.yaml")
+    new = config.model.item_tower["_target_"]
+    config.model.item_tower["_target_"] = f"twotower.model.item_tower.{new.rpartition('.')[2]}"
+    OmegaConf.save(config, begun / "config.yaml")
+    assert type(run.load_run(begun).model.item_tower).__name__ == new.rpartition(".")[2]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
@@ -78,9 +79,11 @@ def load_run(path: str | Path) -> Run:
     data = read_json(path / layout.DATA_FILE, "a run directory")
     try:
         model = build_model(config.model, data, read_item_features(path))
-    except ConfigAttributeError as error:
-        key = str(error).splitlines()[0]
-        raise UserError(f"{path} is a run of another version of this program ({key}); train again") from None
+    except (ConfigAttributeError, InstantiationException) as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is a run of another version of this program ({reason}); train again") from None
     load_weights(model, layout.checkpoint_of(path))
     file = path / layout.METRICS_FILE
     metrics = read_json(file, "a run directory") if file.is_file() else {}
