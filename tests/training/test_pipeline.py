@@ -16,7 +16,7 @@ from twotower.commands import train as command
 from twotower.commands.train import train
 from twotower.core.command_line import override
 from twotower.core.errors import UserError
-from twotower.runs.config_errors import CONF
+from twotower.runs.config_folder import CONF
 from twotower.runs.run import load_run
 from twotower.training import pipeline
 

@@ -23,9 +23,7 @@ def git_commit() -> str | None:
     """Commit of this code, ending in "-dirty" where files were changed since; None outside a git checkout."""
     here, command = Path(__file__).parent, ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(
-            command, cwd=here, capture_output=True, text=True, timeout=10, check=True
-        )
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
