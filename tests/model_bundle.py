@@ -13,9 +13,9 @@ import torch
 from bundle_files import finish_bundle
 from item_catalogue import Raw
 
-from twotower.export.item_tower import export_item_tower
-from twotower.export.user_tower import export_user_tower
-from twotower.export.vectors import write_item_vectors
+from twotower.exporting.item_tower import export_item_tower
+from twotower.exporting.user_tower import export_user_tower
+from twotower.exporting.vectors import write_item_vectors
 from twotower.model.two_tower import TwoTower
 
 MAX_LENGTH, K = 6, 10

@@ -27,7 +27,7 @@ ROOMS: list[tuple[str, set[str]]] = [
     ("report", {"jinja2", "matplotlib", "pyarrow", "sklearn"}),
     ("training", {"torch", "pytorch_lightning", "hydra", "omegaconf"}),
     ("segments", {"faiss", "polars", "pyarrow", "scipy", "sklearn"}),
-    ("export", {"torch", "faiss", "jinja2", "onnxruntime", "pyarrow"}),
+    ("exporting", {"torch", "faiss", "jinja2", "onnxruntime", "pyarrow"}),
     ("sweep", {"torch", "pytorch_lightning", "hydra", "omegaconf", "optuna", "rich"}),
     ("commands", {"hydra", "omegaconf", "lightning_fabric", "rich", "ray"}),
 ]

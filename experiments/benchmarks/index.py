@@ -17,7 +17,7 @@ import numpy as np
 from harness import GIB, command_line, peak_bytes, print_table, report
 from latency import fixed_histories
 
-from twotower.export.choose_index import choose_index, filter_recall, recipes
+from twotower.exporting.choose_index import choose_index, filter_recall, recipes
 from twotower.serving.index import ItemIndex
 from twotower.serving.retriever import Retriever
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 import torch
 
 from twotower.core.files import write_json
-from twotower.export.choose_index import choose_index
-from twotower.export.user_tower import export_user_tower
-from twotower.export.vectors import encode_users, write_item_vectors
+from twotower.exporting.choose_index import choose_index
+from twotower.exporting.user_tower import export_user_tower
+from twotower.exporting.vectors import encode_users, write_item_vectors
 from twotower.features import fit
 from twotower.model.event_inputs import EventInputs
 from twotower.model.item_tower.id import IdItemTower

@@ -13,8 +13,8 @@ import pytest
 
 from twotower.core.errors import UserError
 from twotower.core.schema import open_prepared
-from twotower.export.bundle import export_bundle
-from twotower.export.vectors import encode_users
+from twotower.exporting.bundle import export_bundle
+from twotower.exporting.vectors import encode_users
 from twotower.runs import run
 from twotower.runs.histories import History
 from twotower.segments.audiences import write_audience

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from twotower.core.command_line import command
 from twotower.core.errors import UserError
-from twotower.export.bundle import ExportReport, export_bundle
+from twotower.exporting.bundle import ExportReport, export_bundle
 from twotower.runs.run import Run, load_run
 from twotower.segments.audiences import write_audience
 from twotower.segments.events_file import read_events

@@ -18,8 +18,8 @@ from twotower.core.command_line import command, override
 from twotower.core.errors import UserError
 from twotower.core.files import write_bytes
 from twotower.core.schema import EVENT_TYPE, ITEM_ID, TIMESTAMP
-from twotower.data.preparation.timestamps import choose_unit, count_units
 from twotower.data.recognise import Proposal, Recognised, id_column, propose, read_sample, recognise_events
+from twotower.data.timestamps import choose_unit, count_units
 
 UNITS = {"date": "dates", "ordinal": "numbers that tell the order alone: data.timestamp_unit says otherwise"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from twotower.core.arrays import Floats, Ints
-from twotower.export.vectors import join_histories
+from twotower.exporting.vectors import join_histories
 from twotower.runs.histories import History
 from twotower.serving.exact_search import exact_top_k
 from twotower.serving.user_tower import encode_histories, open_session

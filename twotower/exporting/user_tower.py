@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twotower.export.onnx_file import write_graph
+from twotower.exporting.onnx_file import write_graph
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.linear_recurrence import LinearRecurrence
 from twotower.serving.user_tower import TOWER_CODES, TOWER_NEWEST, TOWER_OUTPUT, TOWER_VECTORS

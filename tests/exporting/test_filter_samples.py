@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from twotower.export.filter_samples import sample_filters
+from twotower.exporting.filter_samples import sample_filters
 
 
 def test_values_as_frequent_as_half_a_tenth_and_a_hundredth_and_the_middle_half_of_numbers() -> None:

@@ -14,8 +14,8 @@ import torch
 
 from twotower import features
 from twotower.core.errors import UserError
-from twotower.export import bundle as export
-from twotower.export.bundle import export_bundle
+from twotower.exporting import bundle as export
+from twotower.exporting.bundle import export_bundle
 from twotower.runs import run
 from twotower.serving import bundle_format
 from twotower.serving.retriever import Retriever

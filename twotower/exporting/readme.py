@@ -59,7 +59,7 @@ def bundle_readme(
         files: names of the bundle's files.
     """
     environment = Environment(
-        loader=PackageLoader("twotower.export"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("twotower.exporting"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
     environment.filters |= {

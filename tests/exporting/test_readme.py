@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from twotower.export.bundle import export_bundle
+from twotower.exporting.bundle import export_bundle
 from twotower.runs import run
 from twotower.serving.retriever import Retriever
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from item_catalogue import DIM, Raw, arrays_of, fitted, joined, learnt_model, raw_items, rebuilt
 
-from twotower.export.item_tower import export_item_tower
-from twotower.export.parity import item_tower_difference
+from twotower.exporting.item_tower import export_item_tower
+from twotower.exporting.parity import item_tower_difference
 from twotower.features import fit
 from twotower.model.item_tower.id import IdItemTower
 from twotower.model.two_tower import TwoTower

@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from twotower.export.int8 import quantise_tower, tower_recall
-from twotower.export.user_tower import export_user_tower
-from twotower.export.vectors import encode_users, write_item_vectors
+from twotower.exporting.int8 import quantise_tower, tower_recall
+from twotower.exporting.user_tower import export_user_tower
+from twotower.exporting.vectors import encode_users, write_item_vectors
 from twotower.runs import run
 from twotower.runs.histories import read_histories
 from twotower.serving.exact_search import exact_top_k

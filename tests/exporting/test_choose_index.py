@@ -10,8 +10,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from twotower.core.errors import UserError
-from twotower.export import choose_index as module
-from twotower.export.choose_index import choose_index, filter_recall, recipes
+from twotower.exporting import choose_index as module
+from twotower.exporting.choose_index import choose_index, filter_recall, recipes
 from twotower.serving.index import ItemIndex, build_index, check_index
 
 V, D, K = 2000, 16, 20

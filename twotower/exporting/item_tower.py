@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from twotower.core.arrays import Array
 from twotower.core.schema import PAD
-from twotower.export.onnx_file import write_graph
+from twotower.exporting.onnx_file import write_graph
 from twotower.features import Encoder
 from twotower.model.item_tower.features import FeatureItemTower
 from twotower.model.two_tower import TwoTower

@@ -24,15 +24,15 @@ from twotower.core.schema import (
     TRAIN_COUNT,
     read_item_features,
 )
-from twotower.export import parity
-from twotower.export.catalogue import read_catalogue
-from twotower.export.choose_index import choose_index, filter_recall
-from twotower.export.filter_samples import sample_filters
-from twotower.export.int8 import quantise_tower, tower_recall
-from twotower.export.item_tower import export_item_tower
-from twotower.export.readme import bundle_readme, measured
-from twotower.export.user_tower import export_user_tower
-from twotower.export.vectors import encode_users, write_item_vectors
+from twotower.exporting import parity
+from twotower.exporting.catalogue import read_catalogue
+from twotower.exporting.choose_index import choose_index, filter_recall
+from twotower.exporting.filter_samples import sample_filters
+from twotower.exporting.int8 import quantise_tower, tower_recall
+from twotower.exporting.item_tower import export_item_tower
+from twotower.exporting.readme import bundle_readme, measured
+from twotower.exporting.user_tower import export_user_tower
+from twotower.exporting.vectors import encode_users, write_item_vectors
 from twotower.model.two_tower import TwoTower
 from twotower.report.index_page import index_page
 from twotower.runs.build import input_sizes

@@ -17,7 +17,7 @@ from twotower.core.arrays import Floats, Ints
 from twotower.core.errors import UserError
 from twotower.core.event_codes import TIME
 from twotower.core.schema import ITEM_ID
-from twotower.export.vectors import encode_users, join_histories
+from twotower.exporting.vectors import encode_users, join_histories
 from twotower.model.two_tower import TwoTower
 from twotower.runs.histories import History
 from twotower.serving.bundle import has_unit_length

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from twotower.export.parity import user_tower_difference
-from twotower.export.user_tower import export_user_tower
+from twotower.exporting.parity import user_tower_difference
+from twotower.exporting.user_tower import export_user_tower
 from twotower.model.event_inputs import EventInputs
 from twotower.model.item_tower.id import IdItemTower
 from twotower.model.residual import WeightedSum
