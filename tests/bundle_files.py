@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from twotower.core.files import write_json
 from twotower.serving.bundle import write_items
+from twotower.serving.bundle_format import seal, write_manifest
 from twotower.serving.golden_answers import origin
 from twotower.serving.index import build_index
-from twotower.serving.bundle_format import seal, write_manifest
 
 
 def finish_bundle(
