@@ -140,3 +140,12 @@ def test_a_refusal_says_what_to_do(
     assert main(arguments) == 2
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "conf").exists()
+
+
+def test_columns_that_are_not_used_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = events("sku", "ts", "customer", None).with_columns(pl.lit("knapp").alias("vorgang"), pl.lit(1.5).alias("x y"))
+    log.write_parquet(tmp_path / "e.parquet")
+    assert main(["shop", str(tmp_path / "e.parquet"), "--config-dir", str(tmp_path / "conf")]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("not used"))
+    assert "vorgang" in line and "x y" in line and "--column event_type=" in line
+    assert '# not used of the events: vorgang, "x y"' in (tmp_path / "conf/experiment/shop.yaml").read_text()

@@ -120,3 +120,17 @@ def test_bash_completes_through_the_printed_script() -> None:
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == "[export ]complete -o default -o nospace -F _twotower twotower\n"
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error() -> None:
+    # The command prints far more than a pipe holds, and its reader leaves after one line.
+    code = (
+        "import sys; from twotower.commands import main as m; "
+        "sys.modules['talker'] = talker = type(sys)('talker'); talker.main = lambda a: print('x\\n' * 10**6) or 0; "
+        "m.COMMANDS['talk'] = m.Command('Serve', 'talker:main', ''); sys.exit(m.main(['talk']))"
+    )
+    done = subprocess.run(
+        ["bash", "-c", 'set -o pipefail; "$0" -c "$1" | head -n 1', sys.executable, code],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "x\n", "")

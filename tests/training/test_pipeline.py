@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from shop_events import make_events, make_shop, write_events
 
 from twotower.commands import train as command
@@ -19,6 +19,7 @@ from twotower.core.errors import UserError
 from twotower.runs.config_folder import CONF
 from twotower.runs.run import load_run
 from twotower.training import pipeline
+from twotower.training.fit import configured_callbacks
 
 TINY = ["data.items=60", "data.users=60", "data.sessions=600", "data.days=14", "model.dim=8", "trainer.max_epochs=2"]
 TINY += ["positions_per_batch=256", "evaluation.replicates=20", "trainer.accelerator=cpu", "logger=none", "name=tiny"]
@@ -163,3 +164,9 @@ def test_a_bundle_is_evaluated_on_events_of_its_items(
     assert 0 < metrics["test/recall_at_20"] < 1 and metrics["baseline/popularity/recall_at_20"] > 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == f"evaluation: {path}" and not any("compare" in line for line in lines)
+
+
+def test_null_switches_a_callback_off() -> None:
+    stopping = {"_target_": "pytorch_lightning.callbacks.EarlyStopping", "monitor": "val/ndcg_at_20"}
+    for settings, number in (({"early_stopping": stopping}, 1), ({"early_stopping": None}, 0)):
+        assert len(configured_callbacks(OmegaConf.create(settings), refit=False, interactive=False)) == number

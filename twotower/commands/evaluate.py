@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.utils import instantiate
@@ -29,18 +30,20 @@ def evaluate(config: DictConfig) -> Path:
         UserError: there is no such model, or the data shares no item with it.
     """
     # Imported here, as a machine that only trains may lack what they import.
-    from twotower.evaluation.evaluate_bundle import evaluate_bundle, vocabulary_of_bundle
-    from twotower.evaluation.reindex import reindex_to_model, vocabulary_of_run
+    from twotower.evaluation.evaluate_bundle import evaluate_bundle, vocabulary_of_bundle, write_catalogue
+    from twotower.evaluation.reindex import has_items_of, reindex_to_model, vocabulary_of_run
     from twotower.serving.bundle import open_bundle
 
     if process_count() > 1:
         raise UserError("evaluate=... takes one process; leave torchrun out")
-    prepared = prepare(config.data, config.accept)
     path = Path(config.run_dir)
     with tempfile.TemporaryDirectory() as scratch:
         tracking_uri = config.logger.tracking_uri if config.logger else DEFAULT_TRACKING_URI
         source = locate(str(config.evaluate), tracking_uri, Path(scratch))
+        if not source.is_dir():
+            raise UserError(f"{source} is no run, no bundle and no id of an MLflow run; expected one of them")
         model = open_bundle(source) if (source / TOWER_FILE).exists() else run.load_run(source)
+        prepared = prepare(config.data, config.accept)
         if isinstance(model, run.Run):
             vocabulary = vocabulary_of_run(model)
             config.model, config.refit = model.config.model, model.config.refit
@@ -48,9 +51,15 @@ def evaluate(config: DictConfig) -> Path:
             vocabulary = vocabulary_of_bundle(model)
             config.model.max_length = model.manifest["max_length"]
         position = None  # of each event in the data, where not all are kept
-        if prepared.manifest["fingerprint"] != vocabulary.fingerprint:
-            events = len(prepared.item_index)
+        same_data = prepared.manifest["fingerprint"] == vocabulary.fingerprint
+        if not (same_data and has_items_of(vocabulary, prepared)):  # a delta may have changed a bundle's items
+            events, data_path = len(prepared.item_index), prepared.path
             prepared, position = reindex_to_model(vocabulary, prepared)
+            if not isinstance(model, run.Run):
+                catalogue = Path(scratch) / "catalogue"
+                catalogue.mkdir()
+                write_catalogue(model, data_path, catalogue)
+                prepared = replace(prepared, path=catalogue)
             log.info("%s of %s events are of items that the model knows", f"{len(position):,}", f"{events:,}")
         max_length = config.model.max_length
         test = queries(prepared, vocabulary.inputs, max_length, config.target_weights, config.evaluation, "test")

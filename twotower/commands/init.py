@@ -82,6 +82,10 @@ def write_experiment(
     found = recognise_events(sample, table, given)
     for name_here, (column, reason) in found.items():
         print(f"{name_here:<12}{column}  ({reason})")
+    unused = [column for column in sample.columns if column not in dict(found.values())]
+    hint = "" if EVENT_TYPE in found else f"  (is one the event type? --column {EVENT_TYPE}=NAME)"
+    if unused:
+        print(f"not used    {', '.join(unused)}{hint}")
     lines = [
         "# @package _global_",
         f"# {name}: written by `twotower init` from a look at {Path(events).name}; yours to edit.",
@@ -108,7 +112,8 @@ def _data(sample: Any, found: Recognised, paths: dict[str, str | None]) -> list[
             unit = choose_unit(count_units(sample[column]), "auto")
             reason += f"; {UNITS.get(unit, f'{unit} since 1970')}"
         lines.append(f"    {name}: {_text(column)} # {reason}")
-    return lines
+    unused = [column for column in sample.columns if column not in dict(found.values())]
+    return lines + ([f"  # not used of the events: {', '.join(map(_text, unused))}"] if unused else [])
 
 
 def _preparation(features: list[Proposal]) -> list[str]:

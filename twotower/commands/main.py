@@ -1,6 +1,7 @@
 """The installed command: `twotower NAME ...`. Each NAME is a file of this folder or a room's own `main`."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -84,8 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     module, _, function = called.target.partition(":")
     try:
         status: int = getattr(importlib.import_module(module), function)(rest)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except ModuleNotFoundError as error:
         hint = install_hint(error)
         if hint is None:

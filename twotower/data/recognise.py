@@ -20,7 +20,8 @@ NAMES = {  # column of events -> names that it has elsewhere, in small letters a
     TIMESTAMP: "timestamp eventtime time ts datetime createdat occurredat eventtimestamp eventdate date zeit",
     SESSION_ID: "sessionid session visitid visit usersession sitzung",
     USER_ID: "userid user customerid customer visitorid visitor clientid accountid memberid shopperid kunde reviewerid",
-    EVENT_TYPE: "eventtype event eventname action actiontype type behavior behaviour interaction ereignis",
+    EVENT_TYPE: "eventtype event eventname action actiontype type behavior behaviour interaction kind ereignis aktion "
+    "typ",
     CONSENT: "consent",
 }
 TYPES = re.compile("(page)?views?|clicks?|(addto)?cart|purchases?|orders?|buys?|transactions?")

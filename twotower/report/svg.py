@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -51,7 +52,9 @@ def svg(draw: Callable[..., None]) -> Callable[..., Markup]:
 def figure_to_svg(figure: Any) -> Markup:
     """Return a matplotlib figure as inline SVG; call it within rc_context(SETTINGS)."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    with warnings.catch_warnings():  # the browser has the fonts for all scripts: the SVG holds text, no glyphs
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     drawn = text.getvalue()
     drawn = drawn[drawn.index("<svg") :].replace(INK, "currentColor")
     drawn = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", drawn, flags=re.DOTALL)

@@ -90,6 +90,7 @@ def fit(
 def configured_callbacks(settings: DictConfig, refit: bool, interactive: bool) -> list[pl.Callback]:
     """Build the callbacks of the configuration's group `callbacks`; a refit picks nothing, so it has few of them."""
     wanted = [name for name in settings if not refit or name in ("weight_average", "progress_bar")]
+    wanted = [name for name in wanted if settings[name] is not None]  # null switches one off
     return [instantiate(settings[name]) for name in wanted if interactive or name != "progress_bar"]
 
 
