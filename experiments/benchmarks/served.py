@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,7 +94,8 @@ def serve(model: Path | str, log: Path) -> Iterator[Server]:
 
 
 def _answers(port: int) -> bool:
-    try:
-        return Client(port).ping().status == 200
-    except OSError:
-        return False
+    with closing(Client(port)) as client:
+        try:
+            return client.ping().status == 200
+        except OSError:
+            return False
