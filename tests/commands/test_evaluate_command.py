@@ -85,7 +85,7 @@ def test_items_that_a_delta_added_have_no_training_events(
     del more["picture"]
     upsert(shop.path, raw_table(more, ["new-1", "new-2"]))
     prepared, evaluation, metrics, _ = evaluated(data, shop.path, tmp_path, monkeypatch)
-    expected = np.bincount(data.item_index[data.training_mask(False)], minlength=ITEMS + 3)
+    expected = np.bincount(data.item_index[data.training_mask(True)], minlength=ITEMS + 3)
     assert evaluation.counts.tolist() == expected.tolist() and evaluation.counts[-2:].tolist() == [0, 0]
     assert prepared.num_items == ITEMS + 2 and metrics["test/queries"] == 60 * 3
     whole = joined({name: shop.raw[name] for name in more}, more)
@@ -103,7 +103,7 @@ def test_events_of_an_item_that_a_delta_removed_are_left_out(
     trained_on(shop.path, data.manifest["fingerprint"])
     remove(shop.path, [shop.ids[REMOVED - 1]])
     prepared, evaluation, _, page = evaluated(data, shop.path, tmp_path, monkeypatch)
-    before = np.bincount(data.item_index[data.training_mask(False)], minlength=ITEMS + 1)
+    before = np.bincount(data.item_index[data.training_mask(True)], minlength=ITEMS + 1)
     assert evaluation.counts.tolist() == np.delete(before, REMOVED).tolist()
     ids = open_bundle(shop.path).item_ids.to_pylist()
     kept = data.item_index[data.item_index != REMOVED]

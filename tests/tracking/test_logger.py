@@ -59,6 +59,49 @@ def test_a_run_that_goes_on_says_nothing_twice(tmp_path: Path) -> None:
     assert len(client.search_runs([again.experiment_id])) == 2
 
 
+def test_names_that_mlflow_does_not_allow_and_rejections_lose_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    run = tmp_path / "run"
+    run.mkdir()
+    told = Tracker(str(run), {"what?": "a", "what_": "b"}, tracking_uri=uri, experiment_name="test", run_name="one")
+    told.log_hyperparams({"weights": {"entfernt?": 2, "entfernt!": 3}})
+    told.log_metrics({"test/entfernt?": 0.25, "test/entfernt!": 0.5, "test/view": 0.75})
+    assert not [record for record in caplog.records if record.name == tracker.log.name]
+    told.log_hyperparams({"weights": {"entfernt?": 4}})  # MLflow keeps a parameter's first value
+    told.log_metrics({"bad": "text"})  # type: ignore[dict-item] # MLflow rejects it
+    told.log_metrics({"later": 1.0}, 1)
+    assert told.keep()
+    messages = [record.getMessage() for record in caplog.records if record.name == tracker.log.name]
+    assert len(messages) == 2 and all("rejected" in text and "can't be reached" not in text for text in messages)
+    assert "Changing param values is not allowed" in messages[0] and "double" in messages[1]
+    assert not (run / "unsent.jsonl").exists()
+    found = mlflow.MlflowClient(uri).get_run(str(told.run_id))
+    expected = {"test/entfernt_": 0.25, "test/entfernt__2": 0.5, "test/view": 0.75, "later": 1.0}
+    assert found.data.metrics == expected and found.info.status == "FINISHED"
+    assert found.data.params == {"weights/entfernt_": "2", "weights/entfernt__2": "3"}
+    assert found.data.tags["what_"] == "b" and found.data.tags["what__2"] == "a"
+
+
+def test_what_mlflow_rejects_while_it_is_sent_late_does_not_hold_up_the_rest(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    run = tmp_path / "run"
+    run.mkdir()
+    entries = [
+        '{"metrics": {"bad": "text"}, "step": 0, "time": 1}',
+        '{"metrics": {"gone?": 3.0}, "step": 7, "time": 1}',
+    ]
+    (run / "unsent.jsonl").write_text("\n".join(entries))
+    told = Tracker(str(run), tracking_uri=uri, experiment_name="test", run_name="one")
+    assert told.keep() and not (run / "unsent.jsonl").exists()
+    client = mlflow.MlflowClient(uri)
+    assert history(client, str(told.run_id), "gone_") == [(7, 3.0)]
+    client.delete_run(str(told.run_id))
+    told.log_metrics({"late": 1.0})
+    assert told.keep(), "a run that is deleted in MLflow ends all the same"
+
+
 @pytest.mark.slow
 def test_a_server_that_goes_and_comes_back_learns_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:

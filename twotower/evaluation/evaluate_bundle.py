@@ -5,19 +5,31 @@ Shapes: Q queries, L history length, K event inputs, V items, D embedding dim.
 
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
 from twotower.core.batch import SessionBatch
-from twotower.core.files import read_json
-from twotower.core.schema import FEATURES_FILE, PAD
+from twotower.core.files import read_json, write_json
+from twotower.core.schema import (
+    CATALOGUE_FILE,
+    EMBEDDING,
+    FEATURES_FILE,
+    ITEM_FEATURES_FILE,
+    ITEMS_FILE,
+    PAD,
+    read_item_features,
+)
 from twotower.data.loader import SessionLoader
 from twotower.evaluation.evaluate_run import ModelResults
 from twotower.evaluation.reindex import ModelVocabulary
+from twotower.features import encode
+from twotower.features.numbers import numbers_of
 from twotower.metrics.queries import histories_of, queries_of
 from twotower.metrics.ranking_results import LIST_LENGTH, RankingResults, concatenate_results, means_by_type
 from twotower.metrics.ranks import column_major, rank_and_list
@@ -26,6 +38,7 @@ from twotower.serving.histories import KnownEvents
 from twotower.serving.user_tower import encode_histories
 
 Array = npt.NDArray[Any]
+PRICE = ".price"  # how the name of an array of prices ends
 
 
 def vocabulary_of_bundle(bundle: Bundle) -> ModelVocabulary:
@@ -34,6 +47,32 @@ def vocabulary_of_bundle(bundle: Bundle) -> ModelVocabulary:
     fingerprint, inputs = bundle.manifest["dataset_fingerprint"], list(bundle.inputs)
     types, encoders = features["event_types"], features["events"]
     return ModelVocabulary(bundle.path, fingerprint, bundle.item_ids, inputs, types, encoders)
+
+
+def write_catalogue(bundle: Bundle, prepared_path: Path, directory: Path) -> None:
+    """Write the catalogue of the bundle's current version and its item features as a prepared directory has them.
+
+    A delta may have added items that the data never had, and removed or changed others, so the rows are the bundle's.
+
+    Args:
+        bundle: opened.
+        prepared_path: the prepared directory, which says which feature is a price.
+        directory: a folder for CATALOGUE_FILE, FEATURES_FILE and ITEM_FEATURES_FILE.
+    """
+    file = bundle.file(ITEMS_FILE)
+    items = pq.read_table(file, columns=[name for name in pq.read_schema(file).names if name != EMBEDDING])
+    features = read_json(bundle.file(FEATURES_FILE), "a bundle")
+    encoders = {name: each for name, each in features["items"].items() if name in items.column_names}
+    prices = {name.removesuffix(PRICE) for name in read_item_features(prepared_path) if name.endswith(PRICE)}
+    arrays: dict[str, Array] = {}
+    for name, encoder in encoders.items():  # vectors are in no column, and no group or weight needs them
+        values = items[name].to_pylist()
+        arrays |= {f"{name}.{part}": array for part, array in encode(encoder, values)._asdict().items()}
+        if name in prices:
+            arrays[f"{name}{PRICE}"] = numbers_of(values).astype(np.float32)
+    pq.write_table(items, directory / CATALOGUE_FILE)
+    write_json(directory / FEATURES_FILE, {**features, "items": encoders})
+    np.savez(directory / ITEM_FEATURES_FILE, allow_pickle=False, **arrays)
 
 
 def evaluate_bundle(bundle: Bundle, test: SessionLoader, ks: Sequence[int]) -> ModelResults:

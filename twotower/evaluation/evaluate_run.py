@@ -81,7 +81,7 @@ def evaluate_results(
     counts = np.bincount(prepared.item_index[training], minlength=prepared.num_items + 1)
     trained_until = int(prepared.timestamp[training].max(initial=0))
     encoders = read_json(prepared.path / FEATURES_FILE, "a prepared directory")
-    item_encoders = encoders.get("items", {})  # a bundle has none
+    item_encoders = encoders.get("items", {})
     arrays = read_item_features(prepared.path) if item_encoders else {}
     features = feature_groupings(item_encoders, arrays)
     history = build_history(prepared.item_index, facts.event, facts.length, settings.max_length)

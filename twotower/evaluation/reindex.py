@@ -42,6 +42,12 @@ def vocabulary_of_run(run: Run) -> ModelVocabulary:
     return ModelVocabulary(run.path, run.data["fingerprint"], _ids(run.path), inputs, run.data["event_types"], events)
 
 
+def has_items_of(model: ModelVocabulary, prepared: Prepared) -> bool:
+    """Return whether the catalogue of the data is that of the model, item by item."""
+    index = _model_index(model.item_ids, _ids(prepared.path))
+    return np.array_equal(index, np.arange(len(model.item_ids) + 1))
+
+
 def reindex_to_model(model: ModelVocabulary, prepared: Prepared) -> tuple[Prepared, Array]:
     """Drop events of items that the model does not know, and replace item indices by the model's.
 

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 from twotower.core.files import create_file_once
 from twotower.core.nested import leaves
 from twotower.tracking.lookup import RUN_DIR_TAG, SQLITE, find_run
+from twotower.tracking.names import add_allowed_names
 
 log = logging.getLogger(__name__)
 PARENT_TAG = "mlflow.parentRunId"
@@ -25,7 +27,9 @@ SYSTEM = "system/"  # prefix of MLflow's system metrics
 UNSENT_FILE = "unsent.jsonl"  # in the run directory: pending entries, one JSON object a line
 PAUSE = 30.0  # seconds after a failure until the next attempt
 MAX_PARAM_LENGTH = 500  # characters
-PARAMS_PER_REQUEST = 100
+PARAMS_PER_REQUEST, METRICS_PER_REQUEST = 100, 1000  # the most that MLflow takes
+# Error codes of answers that stay the same however often one asks; all others may be those of an outage.
+REJECTIONS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
 
 
 class Tracker(MLFlowLogger):
@@ -33,7 +37,7 @@ class Tracker(MLFlowLogger):
 
     The tag `run_dir` identifies the MLflow run. A resumed training repeats the steps since its last checkpoint; metrics
     that MLflow has for a step are not sent again. While MLflow can't be reached, training continues, and entries wait
-    in UNSENT_FILE.
+    in UNSENT_FILE. What MLflow rejects is reported and not sent again.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -60,10 +64,16 @@ class Tracker(MLFlowLogger):
     ) -> None:
         _create_database(str(settings["tracking_uri"]))
         run_dir = str(Path(run_dir).resolve())
-        super().__init__(tags={RUN_DIR_TAG: run_dir, **(tags or {})}, **settings)
+        tag_names: dict[str, str] = {}
+        add_allowed_names(tag_names, [RUN_DIR_TAG, *(tags or {})])
+        named_tags = {tag_names[name]: value for name, value in (tags or {}).items()}
+        super().__init__(tags={RUN_DIR_TAG: run_dir, **named_tags}, **settings)
         self._run_dir = run_dir
         self._unsent = Path(run_dir) / UNSENT_FILE
-        self._sent: dict[str, int] = {}  # the last step of each metric that MLflow has
+        self._sent: dict[str, int] = {}  # the last step of each metric that MLflow has, by MLflow's name
+        self._metric_names: dict[str, str] = {}  # MLflow's, by ours
+        self._param_names: dict[str, str] = {}
+        self._rejections: set[str] = set()  # reasons that have been reported
         self._parent = str(Path(parent).resolve()) if parent else None
         self._system_metrics = system_metrics
         self._monitor: Any = None
@@ -130,12 +140,14 @@ class Tracker(MLFlowLogger):
         """
 
         def send() -> None:
+            client, run_id = self.experiment, self.run_id
             for file in sorted(Path(self._run_dir).iterdir()):
                 if file.is_file() and not file.name.startswith("."):
-                    self.experiment.log_artifact(self.run_id, str(file))
+                    self._unless_rejected(file.name, partial(client.log_artifact, run_id, str(file)))
             if checkpoint:
-                self.experiment.log_artifact(self.run_id, str(checkpoint), checkpoint.parent.name)
-            self.experiment.set_terminated(self.run_id, status)
+                upload = partial(client.log_artifact, run_id, str(checkpoint), checkpoint.parent.name)
+                self._unless_rejected(checkpoint.name, upload)
+            self._unless_rejected(f"the status {status}", partial(client.set_terminated, run_id, status))
 
         self._paused_until = 0.0
         self._stop_monitor()
@@ -156,8 +168,8 @@ class Tracker(MLFlowLogger):
             send()
         except (MlflowException, OSError) as error:
             if not self._paused_until:
-                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                log.warning("MLflow can't be reached (%s); metrics are kept in %s", reason, self._unsent)
+                failure = "rejected the run" if _is_rejection(error) else "can't be reached"
+                log.warning("MLflow %s (%s); metrics are kept in %s", failure, _reason(error), self._unsent)
             self._paused_until = time.monotonic() + PAUSE
             return False
         if self._paused_until:
@@ -183,15 +195,52 @@ class Tracker(MLFlowLogger):
     def _send(self, entry: dict[str, Any]) -> None:
         from mlflow.entities import Metric, Param
 
-        metrics, step = entry.get("metrics", {}), entry.get("step", 0)
-        new = {name: value for name, value in metrics.items() if step > self._sent.get(name, -1)}
-        points = [Metric(name, value, entry["time"], step) for name, value in new.items()]
-        params = [Param(name, value) for name, value in entry.get("params", {}).items()]
-        for begin in range(0, max(len(params), 1), PARAMS_PER_REQUEST):
-            part = params[begin : begin + PARAMS_PER_REQUEST]
-            if points or part:
-                self.experiment.log_batch(self.run_id, points if begin == 0 else (), part)
-        self._sent |= dict.fromkeys(new, step)
+        metrics, step, params = entry.get("metrics", {}), entry.get("step", 0), entry.get("params", {})
+        add_allowed_names(self._metric_names, metrics)
+        add_allowed_names(self._param_names, params)
+        named = {self._metric_names[name]: value for name, value in metrics.items()}
+        new = [
+            Metric(name, value, entry["time"], step) for name, value in named.items() if step > self._sent.get(name, -1)
+        ]
+        for part in _parts(new, METRICS_PER_REQUEST):
+            if self._log_batch(f"{len(part)} metrics of step {step}", metrics=part):
+                self._sent |= {metric.key: step for metric in part}
+        for part in _parts(
+            [Param(self._param_names[name], value) for name, value in params.items()], PARAMS_PER_REQUEST
+        ):
+            self._log_batch(f"{len(part)} parameters", params=part)
+
+    def _log_batch(self, what: str, **batch: Any) -> bool:
+        return self._unless_rejected(what, partial(self.experiment.log_batch, self.run_id, **batch))
+
+    def _unless_rejected(self, what: str, send: Callable[[], Any]) -> bool:
+        """Call `send`; where MLflow rejects `what` it sends, report each reason once and return False."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            send()
+        except MlflowException as error:
+            if not _is_rejection(error):
+                raise
+            reason = _reason(error)
+            if reason not in self._rejections:
+                log.warning("MLflow rejected %s (%s); the files in %s have them", what, reason, self._run_dir)
+            self._rejections.add(reason)
+            return False
+        return True
+
+
+def _is_rejection(error: Exception) -> bool:
+    """Return whether MLflow was reached and will give the same answer again."""
+    return getattr(error, "error_code", None) in REJECTIONS
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _parts(rows: list[Any], size: int) -> list[list[Any]]:
+    return [rows[begin : begin + size] for begin in range(0, len(rows), size)]
 
 
 def _create_database(uri: str) -> None:
