@@ -150,7 +150,7 @@ def test_a_short_fault_drill(tmp_path: Path) -> None:
     script = ROOT / "experiments" / "benchmarks" / "fault_drill.py"
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, str(script), "--kills", "1"], env=environment, capture_output=True, text=True, timeout=900
+        [sys.executable, str(script), "--kills", "1"], env=environment, capture_output=True, text=True, timeout=3000
     )
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])
