@@ -195,7 +195,7 @@ HOSTILE: SearchStrategy[Hostile] = st.one_of(
     ),
     st.builds(lambda name, value: _request("unknown parameter", _params(**{name: value})), UNKNOWN_PARAMS, VALUES),
     *(
-        values.map(lambda value, name=name: _request(f"wrong {name}", _params(**{name: value})))  # type: ignore[misc]
+        values.map(lambda value, name=name: _request(f"wrong {name}", _params(**{name: value})))
         for name, values in WRONG_PARAMS.items()
     ),
     TYPES.map(lambda headers: Hostile("content type", json.dumps(GOOD).encode(), headers)),

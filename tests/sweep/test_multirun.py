@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -56,7 +57,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int
 def test_a_sweep_that_was_interrupted_is_resumed_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(config, callbacks):  # type: ignore[no-untyped-def]
+    def interrupted(config: Any, callbacks: Any) -> Any:
         if Path(config.run_dir).name == "1":
             raise KeyboardInterrupt
         return train_with_validation(config, callbacks)

@@ -1,5 +1,7 @@
 """trainer.precision=bf16-mixed: gradients are clipped although the optimiser is a fused one."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ def test_a_training_in_bfloat16_clips_gradients_as_in_float32(make_prepared, mak
     norms: list[float] = []
     foreach = torch._foreach_mul_
 
-    def keep_norm(values, factor) -> None:  # type: ignore[no-untyped-def]
+    def keep_norm(values: Any, factor: Any) -> None:
         foreach(values, factor)
         norms.append(float(torch.nn.utils.get_total_norm(values)))
 
