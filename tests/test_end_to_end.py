@@ -13,6 +13,7 @@ import mlflow
 import polars as pl
 import pytest
 import torch
+from forked_commands import run
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -20,23 +21,13 @@ from twotower.runs.checkpoint import read_checkpoint, write_checkpoint
 from twotower.runs.run import load_run
 from twotower.serving.retriever import Retriever
 
-ROOT = Path(__file__).parent.parent
 SMALL = ["data.items=300", "data.users=300", "data.sessions=4000", "data.days=20", "trainer.max_epochs=4"]
 SMALL += ["positions_per_batch=512", "model.dim=32"]
 
 
-def call(folder: Path, script: str, *arguments: str) -> list[str]:
+def call(folder: Path, *words: str) -> list[str]:
     """The lines that a command prints."""
-    command = [sys.executable, str(ROOT / script), *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().splitlines()
-
-
-def compare(folder: Path, *runs: str) -> list[str]:
-    """The lines that a comparison prints."""
-    command = [sys.executable, "-m", "twotower.commands.compare", *runs]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    done = run(words, folder)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()
 
@@ -48,14 +39,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run_path(folder: Path) -> Path:
-    last = call(folder, "train.py", *SMALL, "refit=true")[-1]
+    last = call(folder, "train", *SMALL, "refit=true")[-1]
     assert last.startswith("run: ")
     return Path(last.removeprefix("run: "))
 
 
 @pytest.fixture(scope="module")
 def bundle_path(folder: Path, run_path: Path) -> Path:
-    last = call(folder, "export.py", f"run={run_path}")[-1]
+    last = call(folder, "export", f"run={run_path}")[-1]
     assert last.startswith("bundle: ")
     return folder / last.removeprefix("bundle: ")
 
@@ -88,9 +79,9 @@ def test_mlflow_keeps_the_run_with_its_files_and_parameters(folder: Path, run_pa
     expected |= {"card.html", "audit.json", "features.json", "item_features.npz"}
     expected |= {"assessment.json", "answers.npz", "report.html"}
     assert expected <= set(files)
-    same = compare(folder, run_id, str(run_path))
+    same = call(folder, "compare", run_id, str(run_path))
     assert same[-1] == "recall_at_20: unclear"
-    printed = call(folder, "export.py", f"run={run_id}", "out=from_mlflow", "register=shop", "alias=next")
+    printed = call(folder, "export", f"run={run_id}", "out=from_mlflow", "register=shop", "alias=next")
     assert (folder / printed[-1].removeprefix("bundle: ") / "manifest.json").is_file()
     assert "mlflow: models:/shop@next" in printed
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
@@ -107,17 +98,17 @@ def test_a_run_and_its_bundle_are_tested_again_on_its_own_data_and_on_other_data
     before = json.loads((run_path / "metrics.json").read_text())
     tested = {key for key in before if key.startswith(("test/", "baseline/")) and "second" not in key}
     for model, tolerance in ((run_path, 1e-6), (bundle_path, 1e-3)):
-        again = call(folder, "train.py", *SMALL, f"evaluate={model}")[-1]
+        again = call(folder, "train", *SMALL, f"evaluate={model}")[-1]
         path = folder / again.removeprefix("evaluation: ")
         after = json.loads((path / "metrics.json").read_text())
         assert {key: after[key] for key in tested} == pytest.approx({key: before[key] for key in tested}, abs=tolerance)
         assert "Item vectors" in (path / "report.html").read_text()
-        assert compare(folder, str(run_path), str(path))[-1] == "recall_at_20: unclear"
+        assert call(folder, "compare", str(run_path), str(path))[-1] == "recall_at_20: unclear"
 
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("twotower")
     assert experiment
-    parts = {run.data.tags.get("evaluates"): run for run in client.search_runs([experiment.experiment_id])}
+    parts = {part.data.tags.get("evaluates"): part for part in client.search_runs([experiment.experiment_id])}
     trained = parts[None].info.run_id
     assert parts[str(run_path)].data.tags["mlflow.parentRunId"] == trained
     assert parts[str(bundle_path)].data.metrics["test/recall_at_20"] > 0
@@ -129,7 +120,7 @@ def test_a_run_and_its_bundle_are_tested_again_on_its_own_data_and_on_other_data
     unknown = pl.when(pl.int_range(pl.len()) % 9 == 0).then(pl.lit("new")).otherwise("item_id")
     other = other.with_columns(unknown.alias("item_id"))
     other.write_parquet(folder / "other.parquet")
-    on_other = ("train.py", "data=events", "data.path=other.parquet", "logger=none")
+    on_other = ("train", "data=events", "data.path=other.parquet", "logger=none")
     found = []
     for model in (run_path, bundle_path):
         found.append(folder / call(folder, *on_other, f"evaluate={model}")[-1].removeprefix("evaluation: "))
@@ -137,7 +128,7 @@ def test_a_run_and_its_bundle_are_tested_again_on_its_own_data_and_on_other_data
     assert of_run["test/recall_at_20"] > of_run["baseline/popularity/recall_at_20"] > 0
     same = {key for key in of_run if key.startswith("test/") and "second" not in key}
     assert {key: of_bundle[key] for key in same} == pytest.approx({key: of_run[key] for key in same}, abs=1e-3)
-    assert compare(folder, *map(str, found))[-1] == "recall_at_20: unclear"
+    assert call(folder, "compare", *map(str, found))[-1] == "recall_at_20: unclear"
 
 
 def planted(run_path: Path, name: str, vectors: Callable[[Tensor], Tensor], normalize: bool) -> Path:
@@ -164,7 +155,7 @@ def test_planted_sickness_is_called_by_its_name(folder: Path, run_path: Path) ->
     popular = planted(folder / run_path, "popular", lambda n: 20 * n.log1p()[:, None] * direction, False)
     said = {}
     for sick in (collapsed, popular):
-        lines = call(folder, "train.py", *SMALL, f"evaluate={sick}", "logger=none")
+        lines = call(folder, "train", *SMALL, f"evaluate={sick}", "logger=none")
         page = (folder / lines[-1].removeprefix("evaluation: ") / "report.html").read_text()
         said[sick.name] = " ".join(lines)
         assert re.findall(r"Not well: (\w+ ?\w*):", page) == re.findall(r"not well: (\w+ ?\w*):", said[sick.name])
@@ -177,9 +168,9 @@ def test_planted_sickness_is_called_by_its_name(folder: Path, run_path: Path) ->
 
 @pytest.mark.slow
 def test_the_resolved_configuration_rebuilds_the_trained_model(run_path: Path) -> None:
-    run = load_run(run_path)
+    loaded = load_run(run_path)
     saved = read_checkpoint(run_path / "checkpoints" / "refit.safetensors")["state_dict"]
-    rebuilt = run.model.state_dict()
+    rebuilt = loaded.model.state_dict()
     assert {f"model.{name}" for name in rebuilt} == {name for name in saved if name.startswith("model.")}
     assert all(torch.equal(value, saved[f"model.{name}"]) for name, value in rebuilt.items())
 
@@ -220,8 +211,8 @@ def test_no_id_of_a_user_or_a_session_leaves_preparation(folder: Path, run_path:
         "preparation.erase=erase.txt",
     ]
     settings += ["+preparation.features.events={device: {kind: categorical}}", "model.inputs=[event_type,gap,device]"]
-    run = call(home, "train.py", *settings, "target_weights={remove: -1}", "model.dim=16", "trainer.max_epochs=1")[-1]
-    call(home, "export.py", run.replace("run: ", "run="))
+    last = call(home, "train", *settings, "target_weights={remove: -1}", "model.dim=16", "trainer.max_epochs=1")[-1]
+    call(home, "export", last.replace("run: ", "run="))
     (home / "log.parquet").unlink()
     (home / "erase.txt").unlink()
     files = [file for file in home.rglob("*") if file.is_file()]

@@ -13,26 +13,26 @@ tables and, as its last line, one line of JSON; ends with status 1 where anythin
 import json
 import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
-from harness import ROOT, command_line, print_table, report
+from forked_commands import start
+from harness import command_line, print_table, report
 
 from twotower.runs.checkpoint import read_checkpoint
 
 SMALL = ["data.items=300", "data.users=300", "data.sessions=4000", "data.days=20", "model.dim=32"]
 SMALL += ["trainer.max_epochs=4", "evaluation.baselines=false", "evaluation.replicates=100"]
-SWEEP = ["sweep=tpe", "sweep.name=drill", "sweep.trials=5", "+sweep.sampler.n_startup_trials=2"]
-SWEEP += ["sweep.pruner.n_startup_trials=1", "trainer.max_epochs=3"]
+SWEEP = ["sweep=tpe", "sweep.name=drill", "+sweep.sampler.n_startup_trials=2"]
+SWEEP += ["sweep.pruner.n_startup_trials=1"]
 COMMANDS = ("train", "export", "sweep")
 TIMES = ("second", "seconds", "created")  # what differs between any two runs
 TIMED_FILES = ("manifest.json", "README.md", "index.html")  # a bundle's, with what was measured
@@ -44,34 +44,32 @@ class Drill:
     Args:
         folder: its path.
         overrides: more settings of the training.
+        trials: of the sweep.
     """
 
-    def __init__(self, folder: Path, overrides: list[str]) -> None:
-        self.folder, self.overrides = folder, overrides
+    def __init__(self, folder: Path, overrides: list[str], trials: int) -> None:
+        self.folder, self.overrides, self.trials = folder, overrides, trials
         folder.mkdir()
 
     def commands(self, *more: str) -> Iterator[list[str]]:
         """Yield the three commands; each needs the results of those before it."""
         small = [*SMALL, *self.overrides]
-        yield ["train.py", *small, *more]
-        yield ["export.py", f"run={self.runs[0]}", "out=bundle"]
-        yield ["train.py", "-m", *small, *SWEEP]
+        yield ["train", *small, *more]
+        yield ["export", f"run={self.runs[0]}", "out=bundle"]
+        yield ["train", "-m", *small, *SWEEP, f"sweep.trials={self.trials}"]
 
-    def start(self, command: list[str]) -> "subprocess.Popen[bytes]":
+    def start(self, command: list[str]) -> BaseProcess:
         """Start a command; its output is appended to output.log."""
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with (self.folder / "output.log").open("ab") as output:
-            return subprocess.Popen(
-                [sys.executable, str(ROOT / command[0]), *command[1:]],
-                cwd=self.folder, env=environment, stdout=output, stderr=output,
-            )  # fmt: skip
+        return start(command, self.folder, self.folder / "output.log")
 
     def undisturbed(self) -> list[float]:
         """Run all commands; return the seconds that each took."""
         seconds = []
         for command in self.commands():
             begin = time.perf_counter()
-            if self.start(command).wait():
+            process = self.start(command)
+            process.join()
+            if process.exitcode:
                 sys.exit((self.folder / "output.log").read_text())
             seconds.append(time.perf_counter() - begin)
         return seconds
@@ -81,17 +79,16 @@ class Drill:
         kills: list[list[float]] = []
         for command, seconds in zip(self.commands("resume=auto"), whole, strict=True):
             kills.append([])
-            while not (command[0] == "export.py" and (self.folder / "bundle").exists()):  # killed at its very end
+            while not (command[0] == "export" and (self.folder / "bundle").exists()):  # killed at its very end
                 process = self.start(command)
                 wait = moments.uniform(0.2, 1.0) * seconds
-                try:
-                    status = process.wait(wait)
-                except subprocess.TimeoutExpired:
-                    process.send_signal(signal.SIGKILL)
-                    process.wait()
+                process.join(wait)
+                if process.exitcode is None:
+                    process.kill()
+                    process.join()
                     kills[-1].append(wait)
                     continue
-                if status:
+                if process.exitcode:
                     sys.exit(f"a command failed:\n{(self.folder / 'output.log').read_text()}")
                 break
         return kills
@@ -161,16 +158,18 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--trials", type=int, default=5, help="of the sweep")
     parser.add_argument("overrides", nargs="*", help="more settings of twotower train")
     options = parser.parse_args()
     moments = random.Random(options.seed)
+    os.environ["OMP_NUM_THREADS"] = "1"
     faults: Counter[str] = Counter()
     kills, rounds = dict.fromkeys(COMMANDS, 0), []
     with tempfile.TemporaryDirectory(prefix="drill-") as scratch:
-        undisturbed = Drill(Path(scratch) / "undisturbed", options.overrides)
+        undisturbed = Drill(Path(scratch) / "undisturbed", options.overrides, options.trials)
         whole = undisturbed.undisturbed()
         while sum(kills.values()) < options.kills:
-            drill = Drill(Path(scratch) / f"round-{len(rounds)}", options.overrides)
+            drill = Drill(Path(scratch) / f"round-{len(rounds)}", options.overrides, options.trials)
             killed_after = dict(zip(COMMANDS, drill.disturbed(whole, moments), strict=True))
             kills = {name: kills[name] + len(seconds) for name, seconds in killed_after.items()}
             faults.update(drill.faults(undisturbed))

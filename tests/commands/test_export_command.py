@@ -2,10 +2,10 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forked_commands
 import numpy as np
 import pytest
 import torch
@@ -17,7 +17,6 @@ from twotower.runs.run import load_run
 from twotower.serving.retriever import Retriever
 from twotower.tracking.lookup import locate
 
-SCRIPT = Path(__file__).parents[2] / "export.py"
 UNKNOWN = "0" * 32
 
 
@@ -41,8 +40,7 @@ def config(run: Any, out: Any = None, tracking_uri: str = "sqlite:///mlflow.db",
 
 def test_run_to_answer(make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run([f"it's {i}" for i in range(30)], "model/user_tower=mean_pool")
-    words = [sys.executable, str(SCRIPT), f"run={run}"]
-    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    result = forked_commands.run(["export", f"run={run}"], tmp_path)
     assert result.returncode == 0, result.stderr
     *_, following, last = result.stdout.splitlines()
     assert last == f"bundle: bundles/{run.name}"

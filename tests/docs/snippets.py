@@ -2,17 +2,15 @@
 
 import contextlib
 import itertools
-import os
 import re
 import shlex
-import sys
-import traceback
-from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from forked_commands import start_function
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -143,36 +141,10 @@ model: {dim: 8, inputs: [event_type, device]}
 """
 
 
-def run_command(words: list[str], folder: Path, log: Path) -> None:
-    """Run one `twotower` command in a forked process, whose exit status is the command's."""
-    with _entered(folder, log):
-        from twotower.commands.main import main
-
-        sys.argv = ["twotower", *words]
-        sys.exit(main(words))
+def start_python(text: str, folder: Path, output: Path) -> BaseProcess:
+    """Start a block of Python in a process of its own."""
+    return start_function(_run_python, text, folder=folder, output=output)
 
 
-def run_python(text: str, folder: Path, log: Path) -> None:
-    """Run a block of Python in a forked process; its status is 1 after an exception."""
-    with _entered(folder, log):
-        exec(compile(text, "snippet", "exec"), {"__name__": "__main__"})
-
-
-@contextlib.contextmanager
-def _entered(folder: Path, log: Path) -> Iterator[None]:
-    """Go to `folder`, and send all output to `log`."""
-    os.chdir(folder)
-    with log.open("w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield
-        except SystemExit:
-            raise
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+def _run_python(text: str) -> None:
+    exec(compile(text, "snippet", "exec"), {"__name__": "__main__"})

@@ -1,7 +1,6 @@
 """Every command and snippet of README.md and docs/ works: run on a small shop, or at least composed."""
 
 import ast
-import multiprocessing
 import re
 import shutil
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from forked_commands import start
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,9 +24,8 @@ from snippets import (
     commands,
     made_small,
     make_shop,
-    run_command,
-    run_python,
     snippets,
+    start_python,
 )
 from snippets import twotower_words as words_of
 
@@ -47,18 +46,6 @@ PROGRAMS = (
     "python",
     "set",
 )  # others in blocks that aren't run
-PRELOADED = [  # by the process that commands are forked from; nothing here starts a thread
-    "twotower.commands.train",
-    "twotower.commands.evaluate",
-    "twotower.commands.export",
-    "twotower.commands.api",
-    "twotower.training.pipeline",
-    "twotower.data.readers.events",
-    "twotower.serving.updates.delta",
-    *("faiss", "matplotlib.pyplot", "mlflow.pyfunc", "onnxruntime.quantization", "sklearn.manifold"),
-    *("torch.onnx._internal.exporter._core", "torch._inductor.decomposition"),
-    *("onnxscript.rewriter", "onnxscript.function_libs.torch_lib.ops"),
-]
 
 
 def places(of: list[Snippet]) -> list[str]:
@@ -128,27 +115,8 @@ def test_python_parses_and_fits_a_page(snippet: Snippet) -> None:
     assert max(map(len, snippet.text.splitlines())) <= 120
 
 
-@pytest.fixture(scope="module")
-def fork() -> Callable[..., int]:
-    """Run a function in a process that has all heavy imports already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-
-    def run(function: Callable[..., None], *arguments: Any) -> int:
-        process = context.Process(target=function, args=arguments)
-        process.start()
-        process.join(120)
-        if process.exitcode is None:
-            process.kill()
-        return -1 if process.exitcode is None else process.exitcode
-
-    return run
-
-
 @pytest.mark.slow
-def test_every_command_and_snippet_runs(
-    fork: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_command_and_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     shop = tmp_path / "shop"
     shop.mkdir()
@@ -162,14 +130,18 @@ def test_every_command_and_snippet_runs(
             return
         done.add(what)
         log, begun = tmp_path / "log", time.perf_counter()
-        status = fork(function, argument, shop, log)
+        log.unlink(missing_ok=True)
+        process = function(argument, folder=shop, output=log)
+        process.join(120)
+        status = process.exitcode
+        process.kill()
         seconds[f"{place} {what[:90]}"] = time.perf_counter() - begun
         if status:
             failures.append(f"{place}: status {status}\n{what}\n{log.read_text()[-1500:]}")
 
     def train(name: str, *settings: str) -> None:
         words = made_small(["train", *settings, f"run_dir=runs/{name}", f"hydra.run.dir=runs/{name}"])
-        run(name, "beforehand", run_command, words)
+        run(name, "beforehand", start, words)
 
     experiment = shop / "conf" / "experiment" / "rich.yaml"
     experiment.parent.mkdir(parents=True)
@@ -177,7 +149,7 @@ def test_every_command_and_snippet_runs(
     train("rich", "--config-dir", "conf", "experiment=rich")
     for seed in (0, 1):
         train(f"plain-{seed}", "data=events", "data.path=events.parquet", "model.dim=8", f"seed={seed}")
-    run("export", "beforehand", run_command, ["export", "run=runs/rich", "out=bundles/shop"])
+    run("export", "beforehand", start, ["export", "run=runs/rich", "out=bundles/shop"])
     assert not failures, "\n\n".join(failures)
     prepared = next(p for p in (shop / "prepared").iterdir() if (p / "manifest.json").is_file())
     names = {"RUN": "runs/plain-0", "OTHER_RUN": "runs/plain-1", "BUNDLE": "bundles/shop", "PREPARED": str(prepared)}
@@ -195,12 +167,12 @@ def test_every_command_and_snippet_runs(
             (shop / title[1]).write_text(snippet.text)
         if snippet.info == "python":
             text = filled_in(snippet.text)
-            run(text, snippet.place, run_python, text)
+            run(text, snippet.place, start_python, text)
         elif snippet.info == SHELL:
             for words in commands(snippet):
                 arguments = words_of([filled_in(word) for word in words])
                 assert arguments is not None
-                run(" ".join(arguments), snippet.place, run_command, made_small(arguments))
+                run(" ".join(arguments), snippet.place, start, made_small(arguments))
     print(*(f"{s:6.1f} s  {what}" for what, s in sorted(seconds.items(), key=lambda x: -x[1])), sep="\n")
     assert not failures, "\n\n".join(failures)
 

@@ -45,8 +45,15 @@ def naive(
     return [ids[row] for row in best], [scores[row] for row in best]
 
 
-@pytest.mark.parametrize("normalize", ["true", "false"], ids=["cosine", "dot"])
-@pytest.mark.parametrize("tower", ["mean_pool", "gru", "linear_recurrence", "transformer"])
+@pytest.mark.parametrize(
+    ("tower", "normalize"),
+    [
+        ("mean_pool", "false"),
+        ("gru", "true"),
+        pytest.param("linear_recurrence", "false", marks=pytest.mark.slow),
+        pytest.param("transformer", "true", marks=pytest.mark.slow),
+    ],
+)
 def test_round_trip(make_run: Any, tmp_path: Path, tower: str, normalize: str) -> None:
     ids = NUMBERS if normalize == "true" else WORDS[:15]  # fewer than golden.json asks for
     small = ["model.user_tower.layers=1"] if tower == "transformer" else []
@@ -68,7 +75,7 @@ def test_round_trip(make_run: Any, tmp_path: Path, tower: str, normalize: str) -
         assert found == expected_ids
 
 
-@pytest.mark.parametrize("tower", ["mean_pool", "gru", "transformer"])
+@pytest.mark.parametrize("tower", ["mean_pool", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_round_trip_with_features_and_event_inputs(make_run: Any, tmp_path: Path, tower: str) -> None:
     path = make_run(NUMBERS, f"model/user_tower={tower}", "model/item_tower=features", ALL_INPUTS)
     loaded = run.load_run(path)
@@ -107,6 +114,7 @@ def test_round_trip_with_features_and_event_inputs(make_run: Any, tmp_path: Path
     assert bare > 4  # the codes do make a difference
 
 
+@pytest.mark.slow
 def test_times_of_a_request_reach_the_tower(make_run: Any, tmp_path: Path) -> None:
     settings = ["model.user_tower.time_bias=true", "model.user_tower.layers=1", "model.inputs=[gap]"]
     path = make_run(NUMBERS, *settings)

@@ -41,24 +41,25 @@ def table_of(model: TwoTower) -> np.ndarray[Any, Any]:
         return model.encode_history_items().numpy()
 
 
-@pytest.mark.parametrize("sizes", [{}, SIZES, {"gap": 9}], ids=["no inputs", "three inputs", "one input"])
 @pytest.mark.parametrize(
-    ("tower", "longest"),
+    ("tower", "longest", "sizes"),
     [
-        (GRUTower(8, 2, 0.5), 9),
-        (LinearRecurrenceTower(8, 2, 0.5), 9),
-        (LinearRecurrenceTower(8, 1, 0.5), 1),
-        (TransformerTower(8, 1, 2, 0.5, 9, False, False, False), 9),
-        (TransformerTower(8, 2, 2, 0.5, 9, True, True, True), 9),
-        (TransformerTower(8, 1, 1, 0.5, 1, True, True, True), 1),
+        pytest.param(GRUTower(8, 2, 0.5), 9, SIZES, marks=pytest.mark.slow),
+        (GRUTower(8, 1, 0.5), 9, {}),
+        pytest.param(LinearRecurrenceTower(8, 2, 0.5), 9, SIZES, marks=pytest.mark.slow),
+        pytest.param(LinearRecurrenceTower(8, 1, 0.5), 1, {"gap": 9}, marks=pytest.mark.slow),
+        pytest.param(TransformerTower(8, 1, 2, 0.5, 9, False, False, False), 9, {}, marks=pytest.mark.slow),
+        pytest.param(TransformerTower(8, 2, 2, 0.5, 9, True, True, True), 9, SIZES, marks=pytest.mark.slow),
+        pytest.param(TransformerTower(8, 1, 1, 0.5, 1, True, True, True), 1, {"gap": 9}, marks=pytest.mark.slow),
     ],
     ids=[
-        "gru of two layers",
-        "linear recurrence",
-        "recurrence of one item",
-        "plain transformer",
-        "transformer",
-        "transformer of one item",
+        "gru of two layers, three inputs",
+        "gru, no inputs",
+        "linear recurrence, three inputs",
+        "recurrence of one item, one input",
+        "plain transformer, no inputs",
+        "transformer, three inputs",
+        "transformer of one item, one input",
     ],
 )
 def test_every_shape(tmp_path: Path, tower: nn.Module, longest: int, sizes: dict[str, int]) -> None:

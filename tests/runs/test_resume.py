@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_commands import run, start
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,7 +21,7 @@ from twotower.runs.lock import exclusive_lock
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["data.items=200", "data.users=200", "data.sessions=3000", "data.days=20", "model.dim=16", "logger=none"]
-SMALL += ["trainer.max_epochs=12", "callbacks.early_stopping.patience=99", "refit=false", "evaluation.baselines=false"]
+SMALL += ["trainer.max_epochs=8", "callbacks.early_stopping.patience=99", "refit=false", "evaluation.baselines=false"]
 
 
 def begin(folder: Path, **changes: Any) -> DictConfig:
@@ -120,38 +121,47 @@ def test_the_log_goes_on_in_the_run_that_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_machine_that_is_taken_back_costs_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *SMALL, "resume=auto"]
-    for notice, epoch in ((signal.SIGTERM, 1), (signal.SIGUSR1, 5)):
+    command = ["train", *SMALL, "resume=auto"]
+    for notice, epoch in ((signal.SIGTERM, 1), (signal.SIGUSR1, 3)):
         log = tmp_path / notice.name
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output)
+        process = start(command, tmp_path, log)
         deadline = time.monotonic() + 120
-        while f"epoch {epoch}" not in log.read_text():
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        while not log.exists() or f"epoch {epoch}" not in log.read_text():
+            assert process.exitcode is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
-        process.send_signal(notice)
-        assert process.wait(60) == 130
+        os.kill(process.pid or 0, notice)
+        process.join(60)
+        assert process.exitcode == 130
         printed = log.read_text()
         assert f"interrupted; next: cd {tmp_path} && " in printed and "Traceback" not in printed
-        (run,) = tmp_path.glob("runs/*/*")
-    before = len((run / "train.log").read_text().splitlines())
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert again.stdout.splitlines()[-1] == f"run: {run}"
-    assert [*tmp_path.glob("runs/*/*")] == [run]
-    epochs = [line.split()[3] for line in (run / "train.log").read_text().splitlines() if " INFO epoch " in line]
-    assert epochs == [str(epoch) for epoch in range(12)], "each once"
-    assert before < len((run / "train.log").read_text().splitlines())
-    assert json.loads((run / "fitted.json").read_text())["validated"].keys() == set(epochs)
-    assert {file.name for file in (run / "checkpoints").iterdir()} == {"best.safetensors"}
+        (folder,) = tmp_path.glob("runs/*/*")
+    before = len((folder / "train.log").read_text().splitlines())
+    again = run(command, tmp_path)
+    assert again.returncode == 0 and again.stdout.splitlines()[-1] == f"run: {folder}"
+    assert [*tmp_path.glob("runs/*/*")] == [folder]
+    epochs = [line.split()[3] for line in (folder / "train.log").read_text().splitlines() if " INFO epoch " in line]
+    assert epochs == [str(epoch) for epoch in range(8)], "each once"
+    assert before < len((folder / "train.log").read_text().splitlines())
+    assert json.loads((folder / "fitted.json").read_text())["validated"].keys() == set(epochs)
+    assert {file.name for file in (folder / "checkpoints").iterdir()} == {"best.safetensors"}
 
 
 @pytest.mark.slow
 def test_a_short_fault_drill(tmp_path: Path) -> None:
     script = ROOT / "experiments" / "benchmarks" / "fault_drill.py"
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, str(script), "--kills", "1"], env=environment, capture_output=True, text=True, timeout=3000
-    )
+    command = [
+        sys.executable,
+        str(script),
+        "--kills",
+        "1",
+        "--trials",
+        "2",
+        "trainer.max_epochs=2",
+        "data.sessions=1500",
+        "data.oracle=false",
+    ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3000)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])
     assert sum(figures["kills"].values()) >= 1 and set(figures["faults"].values()) == {0}

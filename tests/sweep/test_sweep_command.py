@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 import mlflow
 import optuna
 import pytest
+from forked_commands import run, start
 from omegaconf import OmegaConf
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["data.items=200", "data.users=200", "data.sessions=3000", "data.days=20", "model.dim=16"]
 SMALL += ["trainer.max_epochs=2", "evaluation.baselines=false", "evaluation.replicates=50", "refit=false"]
 SPACE = ["sweep.space.model.dim='choice(16,8,15)'", "sweep.space.model.user_tower=null"]  # 15 can't be cut in two heads
@@ -22,8 +21,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def call(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(ROOT / "train.py"), *arguments]
-    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    return run(["train", *arguments], folder, ENVIRONMENT)
 
 
 def study_of(folder: Path, name: str) -> optuna.Study:
@@ -39,15 +37,13 @@ def runs_in(folder: Path) -> list[Any]:
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_runs_only_the_rest_and_its_best_can_be_had_again(tmp_path: Path) -> None:
     typed = ["-m", "sweep=grid", "sweep.name=ours", *SMALL, *SPACE, "sweep.space.optimizer=null"]
-    with (tmp_path / "log").open("wb") as log:
-        command = [sys.executable, str(ROOT / "train.py"), *typed]
-        process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=log, stderr=log)
+    process = start(["train", *typed], tmp_path, tmp_path / "log", ENVIRONMENT)
     deadline = time.monotonic() + 200
     while not (tmp_path / "sweeps/ours/1/fitted.json").exists():
-        assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+        assert process.exitcode is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
         time.sleep(0.05)
     process.kill()
-    process.wait()
+    process.join()
     before = {trial.number: trial.values for trial in study_of(tmp_path, "ours").trials if trial.state.is_finished()}
     assert len(study_of(tmp_path, "ours").trials) == 3 and 0 < len(before) < 3
 
@@ -77,13 +73,13 @@ def test_a_sweep_that_is_killed_runs_only_the_rest_and_its_best_can_be_had_again
     best = study_of(tmp_path, "ours").best_trial
     again = call(tmp_path, "--config-dir", str(tmp_path / "sweeps/ours"), "experiment=best", "logger=none")
     assert again.returncode == 0, again.stderr
-    run = Path(again.stdout.splitlines()[-1].removeprefix("run: "))
-    assert json.loads((run / "metrics.json").read_text())["val/ndcg_at_20"] == best.value
-    assert OmegaConf.load(run / "config.yaml").model.dim == int(best.params["model.dim"])
+    again_in = Path(again.stdout.splitlines()[-1].removeprefix("run: "))
+    assert json.loads((again_in / "metrics.json").read_text())["val/ndcg_at_20"] == best.value
+    assert OmegaConf.load(again_in / "config.yaml").model.dim == int(best.params["model.dim"])
     finished = call(tmp_path, f"resume=sweeps/ours/{best.number}")
     assert finished.returncode == 0, finished.stderr
     metrics = json.loads((tmp_path / f"sweeps/ours/{best.number}/metrics.json").read_text())
-    assert metrics["test/recall_at_20"] == json.loads((run / "metrics.json").read_text())["test/recall_at_20"]
+    assert metrics["test/recall_at_20"] == json.loads((again_in / "metrics.json").read_text())["test/recall_at_20"]
     assert len(runs_in(tmp_path)) == 4
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from forked_commands import run
 
 from twotower.runs.checkpoint import read_checkpoint
 
@@ -16,12 +17,27 @@ ROOT = Path(__file__).parents[2]
 SMALL = ["data.items=200", "data.users=200", "data.sessions=3000", "data.days=20", "model.dim=16", "logger=none"]
 SMALL += ["trainer.max_epochs=2", "evaluation.baselines=false", "trainer.accelerator=cpu"]
 SMALL += ["model.user_tower.dropout=0"]  # each process would draw its own
-TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--nproc-per-node",
+    "2",
+    str(ROOT / "train.py"),
+    "trainer=ddp",
+]
 
 
-def call(folder: Path, *command: str) -> list[str]:
-    """The lines that it prints."""
-    done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=300)
+def call(folder: Path, *words: str) -> list[str]:
+    """The lines that a command prints."""
+    done = run(words, folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+def call_both(folder: Path, *settings: str) -> list[str]:
+    """The lines that a training on two processes prints."""
+    done = subprocess.run([*TORCHRUN, *settings], cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
 
@@ -29,24 +45,24 @@ def call(folder: Path, *command: str) -> list[str]:
 @pytest.mark.slow
 def test_two_processes_train_test_and_export_what_one_does(tmp_path: Path) -> None:
     runs = []
-    for name, start, more in (("one", [], []), ("two", TORCHRUN, ["trainer=ddp"])):
+    for name in ("one", "two"):
         folder = tmp_path / name
         folder.mkdir()
-        last = call(folder, *start, str(ROOT / "train.py"), *SMALL, *more)[-1]
+        last = call(folder, "train", *SMALL)[-1] if name == "one" else call_both(folder, *SMALL)[-1]
         runs.append(Path(last.removeprefix("run: ")))
         assert [*folder.glob("runs/*/*")] == [runs[-1]], "one folder, however many processes"
-    one, two = (json.loads((run / "fitted.json").read_text())["validated"] for run in runs)
+    one, two = (json.loads((path / "fitted.json").read_text())["validated"] for path in runs)
     for epoch, metrics in one.items():
         curve = {name: value for name, value in metrics.items() if "_at_" in name}
         assert {name: two[epoch][name] for name in curve} == pytest.approx(curve, abs=2e-3)
-    tested = [json.loads((run / "metrics.json").read_text()) for run in runs]
+    tested = [json.loads((path / "metrics.json").read_text()) for path in runs]
     assert tested[1]["test/recall_at_20"] == pytest.approx(tested[0]["test/recall_at_20"], abs=2e-3)
     assert tested[1]["test/queries"] == tested[0]["test/queries"]
-    weights = [read_checkpoint(run / "checkpoints" / "refit.safetensors")["state_dict"] for run in runs]
+    weights = [read_checkpoint(path / "checkpoints" / "refit.safetensors")["state_dict"] for path in runs]
     for name, expected in weights[0].items():
         if isinstance(expected, torch.Tensor) and expected.is_floating_point():
             torch.testing.assert_close(weights[1][name], expected, atol=5e-3, rtol=0)
-    bundle = call(tmp_path, str(ROOT / "export.py"), f"run={runs[1]}")[-1]
+    bundle = call(tmp_path, "export", f"run={runs[1]}")[-1]
     assert (tmp_path / bundle.removeprefix("bundle: ") / "manifest.json").is_file()
 
 
@@ -55,8 +71,8 @@ def test_two_processes_that_are_killed_and_share_a_table_come_to_what_one_comes_
     sharded = [*SMALL, "model.item_tower.sharded=true", "trainer.max_epochs=4"]
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir(), two.mkdir()
-    call(one, str(ROOT / "train.py"), *sharded)
-    command = [sys.executable, *TORCHRUN, str(ROOT / "train.py"), *sharded, "trainer=ddp", "resume=auto"]
+    call(one, "train", *sharded)
+    command = [*TORCHRUN, *sharded, "resume=auto"]
     with (two / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=two, stdout=log, stderr=log)
         deadline = time.monotonic() + 200
@@ -66,23 +82,23 @@ def test_two_processes_that_are_killed_and_share_a_table_come_to_what_one_comes_
         for each in [*psutil.Process(process.pid).children(recursive=True), process]:
             each.kill()
         process.wait()
-    call(two, *command[1:])
+    call_both(two, *sharded, "resume=auto")
     runs = [next(folder.glob("runs/*/*")) for folder in (one, two)]
     assert [*two.glob("runs/*/*")] == [runs[1]]
     log_lines = (runs[1] / "train.log").read_text().splitlines()
     assert any("resuming" in line for line in log_lines)
-    expected, found = (json.loads((run / "fitted.json").read_text())["validated"] for run in runs)
+    expected, found = (json.loads((path / "fitted.json").read_text())["validated"] for path in runs)
     for epoch, metrics in expected.items():
         curve = {name: value for name, value in metrics.items() if "_at_" in name}
         assert {name: found[epoch][name] for name in curve} == pytest.approx(curve, abs=2e-3)
-    weights = [read_checkpoint(run / "checkpoints" / "refit.safetensors")["state_dict"] for run in runs]
+    weights = [read_checkpoint(path / "checkpoints" / "refit.safetensors")["state_dict"] for path in runs]
     name = "model.item_tower.embedding.weight"
     torch.testing.assert_close(weights[1][name], weights[0][name], atol=5e-3, rtol=0)
 
 
 @pytest.mark.slow
 def test_a_mistake_ends_all_processes_with_one_message(tmp_path: Path) -> None:
-    command = [sys.executable, *TORCHRUN, str(ROOT / "train.py"), *SMALL, "trainer=ddp", "preparation.memory_gib=0.1"]
+    command = [*TORCHRUN, *SMALL, "preparation.memory_gib=0.1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     assert "memory_gib=0.1; expected 0.75 or more" in done.stderr
