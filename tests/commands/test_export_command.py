@@ -84,6 +84,7 @@ def test_unknown_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: str, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_first_dimensions_serve_alone(make_run: Any, tmp_path: Path) -> None:
     path = make_run([f"i{i}" for i in range(30)], "model.matryoshka=[4,8]")
     report = export(config(path, tmp_path / "bundle", dim=4))

@@ -145,6 +145,7 @@ def test_times_of_a_request_reach_the_tower(make_run: Any, tmp_path: Path) -> No
     assert untimed == 4  # times do make a difference
 
 
+@pytest.mark.slow
 def test_an_order_of_inputs_is_the_models(make_run: Any, tmp_path: Path) -> None:
     inputs = ["device", "event_type"]
     loaded = run.load_run(make_run(NUMBERS, "model/user_tower=mean_pool", f"model.inputs=[{','.join(inputs)}]"))
@@ -160,6 +161,7 @@ def test_an_order_of_inputs_is_the_models(make_run: Any, tmp_path: Path) -> None
     assert answers.ids == [expected_ids]
 
 
+@pytest.mark.slow
 def test_a_run_from_before_ages_were_kept(make_run: Any, tmp_path: Path) -> None:
     path = make_run(WORDS, "model/user_tower=mean_pool")
     pq.write_table(pq.read_table(path / "catalogue.parquet").drop_columns("age_days"), path / "catalogue.parquet")

@@ -68,7 +68,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
     return cache(lambda case: export(tmp_path_factory.mktemp("tower"), case))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case if case == "all kinds" else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_items_of_the_catalogue_have_their_vectors(exported: Any, case: str) -> None:
     model, raw, _, encoder, own = exported(case)
     for found, expected in zip(encoder.encode(table_of(raw), own), vectors_of(model), strict=True):
@@ -77,7 +79,9 @@ def test_items_of_the_catalogue_have_their_vectors(exported: Any, case: str) -> 
     assert item_tower_difference(encoder, table_of(raw), own, *vectors_of(model)) < 2e-6
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case if case == "all kinds" else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_new_items_have_those_of_a_catalogue_that_has_them(exported: Any, case: str) -> None:
     """Unseen brands and n-grams among them."""
     model, raw, encoders, encoder, _ = exported(case)
@@ -97,6 +101,7 @@ def test_new_items_have_those_of_a_catalogue_that_has_them(exported: Any, case: 
         assert np.abs(wanted[ITEMS:]).sum() > 1
 
 
+@pytest.mark.slow
 def test_a_code_just_beyond_those_of_the_catalogue_is_not_another_features(tmp_path: Path) -> None:
     """The highest age that an item has is in the second of four buckets; the codes of brands begin after it."""
     encoders = fitted({"brand": list("ABC")})
@@ -135,6 +140,7 @@ def test_what_items_have_learnt_themselves(exported: Any) -> None:
     np.testing.assert_array_equal(own[:, encoder.kept["picture"]], arrays_of(encoders, raw)["picture.values"])
 
 
+@pytest.mark.slow
 def test_several_vectors_are_kept_one_behind_the_other(tmp_path: Path) -> None:
     facts = [("a", 3, True), ("b", 2, False), ("c", 4, True), ("d", 1, True)]
     _, _, encoders, _, _ = export(tmp_path, "all kinds")
@@ -172,6 +178,7 @@ def test_a_model_that_learns_nothing_from_features_has_none(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_graph_names_nothing_of_the_machine(tmp_path: Path) -> None:
     export(tmp_path, "all kinds")
     content = (tmp_path / "item_tower.onnx").read_bytes()

@@ -98,6 +98,7 @@ def test_histories_have_their_own_item_vectors_where_the_model_gives_them_some(t
     assert user_tower_difference(model, tmp_path / "tower.onnx", histories, other, {}, 5) > 0.01
 
 
+@pytest.mark.slow
 def test_only_the_first_dimensions_come_out_where_only_they_are_served(tmp_path: Path) -> None:
     model = tiny(GRUTower(8, 1, 0.0))
     model.served_dim = 3
@@ -110,6 +111,7 @@ def test_only_the_first_dimensions_come_out_where_only_they_are_served(tmp_path:
     np.testing.assert_allclose(vectors, whole / np.linalg.norm(whole), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_graph_does_not_grow_with_the_catalogue(tmp_path: Path) -> None:
     model = tiny(GRUTower(8, 1, 0.0), SIZES)
     export_user_tower(model, tmp_path / "small.onnx", 8, 5, 3)
@@ -118,6 +120,7 @@ def test_the_graph_does_not_grow_with_the_catalogue(tmp_path: Path) -> None:
     assert (tmp_path / "small.onnx").read_bytes() == (tmp_path / "large.onnx").read_bytes()
 
 
+@pytest.mark.slow
 def test_difference_of_another_model_shows(tmp_path: Path) -> None:
     model = tiny(GRUTower(8, 1, 0.0))
     export_user_tower(model, tmp_path / "tower.onnx", dim=8, max_length=9, num_inputs=0)

@@ -38,18 +38,17 @@ def test_ids_are_distinct_ascending_items(in_batch: bool, more: dict[str, int]) 
 
 
 @pytest.mark.parametrize(
-    ("uniform", "in_batch", "popularity", "power", "queue"),
+    ("uniform", "in_batch", "popularity", "power", "queue", "positions"),
     [
-        (3, True, 0, 1.0, 0),
-        (3, False, 0, 1.0, 0),
-        (0, True, 0, 1.0, 0),
-        (0, False, 3, 0.5, 0),
-        (0, True, 2, 0.0, 0),
-        (2, False, 0, 1.0, 4),
-        (1, True, 2, 0.75, 5),
+        (3, True, 0, 1.0, 0, 2),
+        (3, False, 0, 1.0, 0, 6),
+        (0, True, 0, 1.0, 0, 6),
+        (0, False, 3, 0.5, 0, 2),
+        (0, True, 2, 0.0, 0, 6),
+        (2, False, 0, 1.0, 4, 6),
+        (1, True, 2, 0.75, 5, 6),
     ],
 )
-@pytest.mark.parametrize("positions", [2, 6])
 def test_log_q_is_how_often_a_position_sees_another_item(
     uniform: int, in_batch: bool, popularity: int, power: float, queue: int, positions: int
 ) -> None:

@@ -22,6 +22,7 @@ from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.gru import GRUTower
 from twotower.training.module import TwoTowerModule
 
+pytestmark = pytest.mark.slow
 DIM = 8
 OPTIMIZERS = {"adamw": adamw, "lazy_adamw": partial(lazy_adamw, row_wise=True)}
 IDS = [[3, 3, 0, 59, 1], []]  # of each process

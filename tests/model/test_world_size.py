@@ -24,6 +24,7 @@ from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.gru import GRUTower
 from twotower.training.module import TwoTowerModule
 
+pytestmark = pytest.mark.slow
 NUM_ITEMS, DIM = 60, 8
 CASES = ("mixture", "matryoshka", "catalogue")
 

@@ -142,6 +142,7 @@ def test_it_declares_its_parameters_and_needs_no_torch(model: Path, bundle: Path
     assert not list(model.rglob("*.pkl"))
 
 
+@pytest.mark.slow
 def test_it_stands_alone(model: Path, tmp_path: Path) -> None:
     code = (
         "import json, sys, mlflow; model = mlflow.pyfunc.load_model(sys.argv[1]);"

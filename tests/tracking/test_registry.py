@@ -38,6 +38,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return SimpleNamespace(config=config, path=tmp_path / "run", client=client, id=known.info.run_id, uri=uri)
 
 
+@pytest.mark.slow
 def test_a_registered_bundle_is_a_model_of_its_run(run: Any, bundle: Path) -> None:
     assert keep_bundle(run, bundle, "shop", "candidate") == "models:/shop@candidate"
     client = run.client

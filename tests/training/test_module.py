@@ -42,7 +42,7 @@ def learn(make_module, make_trainer, prepared: Prepared, tower: str, epochs: int
 
 @pytest.mark.parametrize(
     ("tower", "normalize", "uniform"),
-    [("transformer", True, 0), ("gru", True, 0), ("transformer", False, 12), ("gru", False, 12)],
+    [("transformer", True, 0), ("gru", False, 12)],
 )
 def test_a_fixed_successor_is_learnt(make_prepared, make_module, make_trainer, tower, normalize, uniform) -> None:
     successor = np.random.default_rng(0).permutation(30) + 1
@@ -194,6 +194,7 @@ def test_negatives_are_drawn_by_targets_of_either_sign(make_prepared, make_modul
     assert log_miss.exp().tolist() == pytest.approx([1, 1, 0.5, 0.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uniform", [0, 15])
 def test_a_removed_item_is_pushed_down_as_far_as_its_weight_says(
     make_prepared, make_module, make_trainer, uniform: int
@@ -219,6 +220,7 @@ def test_a_removed_item_is_pushed_down_as_far_as_its_weight_says(
     assert isinstance(module.negatives, MixtureNegatives) == bool(uniform)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tower", ["transformer", "gru"])
 def test_an_event_input_tells_what_the_items_can_not(make_prepared, make_module, make_trainer, tower: str) -> None:
     """The next item is drawn; the code of the event before it says which."""
@@ -233,6 +235,7 @@ def test_an_event_input_tells_what_the_items_can_not(make_prepared, make_module,
     assert informed["val/recall_at_1"] >= 0.98
 
 
+@pytest.mark.slow
 def test_features_tell_of_items_that_were_never_seen(make_prepared, make_module, make_trainer) -> None:
     """Each session stays in one of four categories; the targets of validation occur in no training event."""
     random = np.random.default_rng(7)

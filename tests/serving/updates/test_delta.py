@@ -129,7 +129,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case if case == "dot" else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_upsert_equals_an_export_of_that_catalogue(shop: Make, tmp_path: Path, case: str) -> None:
     """Items 3 to 8 change, 10 new ones come, in a table of any order."""
     s = shop(**CASES[case])
@@ -156,6 +158,7 @@ def test_remove_equals_an_export_of_that_catalogue(shop: Make, tmp_path: Path) -
     expect(s, tmp_path, rows, {n: [v[i] for i in rows] for n, v in s.raw.items()}, [s.ids[i] for i in rows])
 
 
+@pytest.mark.slow
 def test_one_change_upon_another(shop: Make, tmp_path: Path) -> None:
     """What was added is changed and removed; what was removed comes back and has learnt nothing."""
     s = shop(tied=False)
@@ -269,6 +272,7 @@ def test_tables_that_are_refused_change_nothing(made: Make, case: str) -> None:
     assert sorted(path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_items_of_which_training_knows_nothing_are_refused(tmp_path: Path) -> None:
     """Their vectors would have no direction: no item had such a brand, or none."""
     raw = {"brand": list("ABCD" * 10)}
@@ -393,6 +397,7 @@ delta.upsert(sys.argv[1], sys.argv[2])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize(
     "where", ["(write_version, 'write_items')", "(write_version, 'propose')", "(versions, '_keep_current')"]
