@@ -9,6 +9,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twotower.core.errors import UserError
+
+ABSENT = -1e30  # logit of an event that is not in a history: exp is 0, and gradients stay finite
+
+
+class HistoryScores(NamedTuple):
+    """What the history adds to the scores of target positions."""
+
+    similarity: Tensor  # [P, L] u . h_j / temperature of the history's items as candidates
+    pointer: Tensor  # [P, L] p_j; ABSENT where the history has no event
+    is_target: Tensor  # [P, L] whether event j's item is the position's target
+
+    def target_bonus(self) -> Tensor:
+        """[P] log(1 + sum of exp(p_j) over the target's events)."""
+        return F.softplus(torch.logsumexp(self.pointer.masked_fill(~self.is_target, ABSENT), dim=-1))
+
+    def others(self) -> Tensor:
+        """[P] logsumexp of u . h_j / temperature + p_j over the events of other items."""
+        logits = (self.similarity + self.pointer).masked_fill(self.is_target, ABSENT)
+        return torch.logsumexp(logits.clamp(min=ABSENT), dim=-1)
+
 
 class Scores(NamedTuple):
     """Input of a loss: each position's user and target, and the negatives that all positions share.
@@ -26,6 +47,7 @@ class Scores(NamedTuple):
     hit: Tensor  # [P] column of the position's own target among the negatives, or -1
     sign: Tensor  # [P] 1 where the target is to be ranked high, -1 where low
     temperature: float  # divides similarities
+    history: HistoryScores | None = None  # what the history adds; losses that know no pointer refuse it
 
 
 class Logits(NamedTuple):
@@ -50,6 +72,8 @@ def logits(scores: Scores) -> Logits:
     is an unbiased estimate of the full softmax's sum over the catalogue (Horvitz & Thompson 1952; for retrieval
     Bengio & Senécal 2008, Yi et al. 2019, and on the target's term Khrylchenko et al. 2025, arXiv:2507.09331).
     """
+    if scores.history is not None:
+        raise UserError("this loss is no softmax and knows no pointer: take model/pointer=none or model/loss=softmax")
     negative = torch.addmm(-scores.log_q, scores.user, scores.negative_vector.T, alpha=1 / scores.temperature)
     negative = at_least_float32(negative)
     mask_accidental_hits(negative, scores.hit)
@@ -75,8 +99,8 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 
 def truncate(vectors: Tensor, dim: int, normalize: bool) -> Tensor:
-    """[n, D] -> [n, dim] first dimensions; scaled to length one again if `normalize`."""
-    return F.normalize(vectors[:, :dim], dim=-1) if normalize else vectors[:, :dim]
+    """[..., D] -> [..., dim] first dimensions; scaled to length one again if `normalize`."""
+    return F.normalize(vectors[..., :dim], dim=-1) if normalize else vectors[..., :dim]
 
 
 def first_dimensions(scores: Scores, dim: int, normalize: bool) -> Scores:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twotower.core.schema import PAD
+from twotower.model.pointer import Pointer, occurrences
 from twotower.model.scoring import truncate
 
 
@@ -31,6 +32,7 @@ class TwoTower(nn.Module):
             causal; or None.
         normalize: scale user vectors to length one, for cosine similarity.
         history_tower: as `item_tower`, for the items of histories (untied); None: `item_tower` for both (tied).
+        pointer: logits of the history's events, for repeats; or None.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class TwoTower(nn.Module):
         residual: nn.Module | None,
         normalize: bool,
         history_tower: nn.Module | None = None,
+        pointer: Pointer | None = None,
     ) -> None:
         super().__init__()
         self.item_tower = item_tower
@@ -49,6 +52,7 @@ class TwoTower(nn.Module):
         self.residual = residual
         self.normalize = normalize
         self.history_tower = history_tower
+        self.pointer = pointer
         self.served_dim: int | None = None  # None: all dimensions
 
     def item_towers(self) -> list[nn.Module]:
@@ -65,10 +69,21 @@ class TwoTower(nn.Module):
 
     def encode_history(self, item_vectors: Tensor, inputs: Tensor) -> Tensor:
         """Item vectors [B, L, D] and codes [B, L, K] of histories -> [B, L, D] user vectors after each event."""
-        vectors: Tensor = self.user_tower(*self.event_inputs(item_vectors, inputs))
-        if self.residual is not None:
-            vectors = vectors + self.residual(item_vectors, vectors)
-        return F.normalize(vectors, dim=-1) if self.normalize else vectors
+        return self._encode(item_vectors, inputs)[0]
+
+    def encode_positions(
+        self, item_vectors: Tensor, inputs: Tensor, item_index: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `encode_history`, with the pointer's logits [B, L, L]: of event j after event i, for histories [B, L]."""
+        users, states, events = self._encode(item_vectors, inputs)
+        return users, None if self.pointer is None else self.pointer(states, events, occurrences(item_index))
+
+    def _encode(self, item_vectors: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """User vectors, the user tower's output and its input, each [B, L, D]."""
+        events, seconds = self.event_inputs(item_vectors, inputs)
+        states: Tensor = self.user_tower(events, seconds)
+        vectors = states if self.residual is None else states + self.residual(item_vectors, states)
+        return F.normalize(vectors, dim=-1) if self.normalize else vectors, states, events
 
     def forward(self, item_index: Tensor, inputs: Tensor) -> Tensor:
         """Encode the user after the newest event of each history.
@@ -85,8 +100,19 @@ class TwoTower(nn.Module):
 
     def encode_newest(self, item_vectors: Tensor, inputs: Tensor, newest: Tensor) -> Tensor:
         """As `forward`, from item vectors [B, L, D] and the position [B] of each history's newest event."""
-        vectors = self.encode_history(item_vectors, inputs)
-        return self.served(vectors.gather(1, newest[:, None, None].expand(-1, -1, vectors.shape[-1])).squeeze(1))
+        return self.served(_at(newest, self.encode_history(item_vectors, inputs)))
+
+    def encode_newest_with_pointer(
+        self, item_vectors: Tensor, inputs: Tensor, newest: Tensor, count: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `encode_newest`, with the pointer's logits [B, L].
+
+        Args:
+            count: [B, L] how often the item of each event occurs in its history.
+        """
+        assert self.pointer is not None
+        users, states, events = self._encode(item_vectors, inputs)
+        return self.served(_at(newest, users)), self.pointer.newest(states, events, count, newest)
 
     def served(self, vectors: Tensor) -> Tensor:
         """[n, D] -> [n, served_dim] the dimensions to serve; see model.matryoshka."""
@@ -97,3 +123,8 @@ class TwoTower(nn.Module):
         num_items = int(tower.num_items)  # type: ignore[arg-type]
         vectors: Tensor = tower(torch.arange(1, num_items + 1, device=device))
         return vectors
+
+
+def _at(position: Tensor, vectors: Tensor) -> Tensor:
+    """[B] positions and [B, L, D] -> [B, D]."""
+    return vectors.gather(1, position[:, None, None].expand(-1, -1, vectors.shape[-1])).squeeze(1)

@@ -38,7 +38,9 @@ def build_model(settings: DictConfig, data: Mapping[str, Any], item_features: Ma
     event_inputs = EventInputs(input_sizes(settings, data), dim)
     residual = instantiate(settings.residual) if settings.residual else None
     user_tower = instantiate(settings.user_tower)
-    return TwoTower(item_tower, event_inputs, user_tower, residual, settings.normalize, *history_tower)
+    pointer = instantiate(settings.pointer) if settings.get("pointer") else None  # runs of before have no such key
+    history = history_tower[0] if history_tower else None
+    return TwoTower(item_tower, event_inputs, user_tower, residual, settings.normalize, history, pointer)
 
 
 def input_sizes(settings: DictConfig, data: Mapping[str, Any]) -> dict[str, int]:

@@ -16,7 +16,8 @@ from twotower.metrics.ranks import Ranks, column_major, rank_and_list, rank_by_d
 from twotower.model.distributed import gather_rows, sum_over_processes, world_size
 from twotower.model.optimizers.clipping import clip_gradient_norm
 from twotower.model.optimizers.lazy_adamw import LazyAdamW
-from twotower.model.scoring import Scores, accidental_hits, first_dimensions, truncate
+from twotower.model.pointer import history_scores
+from twotower.model.scoring import HistoryScores, Scores, accidental_hits, first_dimensions, truncate
 from twotower.model.sharded_embedding import convert_moments, sharded_in
 from twotower.model.two_tower import TwoTower
 
@@ -86,16 +87,34 @@ class TwoTowerModule(LightningModule):
         target, weight = batch.target[is_target], batch.target_weight[is_target]
         negatives = self.negatives(target)
         history, target_vector, negative_vector = self._vectors(batch.item_index, target, negatives.ids)
-        user = self.model.encode_history(history, batch.inputs)[is_target]
+        users, pointer = self.model.encode_positions(history, batch.inputs, batch.item_index)
         hit = accidental_hits(target, negatives.ids)
-        scores = Scores(user, target_vector, negative_vector, negatives.log_q, hit, weight.sign(), self.temperature)
+        scores = Scores(
+            users[is_target], target_vector, negative_vector, negatives.log_q, hit, weight.sign(), self.temperature
+        )
         sizes = [scores, *(first_dimensions(scores, dim, self.model.normalize) for dim in self.matryoshka)]
+        if pointer is not None:
+            if self.model.history_tower is not None:
+                history = self.model.item_tower(batch.item_index)
+            sizes = [
+                s._replace(history=self._history_scores(users, history, pointer, batch, is_target, dim))
+                for s, dim in zip(sizes, [users.shape[-1], *self.matryoshka], strict=True)
+            ]
         cost = (weight.abs() * torch.stack([self.loss(s) for s in sizes]).mean(0)).sum()
         total_cost, total_weight = sum_over_processes(torch.stack([cost, weight.abs().sum()])).unbind()
         total_weight = total_weight.clamp(min=torch.finfo(total_weight.dtype).tiny)
         self.log(f"{self.phase}/loss", total_cost / total_weight, prog_bar=True, batch_size=len(target))
         loss: Tensor = cost / total_weight * world_size()  # gradients are averaged over the processes
         return loss
+
+    def _history_scores(
+        self, users: Tensor, items: Tensor, pointer: Tensor, batch: SessionBatch, is_target: Tensor, dim: int
+    ) -> HistoryScores:
+        """What the history adds to each target's scores [P, L] from the first `dim` dimensions of [B, L, D]."""
+        if dim < users.shape[-1]:
+            users, items = (truncate(x, dim, self.model.normalize) for x in (users, items))
+        scores = history_scores(users, items, pointer, batch.item_index, batch.target, self.temperature)
+        return HistoryScores(*(field[is_target] for field in scores))
 
     def _vectors(self, history: Tensor, target: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Item vectors of histories [B, L], targets [P] and negatives [N]; each distinct item is encoded once."""

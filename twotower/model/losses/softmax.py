@@ -42,7 +42,10 @@ def softmax(scores: Scores, chunk_items: int | None = None) -> Tensor:
         scores.user, scores.negative_vector, scores.log_q, scores.hit, scores.temperature,
         chunk_items or max(1, len(scores.log_q)),
     )  # fmt: skip
-    return cross_entropy(target_logit(scores), others, scores.sign)
+    target = target_logit(scores)
+    if scores.history is not None:  # see model.pointer: the history's part of the partition is exact
+        target, others = target + scores.history.target_bonus(), torch.logaddexp(others, scores.history.others())
+    return cross_entropy(target, others, scores.sign)
 
 
 class _LogSumExp(torch.autograd.Function):

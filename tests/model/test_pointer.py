@@ -1,0 +1,110 @@
+"""The pointer in training against a dense softmax over the whole catalogue, written with loops."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from twotower.core.schema import PAD
+from twotower.model.losses.softmax import softmax
+from twotower.model.pointer import ABSENT, Pointer, history_scores, item_bonuses, occurrences
+from twotower.model.scoring import HistoryScores, Scores, accidental_hits
+
+B, L, D, V, TEMPERATURE = 4, 6, 5, 9, 0.3
+
+
+@pytest.fixture
+def case() -> dict[str, Any]:
+    """Random histories with duplicates, ties and PAD; targets in the history and not."""
+    generator = torch.Generator().manual_seed(0)
+    item = torch.randint(1, 5, (B, L), generator=generator)
+    target = torch.randint(1, V + 1, (B, L), generator=generator)
+    length = torch.tensor([6, 1, 3, 5])
+    padded = torch.arange(L) >= length[:, None]
+    item[padded], target[padded] = PAD, PAD
+    items = torch.randn(V + 1, D, generator=generator, dtype=torch.float64)
+    items[PAD] = 0
+    items[3] = items[2]  # a tie
+    users = torch.randn(B, L, D, generator=generator, dtype=torch.float64)
+    pointer = torch.randn(B, L, L, generator=generator, dtype=torch.float64)
+    return {"item": item, "target": target, "items": items, "users": users, "pointer": pointer}
+
+
+def dense_logits(case: dict[str, Any], row: int, position: int) -> torch.Tensor:
+    """[V] u . v / temperature + log(1 + sum of exp(p_j) over the events of v), one item at a time."""
+    logits = []
+    for item in range(1, V + 1):
+        dot = case["users"][row, position] @ case["items"][item] / TEMPERATURE
+        total = torch.zeros((), dtype=torch.float64)
+        for event in range(position + 1):
+            if case["item"][row, event] == item:
+                total = total + case["pointer"][row, position, event].exp()
+        logits.append(dot + torch.log1p(total))
+    return torch.stack(logits)
+
+
+def test_the_loss_is_the_softmax_over_the_catalogue_with_values_and_gradients(case: dict[str, Any]) -> None:
+    leaves = [case["items"], case["users"], case["pointer"]]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    is_target = case["target"] != PAD
+    scores = history_scores(
+        case["users"], case["items"][case["item"]], case["pointer"], case["item"], case["target"], TEMPERATURE
+    )
+    target = case["target"][is_target]
+    ids = torch.arange(1, V + 1)
+    loss = softmax(
+        Scores(
+            case["users"][is_target], case["items"][target], case["items"][ids],
+            torch.zeros(V, dtype=torch.float64), accidental_hits(target, ids), torch.ones(len(target)), TEMPERATURE,
+            HistoryScores(*(field[is_target] for field in scores)),
+        )
+    )  # fmt: skip
+    found = torch.autograd.grad(loss.sum(), leaves)
+    expected = torch.stack(
+        [
+            -torch.log_softmax(dense_logits(case, row, position), 0)[case["target"][row, position] - 1]
+            for row, position in is_target.nonzero().tolist()
+        ]
+    )
+    torch.testing.assert_close(loss, expected, atol=1e-8, rtol=0)
+    for gradient, wanted in zip(found, torch.autograd.grad(expected.sum(), leaves), strict=True):
+        torch.testing.assert_close(gradient, wanted, atol=1e-8, rtol=0)
+
+
+def test_bonuses_are_those_of_the_dense_form(case: dict[str, Any]) -> None:
+    for row, newest in enumerate((case["item"] != PAD).sum(1).sub(1).tolist()):
+        bonus = item_bonuses(case["pointer"][row : row + 1, newest], case["item"][row : row + 1])[0]
+        dense = dense_logits(case, row, newest) - case["items"][1:] @ case["users"][row, newest] / TEMPERATURE
+        for event, item in enumerate(case["item"][row].tolist()):
+            assert bonus[event] == pytest.approx(float(dense[item - 1]) if item else 0.0, abs=1e-9)
+
+
+def test_occurrences_count_up_to_the_event() -> None:
+    item = torch.tensor([[7, 8, 7, 7]])
+    expected = [[[sum(int(item[0, k] == item[0, j]) for k in range(i + 1)) for j in range(4)] for i in range(4)]]
+    assert occurrences(item).tolist() == expected
+
+
+def test_newest_is_the_last_row_of_all_positions() -> None:
+    torch.manual_seed(0)
+    pointer = Pointer(D, L)
+    for parameter in pointer.parameters():
+        torch.nn.init.normal_(parameter)
+    states, events = torch.randn(3, L, D), torch.randn(3, L, D)
+    item = torch.randint(1, 4, (3, L))
+    newest = torch.tensor([5, 0, 3])
+    everywhere = pointer(states, events, occurrences(item))
+    for row, position in enumerate(newest.tolist()):
+        count = occurrences(item)[row : row + 1, position]
+        found = pointer.newest(states[row : row + 1], events[row : row + 1], count, newest[row : row + 1])
+        torch.testing.assert_close(found[0, : position + 1], everywhere[row, position, : position + 1])
+
+
+def test_later_events_and_padding_have_no_part() -> None:
+    item = torch.tensor([[3, 4, PAD]])
+    zeros = torch.zeros(1, 3, 3)
+    scores = history_scores(torch.zeros(1, 3, D), torch.zeros(1, 3, D), zeros, item, torch.tensor([[4, 3, PAD]]), 1.0)
+    assert (scores.pointer == ABSENT)[0].tolist() == [[False, True, True], [False, False, True], [False, False, True]]
+    assert scores.target_bonus()[0, 0] == 0 and scores.target_bonus()[0, 1] == pytest.approx(math.log(2))

@@ -1,0 +1,132 @@
+"""Pointer over the history: how likely the next event repeats each event seen.
+
+One user vector cannot lie close to forty seen items at once. So each event j of the history gets a logit p_j beside the
+user vector u, and an item v scores
+
+    u . v / temperature + log(1 + sum of exp(p_j) over the events j of item v)
+
+whose softmax over the catalogue has the partition sum_v exp(u . v / temperature) + sum_j exp(u . h_j / temperature +
+p_j): what is estimated without the pointer, and an exact sum over the history. The idea of a repeat mode beside an
+explore mode is RepeatNet's (Ren et al. 2019, arXiv:1812.02646), here in a form that a dot product's index can serve.
+Shapes: B sessions, L history length, D embedding dim, P target positions, Q queries, V items.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from twotower.core.schema import PAD
+from twotower.model.scoring import ABSENT, HistoryScores, at_least_float32
+
+COUNTS = 8  # occurrences of an item in a history are told apart up to this number
+
+
+class Pointer(nn.Module):
+    """Logits of the history's events, from the states, the distance to each event and how often its item occurred.
+
+    p_ij = (W state_i) . (K state_j + E event_j) / sqrt(D) + a[i - j] + c[occurrences of item j up to i], for j <= i.
+    W, a and c start at zero, so that training begins with the same bonus, log 2, for all events.
+
+    >>> pointer = Pointer(dim=4, max_length=9)
+    >>> items = torch.tensor([[7, 8, 7]])
+    >>> pointer(torch.zeros(1, 3, 4), torch.zeros(1, 3, 4), occurrences(items))[0, 1]
+    tensor([0., 0., 0.], grad_fn=<SelectBackward0>)
+
+    Args:
+        dim: D.
+        max_length: the longest history.
+    """
+
+    def __init__(self, dim: int, max_length: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, dim)
+        nn.init.zeros_(self.query.weight)
+        nn.init.zeros_(self.query.bias)
+        self.key = nn.Linear(2 * dim, dim, bias=False)
+        self.distance = nn.Parameter(torch.zeros(max_length))
+        self.count = nn.Parameter(torch.zeros(COUNTS))
+
+    def forward(self, states: Tensor, events: Tensor, count: Tensor) -> Tensor:
+        """Logits after each event.
+
+        Args:
+            states: [B, L, D] the user tower's output.
+            events: [B, L, D] event vectors, the user tower's input.
+            count: [B, L, L] how often the item of event j occurs up to event i; see `occurrences`.
+
+        Returns:
+            [B, L, L] p_ij; what stands at j > i has no meaning.
+        """
+        place = torch.arange(states.shape[1], device=states.device)
+        distance = (place[:, None] - place).clamp(min=0)
+        scores = self.query(states) @ self._keys(states, events).transpose(-1, -2)
+        logits: Tensor = scores + self.distance[distance] + self._count_bias(count)
+        return logits
+
+    def newest(self, states: Tensor, events: Tensor, count: Tensor, newest: Tensor) -> Tensor:
+        """[B, L] logits after event `newest` [B] of each history; count [B, L] is up to that event."""
+        state = states.gather(1, newest[:, None, None].expand(-1, -1, states.shape[-1]))
+        scores = (self.query(state) @ self._keys(states, events).transpose(-1, -2)).squeeze(1)
+        place = torch.arange(states.shape[1], device=states.device)
+        distance = (newest[:, None] - place).clamp(min=0)
+        logits: Tensor = scores + self.distance[distance] + self._count_bias(count)
+        return logits
+
+    def _keys(self, states: Tensor, events: Tensor) -> Tensor:
+        width = math.sqrt(states.shape[-1])  # event vectors are about of length one, states of length sqrt(D)
+        keys: Tensor = self.key(torch.cat([states / width, events], dim=-1))
+        return keys
+
+    def _count_bias(self, count: Tensor) -> Tensor:
+        bucket = count.clamp(1, COUNTS) - 1
+        # index_select is several times as fast as advanced indexing, with its gradient.
+        return self.count.index_select(0, bucket.flatten()).view(bucket.shape)
+
+
+def occurrences(item_index: Tensor) -> Tensor:
+    """[B, L] histories -> [B, L, L]: how often the item of event j occurs among the events up to i."""
+    return (item_index[:, :, None] == item_index[:, None]).cumsum(1, dtype=torch.int32)
+
+
+def history_scores(
+    user: Tensor, item_vectors: Tensor, pointer: Tensor, item_index: Tensor, target: Tensor, temperature: float
+) -> HistoryScores:
+    """What the history adds after every event.
+
+    Args:
+        user: [B, L, D] user vectors after each event.
+        item_vectors: [B, L, D] of the histories' items, as candidates.
+        pointer: [B, L, L] p_ij.
+        item_index: [B, L] histories.
+        target: [B, L] item_index.
+        temperature: divides similarities.
+
+    Returns:
+        Fields of [B, L, L]: index them with [is_target] for positions [P, L].
+    """
+    similarity = at_least_float32((user / temperature) @ item_vectors.transpose(-1, -2))
+    return HistoryScores(
+        similarity,
+        mask_future(at_least_float32(pointer), item_index),
+        target[:, :, None] == item_index[:, None],
+    )
+
+
+def mask_future(pointer: Tensor, item_index: Tensor) -> Tensor:
+    """[B, L, L] p_ij with ABSENT for later events and PAD."""
+    length = item_index.shape[1]
+    future = torch.ones(length, length, dtype=torch.bool, device=item_index.device).triu(1)
+    return pointer.masked_fill(future | (item_index == PAD)[:, None], ABSENT)
+
+
+def item_bonuses(pointer: Tensor, history: Tensor) -> Tensor:
+    """[Q, L] what each event's item is raised by: log(1 + sum of exp(p) over all of its events); 0 for PAD.
+
+    Args:
+        pointer: [Q, L] p_j.
+        history: [Q, L] item_index, PAD where there is no event.
+    """
+    exponential = at_least_float32(pointer).exp().masked_fill(history == PAD, 0)
+    same = (history[:, :, None] == history[:, None]).to(exponential.dtype)
+    return (same @ exponential[:, :, None]).squeeze(-1).log1p().masked_fill(history == PAD, 0)
