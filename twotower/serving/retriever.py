@@ -47,8 +47,9 @@ class Retriever:
         for item_id, score in zip(result.ids[0], result.scores[0]):
             print(item_id, score)
 
-    Memory: the index, the ids, and the part of the vectors that is read; they stay on disk. Each call is computed by
-    the thread that makes it and at most `threads` in all; one is best where requests arrive concurrently.
+    Memory: the index, the ids, and the part of the vectors that is read; they stay on disk. At most `threads` compute a
+    call, each its share of the histories; one is best where requests arrive concurrently. A process may fork at any
+    time between calls.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
@@ -72,7 +73,7 @@ class Retriever:
             UserError: a file is missing, damaged, of another bundle or of another format version; or `int8` and the
                 bundle has no 8-bit tower.
         """
-        return cls(open_bundle(path, threads, int8), threads)
+        return cls(open_bundle(path, int8), threads)
 
     @property
     def bundle(self) -> Bundle:
@@ -209,7 +210,8 @@ class Retriever:
     def _encode(self, events: KnownEvents) -> Floats:
         """[Q, D] user vectors; NaN where no item is known."""
         bundle = self._bundle
-        return encode_histories(bundle.tower, bundle.history_vectors, events, int(bundle.manifest["max_length"]))
+        length = int(bundle.manifest["max_length"])
+        return encode_histories(bundle.tower, bundle.history_vectors, events, length, self._threads)
 
     def _results(
         self, queries: Floats, events: KnownEvents, allowed: Mask | None, selection: Selection
