@@ -30,6 +30,8 @@ from twotower.core.event_codes import (
 )
 from twotower.core.schema import ITEM_ID, TIMESTAMP
 from twotower.features import encode_single, form
+from twotower.features.categories import text_of
+from twotower.serving.unknown import Unknown
 
 Event = Mapping[str, Any]
 
@@ -106,6 +108,28 @@ class EventEncoder:
                 column = [event.get(self._column[name]) for event in events]
                 codes[:, k] = encode_single(self._encoders[name], column)
         return codes
+
+    def note_unknown(self, events: Sequence[Event], codes: Ints, unknown: Unknown) -> None:
+        """Report keys that the model does not use, and values that training did not have.
+
+        Args:
+            events: E mappings.
+            codes: [E, K] of `codes`.
+            unknown: what they are reported to.
+        """
+        keys, used = set().union(*events), [ITEM_ID, TIMESTAMP, EVENT_TYPE, *self._column.values()]
+        unknown.note("event keys", sorted(keys - set(used), key=str), len(keys), used)
+        for name, code in zip(self.inputs, codes.T, strict=True):
+            if name == EVENT_TYPE:
+                column, kind, unused, known = EVENT_TYPE, "event types", 0, [*self._type_code]
+            elif name in self._column:
+                column, encoder = self._column[name], self._encoders[name]
+                kind, unused = f"values of {column}", encoder.get("out_of_vocabulary", 0)
+                known = encoder.get("vocabulary", "numbers")
+            else:  # made of the timestamp
+                continue
+            values = [events[place].get(column) for place in np.flatnonzero(code <= unused).tolist()]
+            unknown.note(kind, [value for value in values if text_of(value) is not None], len(events), known)
 
     def _types(self, events: Sequence[Event]) -> list[int]:
         """Types are texts, as in preparation; a type that training did not have is unknown."""
