@@ -47,11 +47,10 @@ class Catalogue:
             index = np.array([self._index_of.get(item, PAD) for item in ids], dtype=np.int64)
         except TypeError:  # unhashable
             raise UserError(f"{argument} hold lists; expected item ids, as in [[1, 2], [3]]") from None
-        if not index.any():
-            self._check_types(ids, argument)
-        missing = np.flatnonzero(index == PAD)
-        if len(missing):
-            lacking = [ids[place] for place in missing]
+        if not index.all():
+            if not index.any():
+                self._check_types(ids, argument)
+            lacking = [ids[place] for place in np.flatnonzero(index == PAD)]
             unknown.note(f"ids in {argument}", lacking, len(ids), f"ids like {self.ids[0]!r}", each_time)
         return index
 

@@ -19,7 +19,7 @@ def in_parts(function: Callable[[slice], Part], size: int, step: int, threads: i
     """
     step = max(1, min(step, -(-size // threads)))
     parts = [slice(start, start + step) for start in range(0, size, step)]
-    if threads == 1 or len(parts) < 2:
-        return [function(part) for part in parts]
+    if threads == 1 or len(parts) == 1:
+        return [*map(function, parts)]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, parts))
