@@ -19,6 +19,7 @@ from twotower.serving import filters as module
 from twotower.serving.caps import within_caps
 from twotower.serving.filters import ItemFilter
 from twotower.serving.histories import Catalogue
+from twotower.serving.unknown import Unknown
 
 BIG = 2**53 + 1  # no float
 ITEMS: list[dict[str, Any]] = [
@@ -37,7 +38,7 @@ def make_filter(directory: Path, items: list[dict[str, Any]] = ITEMS) -> ItemFil
     embedding = pa.array([[1.0]] * len(items), pa.list_(pa.float32(), 1))
     file = directory / "items.parquet"
     pq.write_table(pa.table({**columns, "embedding": embedding}), file)
-    return ItemFilter(file, Catalogue(columns["item_id"]))
+    return ItemFilter(file, Catalogue(columns["item_id"]), Unknown())
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,8 @@ COMMANDS = {
         "Serve",
         "twotower.serving.retriever:main",
         "items for one history, from a bundle",
-        "BUNDLE ITEM_ID [ITEM_ID ...]\n\nThe items of the history, oldest first.",
+        "BUNDLE [--strict] ITEM_ID [ITEM_ID ...]\n\nThe items of the history, oldest first.\n"
+        "  --strict  refuse items that the bundle does not have, instead of skipping them",
     ),
     "verify": Command(
         "Serve", "twotower.serving.verify:main", "check that a bundle answers as the trained model did", "BUNDLE"

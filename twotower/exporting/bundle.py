@@ -41,6 +41,8 @@ from twotower.runs.layout import ENVIRONMENT_FILE, HISTORIES_FILE
 from twotower.runs.run import Run
 from twotower.serving import bundle_format as fmt
 from twotower.serving.bundle import write_items
+from twotower.serving.contract import contract
+from twotower.serving.event_encoder import EventEncoder
 from twotower.serving.exact_search import exact_top_k
 from twotower.serving.exploration import POOL, exploration_effect, novelty
 from twotower.serving.golden_answers import origin
@@ -118,6 +120,7 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> ExportRepor
             "num_items": len(vectors),
             "max_length": max_length,
             "inputs": [{"name": name, "size": size} for name, size in inputs.items()],
+            "requests": contract(EventEncoder(list(inputs), features), items, golden),
             "index": {**index_facts, "golden_recall": golden_recall},
             "filters": filter_recall(chosen, vectors, queries.users, K, sample_filters(items, K)),
             "exploration": _exploration(chosen, queries, items),
@@ -127,7 +130,7 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> ExportRepor
         }
         fmt.write_manifest(directory, fmt.seal(directory, facts, _files(directory)))
         answer_gap = verify(directory)
-        manifest = _add_pages(directory, path.name, facts, items, golden)
+        manifest = _add_pages(directory, path.name, facts, golden)
         sizes = {file.name: file.stat().st_size for file in sorted(directory.iterdir())}
     example = items[ITEM_ID][int(np.argmax(items[TRAIN_COUNT].to_numpy()))].as_py()
     return ExportReport(path, manifest, sizes, len(checked), tower_gap, answer_gap, example)
@@ -141,14 +144,12 @@ def _write_index(
     return ItemIndex(choice.index, vectors, choice.facts["search"], choice.facts["rerank"]), choice.facts
 
 
-def _add_pages(
-    directory: Path, name: str, facts: dict[str, Any], items: pa.Table, golden: dict[str, Any]
-) -> dict[str, Any]:
+def _add_pages(directory: Path, name: str, facts: dict[str, Any], golden: dict[str, Any]) -> dict[str, Any]:
     """Measure the bundle, write its pages for people, and write its final manifest."""
     figures = measured(directory)
     page = index_page(facts["index"], facts["filters"], f"{facts['run']}: the index")
     write_bytes(directory / fmt.CURVE_FILE, page.encode())
-    readme = bundle_readme(name, facts, figures, items, golden, {file.name for file in directory.iterdir()})
+    readme = bundle_readme(name, facts, figures, golden, {file.name for file in directory.iterdir()})
     write_bytes(directory / fmt.README_FILE, readme.encode())
     manifest = fmt.seal(directory, {**facts, "measured": figures}, _files(directory))
     fmt.write_manifest(directory, manifest)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from twotower.core.arrays import Ints
 from twotower.core.errors import UserError
 from twotower.core.schema import PAD
+from twotower.serving.unknown import Unknown
 
 ItemId = int | str
 
@@ -18,8 +19,8 @@ ItemId = int | str
 class Catalogue:
     """The bundle's item ids and their item_index, in a dictionary of about 100 bytes an item.
 
-    >>> Catalogue(pa.array(["a", "b"])).item_index(["b", "unknown"], "items")
-    array([2, 0])
+    >>> Catalogue(pa.array(["a", "b"])).item_index(["b", "a"], "items", Unknown())
+    array([2, 1])
     """
 
     def __init__(self, item_ids: pa.Array) -> None:
@@ -31,12 +32,13 @@ class Catalogue:
         """The type of all ids."""
         return type(self.ids[0])
 
-    def item_index(self, ids: list[Any], argument: str) -> Ints:
+    def item_index(self, ids: list[Any], argument: str, unknown: Unknown, each_time: bool = False) -> Ints:
         """Return [n] item_index, PAD where the catalogue lacks the item.
 
         Args:
             ids: n ids as they arrived.
             argument: of the request that they are from, for messages.
+            unknown: gets the ids that the catalogue lacks; `each_time` as in `Unknown.note`.
 
         Raises:
             UserError: an id is a list, or not a single id has the catalogue's type.
@@ -45,8 +47,11 @@ class Catalogue:
             index = np.array([self._index_of.get(item, PAD) for item in ids], dtype=np.int64)
         except TypeError:  # unhashable
             raise UserError(f"{argument} hold lists; expected item ids, as in [[1, 2], [3]]") from None
-        if not index.any():
-            self._check_types(ids, argument)
+        if not index.all():
+            if not index.any():
+                self._check_types(ids, argument)
+            lacking = [ids[place] for place in np.flatnonzero(index == PAD)]
+            unknown.note(f"ids in {argument}", lacking, len(ids), f"ids like {self.ids[0]!r}", each_time)
         return index
 
     def _check_types(self, ids: Iterable[Any], argument: str) -> None:
