@@ -89,7 +89,8 @@ class TextForm:
 
     def id(self, value: Any) -> str | None:
         """Return the text form of an id, healed."""
-        text = self.text(value.strip(SPACES) if "strip" in self.ids and isinstance(value, str) else value)
+        value = value.strip(SPACES) if "strip" in self.ids and isinstance(value, str) else value
+        text = text_of(value, self.nulls or ())
         if text is not None and "case" in self.ids:
             text = text.lower()
         return _ZEROS.sub(r"\1", text) if text is not None and "zeros" in self.ids else text

@@ -8,10 +8,10 @@ import polars as pl
 
 from twotower.core.errors import UserError
 from twotower.core.schema import CONSENT, CONSENT_VALUES, USER_ID
+from twotower.core.table_files import JSON_LINES, PARQUET, file_format, open_bytes, separator_of
 from twotower.core.values import TextForm
-from twotower.data.readers.chunks import separator_of
 from twotower.data.readers.feature_table import scan_table
-from twotower.data.readers.files import JSON_LINES, PARQUET, file_format, open_bytes, readable
+from twotower.data.readers.files import readable
 from twotower.data.text_form import ids
 
 

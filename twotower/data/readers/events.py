@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from twotower.core.errors import UserError, nearest
 from twotower.core.schema import CONSENT, EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, USER_ID, Prepared
+from twotower.core.table_files import CSV, JSON_LINES, PARQUET, file_format
 from twotower.data.readers.chunks import (
     RawFile,
     csv_columns,
@@ -25,7 +26,7 @@ from twotower.data.readers.chunks import (
     parquet_frames,
 )
 from twotower.data.readers.feature_table import feature_table
-from twotower.data.readers.files import CSV, JSON_LINES, PARQUET, count_about, file_format, find_files, readable
+from twotower.data.readers.files import count_about, find_files, readable
 from twotower.data.readers.source import PLACE, Prepare, Source
 from twotower.data.text_form import shortest, texts
 

@@ -9,8 +9,9 @@ import polars as pl
 
 from twotower.core.errors import UserError, nearest
 from twotower.core.schema import ITEM_ID, ORDINAL, TIMESTAMP
+from twotower.core.table_files import CSV, PARQUET, file_format
 from twotower.data.readers.chunks import csv_separator
-from twotower.data.readers.files import CSV, PARQUET, file_format, find_files, readable
+from twotower.data.readers.files import find_files, readable
 from twotower.data.timestamps import choose_unit, count_units, whole_timestamps
 
 SETTINGS = {"item_id": "data.items", "user_id": "data.users"}
