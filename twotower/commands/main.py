@@ -34,8 +34,8 @@ Nothing is trained. The data may be any: items are matched by their ids.
 DELTA = """\
 ACTION BUNDLE ...
 
-  upsert BUNDLE ITEMS             add and change the items of a table: item_id and features
-  remove BUNDLE ITEM_ID ...       remove items
+  upsert BUNDLE ITEMS [NAME=COLUMN ...]  add and change the items of a table: item_id and features
+  remove BUNDLE ITEM_ID ...       remove items; or those of a table: remove BUNDLE ITEMS
   rollback BUNDLE [VERSION]       answer from the version before, or from this one
   versions BUNDLE                 list the versions"""
 COMMANDS = {

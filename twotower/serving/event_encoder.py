@@ -29,8 +29,8 @@ from twotower.core.event_codes import (
     weekday_codes,
 )
 from twotower.core.schema import ITEM_ID, TIMESTAMP
+from twotower.core.values import TextForm
 from twotower.features import encode_single, form
-from twotower.features.categories import text_of
 from twotower.serving.unknown import Unknown
 
 Event = Mapping[str, Any]
@@ -60,8 +60,11 @@ class EventEncoder:
 
     def __init__(self, inputs: Sequence[str], features: Mapping[str, Any]) -> None:
         self.inputs = list(inputs)
+        self.form = TextForm.of(features)
         self._zone = features["time_zone"]
-        self._type_code = dict(zip(features["event_types"], features["input_types"], strict=True))
+        self._type_code: dict[str | None, int] = dict(
+            zip(features["event_types"], features["input_types"], strict=True)
+        )
         self._encoders = {name: features["events"][name] for name in inputs if name not in (EVENT_TYPE, TIME, *SIZES)}
         self._column = {name: str(encoder.get("column") or name) for name, encoder in self._encoders.items()}
         self._used = {ITEM_ID, TIMESTAMP, EVENT_TYPE, *self._column.values()}
@@ -141,7 +144,9 @@ class EventEncoder:
                 continue
             column, encoder = self._column.get(name, EVENT_TYPE), self._encoders.get(name, {})
             strange = np.flatnonzero(codes[:, place] <= encoder.get("out_of_vocabulary", 0)).tolist()
-            values = [value for value in (events[row].get(column) for row in strange) if text_of(value) is not None]
+            values = [
+                value for value in (events[row].get(column) for row in strange) if self.form.text(value) is not None
+            ]
             if values:
                 kind = "event types" if name == EVENT_TYPE else f"values of {column}"
                 known = [*self._type_code] if name == EVENT_TYPE else encoder.get("vocabulary", "numbers")
@@ -149,7 +154,7 @@ class EventEncoder:
 
     def _types(self, events: Sequence[Event]) -> list[int]:
         """Types are texts, as in preparation; a type that training did not have is unknown."""
-        return [self._type_code.get(str(event.get(EVENT_TYPE)), 0) for event in events]
+        return [self._type_code.get(self.form.text(event.get(EVENT_TYPE)), 0) for event in events]
 
     def _check_keys(self, events: Sequence[Event]) -> None:
         """Refuse a key like that of a column that no event has: it is misspelt. Other unknown keys are normal."""

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from twotower.core.arrays import Mask
 from twotower.core.errors import UserError, nearest
 from twotower.core.schema import EMBEDDING
+from twotower.core.values import TextForm
 from twotower.serving.caps import Cap
 from twotower.serving.catalogue import Catalogue
 from twotower.serving.exclusions import apply_lists
@@ -42,10 +43,11 @@ class ItemFilter:
         file: items.parquet.
         catalogue: its ids.
         unknown: gets ids and values that no item has.
+        form: how texts are read.
     """
 
-    def __init__(self, file: Path, catalogue: Catalogue, unknown: Unknown) -> None:
-        self._file = file
+    def __init__(self, file: Path, catalogue: Catalogue, unknown: Unknown, form: TextForm) -> None:
+        self._file, self._form = file, form
         self._catalogue = catalogue
         self._unknown = unknown
         types = {field.name: field.type for field in pq.read_schema(file) if field.name != EMBEDDING}
@@ -64,7 +66,7 @@ class ItemFilter:
         Raises:
             UserError: a malformed predicate, or ids that are no list or all of another type.
         """
-        mask = None if predicate is None else self._satisfied(checked(predicate, self._is_number))
+        mask = None if predicate is None else self._satisfied(checked(predicate, self._is_number, self._form))
         return apply_lists(mask, include, exclude, self._catalogue, self._unknown)
 
     def caps(self, max_per: Any) -> list[Cap]:

@@ -59,9 +59,10 @@ class Retriever:
     def __init__(self, bundle: Bundle, threads: int = 1, strict: bool = False) -> None:
         self._bundle = bundle
         self._threads = threads
-        self._catalogue = Catalogue(bundle.item_ids)
+        form = bundle.encoder.form
+        self._catalogue = Catalogue(bundle.item_ids, form)
         self._unknown = Unknown(strict)
-        self._filter = ItemFilter(bundle.file(ITEMS_FILE), self._catalogue, self._unknown)
+        self._filter = ItemFilter(bundle.file(ITEMS_FILE), self._catalogue, self._unknown, form)
         self._popular = np.argsort(-bundle.train_count, kind="stable")  # [V] rows; ties in the catalogue's order
         self._novelty = novelty(bundle.train_count, bundle.age_days)  # [V]
 
@@ -284,8 +285,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         retriever = Retriever.load(words[0], strict=STRICT in arguments)
-        history = [_parse(text, retriever.id_type) for text in words[1:]]
-        (ids,), (scores,) = retriever.recommend([history], k=10)
+        (ids,), (scores,) = retriever.recommend([words[1:]], k=10)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -296,13 +296,6 @@ def main(arguments: list[str]) -> int:
     for rank, (item, score) in enumerate(zip(ids, scores, strict=True), start=1):
         print(f"{rank:>4}  {item!s:<{width}}  {'-' if np.isnan(score) else f'{score:.4f}'}")
     return 0
-
-
-def _parse(text: str, id_type: type[int] | type[str]) -> ItemId:
-    try:
-        return id_type(text)
-    except ValueError:
-        raise UserError(f"{text!r} is not an item id: the ids of this catalogue are integers") from None
 
 
 if __name__ == "__main__":

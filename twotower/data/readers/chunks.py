@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from twotower.core.errors import UserError
 from twotower.core.schema import Prepared
-from twotower.data.readers.files import EXPECTED, JSON_LINES, count_about, open_bytes, readable
+from twotower.core.table_files import EXPECTED, JSON_LINES, open_bytes, separator_of
+from twotower.data.readers.files import count_about, readable
 from twotower.data.readers.source import CHUNK_ROWS, PLACE, Prepare, Source
 
 PIECE_BYTES = 2**24  # of JSON Lines, parsed at one time
@@ -128,10 +129,9 @@ def parquet_frames(file: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]
 
 
 def csv_separator(file: Path) -> str:
-    """Return comma, semicolon, tab or bar: the one that is most frequent in the first line."""
+    """Return the separator of a CSV file, by its first line."""
     with open_bytes(file) as text:
-        header = text.readline().decode("utf-8-sig", errors="replace")
-    return max(",;\t|", key=header.count)
+        return separator_of(text.readline().decode("utf-8-sig", errors="replace"))
 
 
 def csv_columns(file: Path) -> list[str]:
