@@ -53,7 +53,7 @@ STATISTICS_FILE = "statistics.json"  # counts made by preparation, for the audit
 AUDIT_FILE = "audit.json"
 CARD_FILE = "card.html"
 CEILING_FILE = "ceiling.json"  # metrics of the true distribution, for generated data
-FORMAT_VERSION = 4  # increase it whenever the same events would be prepared differently
+FORMAT_VERSION = 5  # increase it whenever the same events would be prepared differently
 
 
 ARRAYS: dict[str, str] = {

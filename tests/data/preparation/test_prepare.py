@@ -60,8 +60,8 @@ def test_every_row_is_accounted_for(prepare: Prepare, tmp_path: Path) -> None:
         "event_type": [1, 2, 2, 2, 2, 0],
         "timestamp": [1, 2, 3, 3, 20, 22],
         "offsets": [0, 2, 4, 6],
-        "train_end": [2, 2, 4],  # b ends first and trains, a validates, d and e test
-        "validation_end": [2, 4, 4],
+        "train_end": [2, 2, 4],  # b trains, a validates, d validates and tests, and e tests
+        "validation_end": [2, 4, 5],
         "returning": [0, 0, 0],
     }
     manifest = prepared.manifest
@@ -82,10 +82,10 @@ def test_every_row_is_accounted_for(prepare: Prepare, tmp_path: Path) -> None:
     }
     assert manifest["split"] == {
         "kind": "temporal",
-        "test_start": 22,
+        "test_start": 21,
         "validation_start": 3,
-        "events": {"train": 2, "validation": 2, "test": 2},
-        "test_events_outside_catalogue": 2 / 5,
+        "events": {"train": 2, "validation": 3, "test": 1},
+        "test_events_outside_catalogue": 2 / 4,
     }
     assert manifest["sessions"] == {"count": 3, "source": "the session column"}
     assert manifest["timestamp_unit"] == "ordinal"
@@ -349,13 +349,13 @@ def test_the_catalogue_has_the_items_features_as_they_are(prepare: Prepare, tmp_
 
 
 def test_ages_are_days_until_the_test_begins(prepare: Prepare, tmp_path: Path) -> None:
-    """The last two of six sessions test: neither their times nor their items count."""
+    """The last four of eighteen events test: neither their times nor their items count."""
     hours = np.array([0, 1, 2, 24, 25, 26, 71, 72, 73, 100, 101, 102, 143, 143, 145, 999, 1000, 1001])
     items = [1, 2, 1, 1, 3, 1, 4, 5, 1, 1, 6, 2, 1, 7, 1, 4, 1, 2]
     stamps = (1_700_000_000_000 + 60 * MINUTE * hours).tolist()
     directory = prepare(log(tmp_path / "a.parquet", item_id=items, timestamp=stamps))
     ages = dict(pl.read_parquet(directory / "catalogue.parquet").select("item_id", "age_days").rows())
-    assert ages == {1: 102 // 24, 2: 101 // 24, 3: 77 // 24, 4: 31 // 24, 5: 30 // 24, 6: 0}
+    assert ages == {1: 143 // 24, 2: 142 // 24, 3: 118 // 24, 4: 72 // 24, 5: 71 // 24, 6: 42 // 24, 7: 0}
 
 
 def test_where_no_user_is_known_a_session_stands_for_one(prepare: Prepare, tmp_path: Path) -> None:

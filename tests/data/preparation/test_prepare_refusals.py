@@ -48,7 +48,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         "'test': 0.*Dropped: 3 test event of an item outside the catalogue",
     ),
     "short sessions": ({"session_id": [*range(9)] * 2}, {"split": splits.leave_one_out}, "'test': 0"),
-    "one moment": ({"timestamp": [5] * 18}, {}, "of 6 sessions none ends before the test window"),
+    "one moment": ({"timestamp": [5] * 18}, {}, "of 15 events none is before the test window"),
     "many types": (
         {"event_type": [str(i) for i in range(300)], "item_id": [1, 2] * 150, "timestamp": range(300),
          "session_id": [i // 3 for i in range(300)]},

@@ -100,7 +100,7 @@ def sort_sessions(
 
     Returns:
         Columns [E] of the events, without KEY, PLACE and SPLIT, in milliseconds or ordinals; and columns [S] of the
-        sessions: start, end, length, where there are any user (0: unknown) and, with SPLIT, train, validation and
+        sessions: start, length, where there are any user (0: unknown) and, with SPLIT, train, validation and
         test: how many events have that label.
     """
     by = (KEY, TIMESTAMP, PLACE, ITEM_ID, EVENT_TYPE)
@@ -113,7 +113,7 @@ def sort_sessions(
     if rule.bounce:
         events[EVENT_TYPE] = mark_bounces(events[EVENT_TYPE], events[TIMESTAMP], starts, rule.bounce)
     time = events[TIMESTAMP] = events[TIMESTAMP] // _scale(rule)
-    sessions = {"start": time[starts], "end": time[starts + length - 1], "length": length}
+    sessions = {"start": time[starts], "length": length}
     if rule.by_user:
         sessions[USER_ID] = rows[KEY].to_numpy()[begin]
     elif USER_ID in events:
