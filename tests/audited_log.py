@@ -108,6 +108,7 @@ class Log:
         lengths = Counter(Counter(self.session.tolist()).values())
         return {
             "rows": {"read": events, "kept": events, "dropped": {}},
+            "losses": {"samples": {}, "groups": {}},
             "timestamp_unit": self.unit,
             "timestamp_units": {self.unit: events},
             "days": {day: dict(count) for day, count in sorted(days.items())},

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from twotower.core.arrays import Array
-from twotower.core.event_codes import EVENT_TYPE, SIZES
+from twotower.core.event_codes import EVENT_TYPE, MS_PER_DAY, SIZES
 from twotower.core.schema import Prepared, input_file
 
 BLOCK = 2_000_000  # events
@@ -49,13 +49,24 @@ class Measures(NamedTuple):
     early: int  # events before `earliest`
     future: int  # events after `latest`
     whole_minutes: int  # events on a full minute
+    whole_days: int  # events at midnight, UTC
     queries: int  # test events with a history
     train_count: Array  # [V] training events by item
     codes: dict[str, Array]  # input -> [size, 2] events before the test, and test events, by code
     contexts: dict[str, Context]  # declared event feature -> what it predicts
 
 
-COUNTS = ("before_test", "late", "misplaced", "mixed_sessions", "early", "future", "whole_minutes", "queries")
+COUNTS = (
+    "before_test",
+    "late",
+    "misplaced",
+    "mixed_sessions",
+    "early",
+    "future",
+    "whole_minutes",
+    "whole_days",
+    "queries",
+)
 
 
 class _Block(NamedTuple):
@@ -91,7 +102,9 @@ def measure(prepared: Prepared, split: dict[str, Any], earliest: int, latest: in
     pairs = []
     for block in _blocks(prepared, sizes):
         time, part, before_test = block.timestamp, block.part, block.part != TEST
-        label = part if validation_start is None else part == TEST  # preparation itself cuts sessions where validation begins
+        label = (
+            part if validation_start is None else part == TEST
+        )  # preparation itself cuts sessions where validation begins
         flags = {
             "before_test": before_test,
             "late": before_test & (time > test_start),
@@ -100,6 +113,7 @@ def measure(prepared: Prepared, split: dict[str, Any], earliest: int, latest: in
             "early": time < earliest,
             "future": time > latest,
             "whole_minutes": time % MINUTE_MS == 0,
+            "whole_days": time % MS_PER_DAY == 0,
         }
         for name, flag in flags.items():
             sums[name] += int(np.count_nonzero(flag))

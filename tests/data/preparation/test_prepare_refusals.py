@@ -21,7 +21,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no items": ({"item_id": [None] * 18}, {}, "none of the 18 rows can be used: 18 no item_id"),
     "no times": ({"timestamp": [None] * 18}, {}, "none of the 18 rows can be used: 18 no readable timestamp"),
     "negative times": ({"timestamp": range(-20, -2)}, {}, "none of the 18 rows .*: 18 negative timestamp"),
-    "text times": ({"timestamp": ["then"] * 18}, {}, "no timestamp can be read, the first is 'then'"),
+    "text times": ({"timestamp": ["then"] * 18}, {}, r"18 no readable timestamp \(such as 'then'\). Write all"),
     "no sessions": ({"session_id": None}, {}, "neither a session nor a user column.*user_id=NAME"),
     "ordinal gap": (
         {"session_id": None, "user_id": [1] * 18, "timestamp": range(18)},

@@ -9,7 +9,7 @@ import polars as pl
 from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.ragged import ranges
-from twotower.core.schema import DUPLICATE_ROW, EVENT_TYPE, ITEM_ID, ORDINAL, SPLIT, TIMESTAMP, USER_ID
+from twotower.core.schema import DUPLICATE_ROW, EVENT_TYPE, ITEM_ID, ORDINAL, SINGLE_EVENT, SPLIT, TIMESTAMP, USER_ID
 from twotower.data.preparation.bounces import SECOND, BounceRule, mark_bounces
 from twotower.data.preparation.duplicates import drop_duplicate_rows
 from twotower.data.preparation.spill import KEY
@@ -17,7 +17,6 @@ from twotower.data.preparation.splits import PARTS
 from twotower.data.readers.source import PLACE
 
 MINUTE = 60 * SECOND  # in microseconds
-SINGLE_EVENT = "only event of its session"
 
 
 class SessionRule(NamedTuple):

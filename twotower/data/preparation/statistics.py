@@ -109,6 +109,7 @@ def count_rows(
         **counts,
         "rows": {"read": events.rows, "kept": sum(kept.values()), "dropped": dict(dropped)},
         "split": facts,
+        "losses": events.losses.as_json(),
         "timestamp_unit": events.unit,
         "timestamp_units": dict(events.units),
         "whole_hour_pauses": {"whole": sessions.counts.whole, "near": sessions.counts.near},

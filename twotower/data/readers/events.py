@@ -25,7 +25,7 @@ from twotower.data.readers.chunks import (
 )
 from twotower.data.readers.feature_table import feature_table
 from twotower.data.readers.files import CSV, JSON_LINES, PARQUET, count_about, file_format, find_files, readable
-from twotower.data.readers.source import PLACE, Prepare, Source
+from twotower.data.readers.source import FILE, PLACE, Prepare, Source
 
 COLUMNS = (SESSION_ID, USER_ID, ITEM_ID, TIMESTAMP, EVENT_TYPE, SPLIT, CONSENT)
 IDS = (SESSION_ID, USER_ID, ITEM_ID)
@@ -89,7 +89,7 @@ def event_source(
     types = {name: _type(name, source, tables) for name, source in sources.items() if name in COLUMNS}
 
     def chunks(wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
-        chosen = {name: types.get(name) or _type(name, sources[name], tables) for name in wanted}
+        chosen = {name: types.get(name) or _type(name, sources[name], tables) for name in wanted if name != FILE}
         yield from in_chunks([_raw_file(table, sources, chosen) for table in tables], wanted)
 
     extra = {}
@@ -105,6 +105,7 @@ def event_source(
         chunks=chunks,
         items=extra[ITEM_ID][1],
         users=extra[USER_ID][1],
+        knows_file=True,
     )
 
 
@@ -142,7 +143,7 @@ def _sources(tables: Sequence[_Table], names: Mapping[str, str | None]) -> dict[
                 next(t.path for t, f in zip(tables, found, strict=True) if bool(f) == b) for b in (True, False)
             )
             raise UserError(f"{has} has a column for {name}, {lacks} has none; all files should be alike")
-    further = {name: name for columns in present for name in columns if name not in (*COLUMNS, PLACE)}
+    further = {name: name for columns in present for name in columns if name not in (*COLUMNS, PLACE, FILE)}
     return sources | further
 
 
