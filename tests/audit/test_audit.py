@@ -251,6 +251,8 @@ def without_days(statistics: dict[str, Any]) -> None:
         (set_to("cuts", cut=900, within_twice=300), None),
         (several(3), ("session_of_several_users", "warning")),
         (several(2), None),
+        (several(999), ("session_of_several_users", "warning")),
+        (several(1000), ("session_of_several_users", "error")),
         (set_to("contradictory_items", category=2), ("contradictory_items", "warning")),
         (without_days, ("days_without_events", "warning")),
         (lambda s: s["days"].pop("2025-03-03"), None),  # a log may begin when it likes

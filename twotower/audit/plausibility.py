@@ -67,11 +67,15 @@ def check_sessions(statistics: Statistics) -> Iterator[Finding]:
         yield warning("sessions_cut", message, **cuts)
     several = statistics["sessions_of_several_users"]
     if several > 0.001 * sessions:
+        share = several / sessions
         message = (
-            f"{several:,} of {sessions:,} sessions have events of several users; expected at most 0.1%. Are session "
-            "ids reused, or unique only within a day or a site?"
+            f"{several:,} of {sessions:,} sessions ({share:.1%}) have events of several users; expected at most 0.1% "
+            "(50% is an error). Session ids that are used again, or numbered anew for each user as ga_session_id is, "
+            "join what different people did. data.columns.session_id=false ignores the column, and forms sessions from "
+            "users' events"
         )
-        yield warning("session_of_several_users", message, sessions=several)
+        level = error if share >= 0.5 else warning
+        yield level("session_of_several_users", message, sessions=several, share=share)
 
 
 def check_coverage(measures: Measures, statistics: Statistics) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ import pytest
 from event_log import MINUTE, PREDEFINED, log
 from preparing import Prepare
 
+from twotower.audit.audit import require_sound
 from twotower.core.errors import UserError
 from twotower.core.schema import Prepared, open_prepared
 from twotower.data.preparation import prepare as prepare_module
@@ -414,3 +415,17 @@ def test_no_raw_id_is_in_the_prepared_directory(prepare: Prepare, tmp_path: Path
     for content in seen:
         assert b"example.org" not in content and b"79190000000000" not in content
         assert not any(np.int64(s).tobytes() in content for s in sessions)
+
+
+def test_session_ids_numbered_for_each_user_are_refused(prepare: Prepare, tmp_path: Path) -> None:
+    """As ga_session_id: user 3's session 2 is another one than user 4's."""
+    rows = [(u % 9, visit, (u + visit + n) % 5, 10**9 + 86_400 * u + 7200 * visit + n) for u in range(40)
+            for visit in range(3) for n in range(4)]  # fmt: skip
+    schema = ["user_id", "session_id", "item_id", "timestamp"]
+    pl.DataFrame(rows, schema=schema, orient="row").write_parquet(tmp_path / "a.parquet")
+    prepared = open_prepared(prepare(tmp_path / "a.parquet"))
+    with pytest.raises(UserError, match=r"3 of 3 sessions \(100.0%\).*data\.columns\.session_id=false"):
+        require_sound(prepared)
+    for off in (None, False):
+        whole = open_prepared(prepare(tmp_path / "a.parquet", columns={"session_id": off}))
+        assert whole.manifest["sessions"] == {"count": 120, "source": "users' events, cut by gaps of over 30 minutes"}

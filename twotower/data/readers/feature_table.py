@@ -17,7 +17,7 @@ SETTINGS = {"item_id": "data.items", "user_id": "data.users"}
 
 
 def feature_table(
-    path: str, identifier: str, names: Mapping[str, str | None], unit: str
+    path: str, identifier: str, names: Mapping[str, str], unit: str
 ) -> tuple[list[Path], Callable[[], pl.LazyFrame]]:
     """Open a table with a column of ids, columns of features, and optionally the time from which a row holds.
 
@@ -41,7 +41,7 @@ def feature_table(
     return files, lambda: whole.with_columns(milliseconds) if timed else whole
 
 
-def _open(file: Path, identifier: str, names: Mapping[str, str | None]) -> pl.LazyFrame:
+def _open(file: Path, identifier: str, names: Mapping[str, str]) -> pl.LazyFrame:
     """Scan one file; ids and time get the schema's names."""
     with readable(file):
         table = scan_table(file)
