@@ -254,6 +254,10 @@ def without_days(statistics: dict[str, Any]) -> None:
         (several(999), ("session_of_several_users", "warning")),
         (several(1000), ("session_of_several_users", "error")),
         (set_to("contradictory_items", category=2), ("contradictory_items", "warning")),
+        (set_to("contradictory_users", country=1), ("contradictory_users", "warning")),
+        (set_to("unreadable_numbers", price={"values": 1, "of": 9, "first": "?"}), ("unreadable_numbers", "warning")),
+        (set_to("similar_ids", user_id={"case": (2, "A", "a")}), ("similar_ids", "warning")),
+        (lambda s: s["matches"].append({"text": "", "warning": "1 of 9"}), ("few_matches", "warning")),
         (without_days, ("days_without_events", "warning")),
         (lambda s: s["days"].pop("2025-03-03"), None),  # a log may begin when it likes
     ],

@@ -208,7 +208,7 @@ def test_command_line(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(path), "999"]) == 0
     assert "most popular" in capsys.readouterr().out
     assert main([str(path), "ten"]) == 2
-    assert "'ten' is not an item id" in capsys.readouterr().err
+    assert "'ten' is of type str" in capsys.readouterr().err
     assert main([str(path / "nowhere"), "10"]) == 2
     assert "manifest.json is missing" in capsys.readouterr().err
     assert main([]) == 2

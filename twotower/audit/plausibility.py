@@ -13,11 +13,12 @@ from twotower.core.schema import DUPLICATE_ROW, SINGLE_EVENT
 
 Statistics = Mapping[str, Any]
 BOT_EVENTS = 1000
+DIFFERENCES = {"strip": "spaces around them", "case": "case", "zeros": "leading zeros"}
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 def check_rows(statistics: Statistics) -> Iterator[Finding]:
-    """Find targets outside the catalogue, duplicate rows, and items with contradictory features."""
+    """Find targets outside the catalogue, and duplicate rows."""
     targets, rows = statistics["targets_outside_catalogue"], statistics["rows"]
     outside = targets["outside"] / max(1, targets["test_events"])
     if outside > 0.05:
@@ -35,13 +36,35 @@ def check_rows(statistics: Statistics) -> Iterator[Finding]:
             "expected at most 1%. Is something logged or exported twice?"
         )
         yield warning("repeated_rows", message, rows=duplicates)
-    for feature, items in statistics["contradictory_items"].items():
-        if items:
+
+
+def check_values(statistics: Statistics) -> Iterator[Finding]:
+    """Find joins that match little, ids that are alike, contradictory features, and numbers that can't be read."""
+    for match in statistics["matches"]:
+        if match["warning"]:
+            yield warning("few_matches", match["warning"])
+    for column, steps in statistics["similar_ids"].items():
+        for step, (groups, one, other) in steps.items():
             message = (
-                f"{items:,} items have several values of '{feature}' at the same time, of which the smallest was "
-                "taken; expected one each. Give the item table one row per item, or a timestamp"
+                f"{groups:,} groups of {column} differ only by {DIFFERENCES[step]}, such as {one!r} and {other!r}, and "
+                f"count as different; expected none. If they are the same: preparation.ids=[{step}]"
             )
-            yield warning("contradictory_items", message, feature=feature, items=items)
+            yield warning("similar_ids", message, column=column, step=step, groups=groups)
+    for who in ("items", "users"):
+        for feature, number in statistics[f"contradictory_{who}"].items():
+            if number:
+                message = (
+                    f"{number:,} {who} have several values of '{feature}' at the same time, of which the smallest was "
+                    f"taken; expected one each. Give the table one row for each of the {who}, or a timestamp"
+                )
+                yield warning(f"contradictory_{who}", message, feature=feature, **{who: number})
+    for feature, facts in statistics["unreadable_numbers"].items():
+        message = (
+            f"{facts['values']:,} of {facts['of']:,} values of '{feature}' are no numbers, such as {facts['first']!r}, "
+            f"and count as null; expected none. For numbers like 12,99 give the feature the setting decimal: ','; for "
+            "words that mean null, preparation.null_words"
+        )
+        yield warning("unreadable_numbers", message, feature=feature, **facts)
 
 
 def check_sessions(statistics: Statistics) -> Iterator[Finding]:

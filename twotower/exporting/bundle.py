@@ -219,7 +219,7 @@ def _serving_features(run_path: Path, inputs: Mapping[str, int]) -> dict[str, An
     """The parts of a run's FEATURES_FILE for the model's event inputs and the items."""
     features = read_json(run_path / FEATURES_FILE, "a run directory")
     encoders = {name: encoder for name, encoder in features["events"].items() if name in inputs}
-    clock = {key: features[key] for key in ("time_zone", "event_types", "input_types")}
+    clock = {key: features[key] for key in ("time_zone", "event_types", "input_types", "values") if key in features}
     return {**clock, "events": encoders, "items": features["items"]}
 
 

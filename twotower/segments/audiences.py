@@ -109,7 +109,8 @@ def write_audience(
 def _as_catalogue_ids(bundle: Bundle, items: Sequence[ItemId]) -> pa.Array:
     """Return distinct ids in the catalogue's type: a command line does not distinguish the text 12 from the number."""
     try:
-        return pa.array(list(dict.fromkeys(map(str, items))), pa.string()).cast(bundle.item_ids.type)
+        texts = map(bundle.encoder.form.id, items)
+        return pa.array(list(dict.fromkeys(texts)), pa.string()).cast(bundle.item_ids.type).drop_null()
     except pa.ArrowException:
         raise UserError(
             f"audience.items={list(items)}: the bundle has numbers for ids, like {bundle.item_ids[0].as_py()}"

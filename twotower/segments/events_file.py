@@ -19,8 +19,9 @@ from twotower.core.errors import UserError
 from twotower.core.files import read_json
 from twotower.core.schema import CONSENT, EVENT_TYPE, FEATURES_FILE, ITEM_ID, ORDINAL, SESSION_ID, TIMESTAMP, USER_ID
 from twotower.data.preparation.clean import drop_unusable
-from twotower.data.preparation.identifiers import Dictionary, item_id_key
+from twotower.data.preparation.identifiers import Dictionary
 from twotower.data.readers.events import AUTO, event_source
+from twotower.data.text_form import in_text_form
 from twotower.data.timestamps import DATE, whole_timestamps
 from twotower.segments.user_histories import Histories
 from twotower.serving.bundle import Bundle
@@ -68,7 +69,9 @@ def read_events(
     parts = []
     for chunk in source.chunks([name for name in wanted if name in source.columns]):
         is_date = chunk[TIMESTAMP].dtype.is_temporal()
-        chunk = chunk.with_columns(whole_timestamps(chunk[TIMESTAMP], DATE if is_date else unit))
+        chunk = in_text_form(chunk, bundle.encoder.form).with_columns(
+            whole_timestamps(chunk[TIMESTAMP], DATE if is_date else unit)
+        )
         chunk = drop_unusable(chunk, (key, ITEM_ID), (), None, dropped)
         coded = [
             ids.encode(chunk[key]),
@@ -85,7 +88,7 @@ def read_events(
 
 def _item_index(bundle: Bundle, events: pl.DataFrame) -> Array:
     """Return [E] the bundle's item_index of each event; PAD where it does not have the item."""
-    keys = events.select(item_id_key(pl.Series(bundle.item_ids))).to_series().to_arrow()
+    keys = events[ITEM_ID].cast(pl.String).to_arrow()
     return (rows_of(keys.cast(pa.string()), bundle.item_ids.cast(pa.string())) + 1).astype(np.int32)
 
 

@@ -29,6 +29,7 @@ from twotower.core.event_codes import (
     weekday_codes,
 )
 from twotower.core.schema import ITEM_ID, TIMESTAMP
+from twotower.core.values import TextForm
 from twotower.features import encode_single, form
 
 Event = Mapping[str, Any]
@@ -58,8 +59,11 @@ class EventEncoder:
 
     def __init__(self, inputs: Sequence[str], features: Mapping[str, Any]) -> None:
         self.inputs = list(inputs)
+        self.form = TextForm.of(features)
         self._zone = features["time_zone"]
-        self._type_code = dict(zip(features["event_types"], features["input_types"], strict=True))
+        self._type_code: dict[str | None, int] = dict(
+            zip(features["event_types"], features["input_types"], strict=True)
+        )
         self._encoders = {name: features["events"][name] for name in inputs if name not in (EVENT_TYPE, TIME, *SIZES)}
         self._column = {name: str(encoder.get("column") or name) for name, encoder in self._encoders.items()}
         try:
@@ -109,7 +113,7 @@ class EventEncoder:
 
     def _types(self, events: Sequence[Event]) -> list[int]:
         """Types are texts, as in preparation; a type that training did not have is unknown."""
-        return [self._type_code.get(str(event.get(EVENT_TYPE)), 0) for event in events]
+        return [self._type_code.get(self.form.text(event.get(EVENT_TYPE)), 0) for event in events]
 
     def _check_keys(self, events: Sequence[Event]) -> None:
         """Refuse a key like that of a column that no event has: it is misspelt. Other unknown keys are normal."""

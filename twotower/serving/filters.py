@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from twotower.core.arrays import Mask
 from twotower.core.errors import UserError, nearest
 from twotower.core.schema import EMBEDDING
+from twotower.core.values import TextForm
 from twotower.serving.caps import Cap
 from twotower.serving.catalogue import Catalogue
 from twotower.serving.exclusions import apply_lists
@@ -39,10 +40,11 @@ class ItemFilter:
     Args:
         file: items.parquet.
         catalogue: its ids.
+        form: how texts are read.
     """
 
-    def __init__(self, file: Path, catalogue: Catalogue) -> None:
-        self._file = file
+    def __init__(self, file: Path, catalogue: Catalogue, form: TextForm) -> None:
+        self._file, self._form = file, form
         self._catalogue = catalogue
         types = {field.name: field.type for field in pq.read_schema(file) if field.name != EMBEDDING}
         self._is_number = {name: is_number(kind) for name, kind in types.items()}
@@ -60,7 +62,7 @@ class ItemFilter:
         Raises:
             UserError: a malformed predicate, or ids that are no list or all of another type.
         """
-        mask = None if predicate is None else self._satisfied(checked(predicate, self._is_number))
+        mask = None if predicate is None else self._satisfied(checked(predicate, self._is_number, self._form))
         return apply_lists(mask, include, exclude, self._catalogue)
 
     def caps(self, max_per: Any) -> list[Cap]:

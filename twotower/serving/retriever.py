@@ -54,8 +54,9 @@ class Retriever:
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
         self._bundle = bundle
         self._threads = threads
-        self._catalogue = Catalogue(bundle.item_ids)
-        self._filter = ItemFilter(bundle.file(ITEMS_FILE), self._catalogue)
+        form = bundle.encoder.form
+        self._catalogue = Catalogue(bundle.item_ids, form)
+        self._filter = ItemFilter(bundle.file(ITEMS_FILE), self._catalogue, form)
         self._popular = np.argsort(-bundle.train_count, kind="stable")  # [V] rows; ties in the catalogue's order
         self._novelty = novelty(bundle.train_count, bundle.age_days)  # [V]
 
@@ -254,8 +255,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         retriever = Retriever.load(arguments[0])
-        history = [_parse(text, retriever.id_type) for text in arguments[1:]]
-        (ids,), (scores,) = retriever.recommend([history], k=10)
+        (ids,), (scores,) = retriever.recommend([arguments[1:]], k=10)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -266,13 +266,6 @@ def main(arguments: list[str]) -> int:
     for rank, (item, score) in enumerate(zip(ids, scores, strict=True), start=1):
         print(f"{rank:>4}  {item!s:<{width}}  {'-' if np.isnan(score) else f'{score:.4f}'}")
     return 0
-
-
-def _parse(text: str, id_type: type[int] | type[str]) -> ItemId:
-    try:
-        return id_type(text)
-    except ValueError:
-        raise UserError(f"{text!r} is not an item id: the ids of this catalogue are integers") from None
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ def test_rows_follow_the_catalogue_and_only_its_items_are_learnt_from() -> None:
     encoders, arrays, _, facts = encode_items(items.lazy(), BRAND, catalogue("a", "b", "c"), None)
     assert encoders["brand"]["vocabulary"] == ["A", "B"]
     assert values_of(encoders, arrays, "brand") == ["A", None, "B"]
-    assert facts == {"items_without_features": 1, "contradictory_items": {"brand": 0}}
+    assert (facts["items_without_features"], facts["contradictory_items"]) == (1, {"brand": 0})
+    assert str(facts["matches"][0]) == "data.items: 2 of 3 items of the catalogue matched"
 
 
 def test_every_kind_is_encoded_as_its_encoder_does() -> None:
@@ -117,9 +118,9 @@ def test_whole_ids_are_compared_as_numbers_are_written(ids: list[Any], table: li
 
 
 def test_other_ids_are_compared_to_the_letter() -> None:
-    items = pl.DataFrame({ITEM_ID: ["1.0", "A", "01"], "brand": ["X", "A", "Y"]})
-    assert brands(items, catalogue("1", "A", "B")) == [None, "A", None]
-    assert brands(items, catalogue("1", "2", "3")) == ["X", None, None]
+    items = pl.DataFrame({ITEM_ID: ["1.5", "A", "01"], "brand": ["X", "A", "Y"]})
+    assert brands(items, catalogue("1", "A", "a")) == [None, "A", None]
+    assert brands(items, catalogue("1", "01", "3")) == [None, "Y", None]
 
 
 HISTORY = [  # item, time, brand
@@ -227,7 +228,8 @@ def test_without_features_there_is_nothing_to_encode() -> None:
     items = pl.DataFrame({ITEM_ID: ["a"]})
     encoders, arrays, raw, facts = encode_items(items.lazy(), {}, catalogue("a", "b"), None)
     assert (encoders, arrays, raw.columns) == ({}, {}, [])
-    assert facts == {"items_without_features": 1, "contradictory_items": {}}
+    nothing: dict[str, Any] = {"contradictory_items": {}, "unreadable_numbers": {}, "matches": []}
+    assert facts == {"items_without_features": 1, **nothing}
 
 
 @pytest.mark.parametrize("name", ["item_id", "train_count", "age_days", "item_name", "embedding"])
@@ -247,7 +249,8 @@ def test_real_films_have_their_genres(real_data) -> None:
         "title": {"kind": "text", "column": "movie_title"},
     }
     encoders, arrays, _, facts = encode_items(items, specs, table.select(ITEM_ID), None)
-    assert facts == {"items_without_features": 0, "contradictory_items": dict.fromkeys(specs, 0)}
+    assert (facts["items_without_features"], facts["contradictory_items"]) == (0, dict.fromkeys(specs, 0))
+    assert facts["unreadable_numbers"] == {"year": {"values": 2, "of": 1682, "first": "unkonwn"}}
     codes, offsets = arrays["genres.codes"].tolist(), arrays["genres.offsets"].tolist()
     genres = [None, "unseen", *encoders["genres"]["vocabulary"]]
     for row, expected in enumerate(table["genres"].to_list()):

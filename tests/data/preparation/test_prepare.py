@@ -373,7 +373,7 @@ def test_erased_users_and_missing_consent_are_counted(prepare: Prepare, tmp_path
     columns = {"consent": "ok"}
     manifest = open_prepared(prepare(path, erase=str(tmp_path / "erase.txt"), columns=columns)).manifest
     assert manifest["rows"]["dropped"] == {"erased at the user's request": 3, "no consent": 1}
-    with pytest.raises(UserError, match=r"can't be read .*; expected text, one user id a line"):
+    with pytest.raises(UserError, match=r"can't be read .*; expected text with one user id a line"):
         prepare(path, erase=str(tmp_path / "missing.txt"))
     with pytest.raises(UserError, match="the events have no user column"):
         prepare(log(tmp_path / "b.parquet"), erase=str(tmp_path / "erase.txt"))

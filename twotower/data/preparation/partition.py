@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -9,14 +10,17 @@ from tqdm import tqdm
 
 from twotower.audit.losses import REMEDIES, examples
 from twotower.core.errors import UserError
+from twotower.core.matches import SAMPLE, Match
 from twotower.core.schema import CONSENT, EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, USER_ID
+from twotower.core.values import TextForm
 from twotower.data.preparation.clean import TIMESTAMP_TEXT, drop_unusable
 from twotower.data.preparation.event_features import EventFeatures
-from twotower.data.preparation.identifiers import Dictionary
+from twotower.data.preparation.identifiers import Dictionary, similar_ids
 from twotower.data.preparation.losses import Losses
 from twotower.data.preparation.spill import KEY, Partitions, prefetched
 from twotower.data.preparation.splits import read_labels
 from twotower.data.readers.source import FILE, PLACE, Source
+from twotower.data.text_form import in_text_form
 from twotower.data.timestamps import (
     DATE,
     check_unit,
@@ -28,6 +32,7 @@ from twotower.data.timestamps import (
 
 MAX_EVENT_TYPES = 255
 FILE_NAME, WITHOUT_USER = GROUPS = ("file", "without user_id")  # of rows, beside their event types and features
+GONE = "If their events were deleted already, leave these users out of the list"
 
 
 @dataclass
@@ -44,6 +49,8 @@ class PartitionedEvents:
     items: Dictionary = field(default_factory=Dictionary)
     types: Dictionary = field(default_factory=Dictionary)
     losses: Losses = field(default_factory=Losses)
+    similar_ids: dict[str, dict[str, tuple[int, str, str]]] = field(default_factory=dict)  # of items and of users
+    erased: Match | None = None  # the erase list
 
 
 def partition_events(
@@ -53,8 +60,9 @@ def partition_events(
     *,
     use_split: bool,
     use_users: bool,
-    erase: Collection[str],
+    erase: AbstractSet[str],
     until: str | None,
+    form: TextForm,
 ) -> PartitionedEvents:
     """Read all rows of `source` and append the usable ones to `partitions`.
 
@@ -63,6 +71,7 @@ def partition_events(
         use_users: read the user column, if there is one.
         erase: ids of users whose events are removed.
         until: date or time from which on events are removed.
+        form: how texts are read.
 
     Raises:
         UserError: needed columns are missing, values have a wrong type, or no row can be used.
@@ -80,17 +89,30 @@ def partition_events(
     events = PartitionedEvents(partitions, unit, by_user, use_users or not by_user)
     end = None if until is None else parse_until(until, unit)
     by_file = [FILE] if source.knows_file else []
+    erased: set[str] = set()
     for chunk in _with_progress(source.chunks([*columns, *by_file]), source.rows, "reading events"):
         events.units += count_units(chunk[TIMESTAMP])
         times = whole_timestamps(chunk[TIMESTAMP], unit)
         events.rows += chunk.height
-        chunk = chunk.with_columns(times, chunk[TIMESTAMP].alias(TIMESTAMP_TEXT), *_groups(chunk, by_user, source))
+        text = chunk[TIMESTAMP].alias(TIMESTAMP_TEXT)
+        chunk = in_text_form(chunk, form).with_columns(times, text, *_groups(chunk, by_user, source))
+        if USER_ID in columns:
+            users = chunk[USER_ID].unique()
+            erased |= erase & set(users.cast(pl.String)) if erase else set()
+            for step, found in similar_ids(users, form.ids).items():
+                seen = events.similar_ids.setdefault(USER_ID, {})
+                seen[step] = max(found, seen.get(step, found))
         events.losses.add_rows(chunk, [n for n in (EVENT_TYPE, *features.event_columns, *GROUPS) if n in chunk.columns])
         chunk = drop_unusable(chunk, required, erase, end, events.dropped, events.losses)
         if chunk.height:
             partitions.append(_as_integers(chunk, key, events, features))
     partitions.close()
     _require_rows(source, events)
+    events.similar_ids[ITEM_ID] = similar_ids(events.items.values, form.ids)
+    if erase:
+        unmatched, others = sorted(erase - erased)[:SAMPLE], users.drop_nulls().cast(pl.String).head(SAMPLE).to_list()
+        events.erased = Match("preparation.erase", "listed users", len(erased), len(erase), unmatched, others, GONE)
+        events.erased.require()
     return events
 
 

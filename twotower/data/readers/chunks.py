@@ -129,10 +129,14 @@ def parquet_frames(file: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]
 
 
 def csv_separator(file: Path) -> str:
-    """Return comma, semicolon, tab or bar: the one that is most frequent in the first line."""
+    """Return the separator of a CSV file, by its first line."""
     with open_bytes(file) as text:
-        header = text.readline().decode("utf-8-sig", errors="replace")
-    return max(",;\t|", key=header.count)
+        return separator_of(text.readline().decode("utf-8-sig", errors="replace"))
+
+
+def separator_of(line: str) -> str:
+    """Return comma, semicolon, tab or bar: the one that is most frequent in the line."""
+    return max(",;\t|", key=line.count)
 
 
 def csv_columns(file: Path) -> list[str]:

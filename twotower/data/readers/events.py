@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import polars as pl
@@ -26,6 +27,7 @@ from twotower.data.readers.chunks import (
 from twotower.data.readers.feature_table import feature_table
 from twotower.data.readers.files import CSV, JSON_LINES, PARQUET, count_about, file_format, find_files, readable
 from twotower.data.readers.source import FILE, PLACE, Prepare, Source
+from twotower.data.text_form import shortest, texts
 
 COLUMNS = (SESSION_ID, USER_ID, ITEM_ID, TIMESTAMP, EVENT_TYPE, SPLIT, CONSENT)
 IDS = (SESSION_ID, USER_ID, ITEM_ID)
@@ -53,9 +55,10 @@ def read(
     items: str | None,
     users: str | None,
     prepare: Prepare,
+    item_columns: Mapping[str, Any] | None = None,
 ) -> Prepared:
     """Prepare the event files behind `path`: see event_source."""
-    return prepare(event_source(path, columns, timestamp_unit, items, users))
+    return prepare(event_source(path, columns, timestamp_unit, items, users, item_columns))
 
 
 def event_source(
@@ -64,6 +67,7 @@ def event_source(
     timestamp_unit: str,
     items: str | None = None,
     users: str | None = None,
+    item_columns: Mapping[str, Any] | None = None,
 ) -> Source:
     """Open the event files behind `path`.
 
@@ -74,6 +78,8 @@ def event_source(
         timestamp_unit: what numeric timestamps count: auto, s, ms, us, ns or ordinal.
         items: a table of item features (see feature_table), or None.
         users: a table of user features, or None.
+        item_columns: item_id and timestamp -> the item table's name for it, None: as in the events; false for
+            timestamp: a column of that name has no meaning.
 
     Raises:
         UserError: a missing or unusable column (the nearest name is suggested), or an unreadable file.
@@ -99,7 +105,8 @@ def event_source(
 
     extra = {}
     for name, given in ((ITEM_ID, items), (USER_ID, users)):
-        extra[name] = feature_table(given, name, names, timestamp_unit) if given else ([], None)
+        own = _table_names(item_columns) if name == ITEM_ID else {}
+        extra[name] = feature_table(given, name, {**names, **own}, timestamp_unit) if given else ([], None)
     return Source(
         name=Path(path).stem,
         files=[table.path for table in tables] + extra[ITEM_ID][0] + extra[USER_ID][0],
@@ -109,6 +116,7 @@ def event_source(
             "unit": timestamp_unit,
             "items": items,
             "users": users,
+            "item_columns": _table_names(item_columns),
         },
         columns=list(sources),
         rows=sum(table.rows for table in tables),
@@ -118,6 +126,18 @@ def event_source(
         users=extra[USER_ID][1],
         knows_file=True,
     )
+
+
+def _table_names(item_columns: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Check data.item_columns; only what is given remains."""
+    for name, given in (item_columns or {}).items():
+        if name not in (ITEM_ID, TIMESTAMP) or given is True or (given is False and name == ITEM_ID):
+            raise UserError(
+                f"data.item_columns.{name}={given}; expected {ITEM_ID}=NAME, {TIMESTAMP}=NAME or {TIMESTAMP}=false. "
+                "Features have their column in their declaration: preparation.features.items.FEATURE.column"
+            )
+    named = {name: given for name, given in (item_columns or {}).items() if given is not None}
+    return {name: given if given is False else str(given) for name, given in named.items()}
 
 
 def _open(file: Path) -> _Table:
@@ -237,12 +257,13 @@ def _expression(name: str, source: str, dtype: pl.DataType, table: _Table) -> pl
         return pl.lit(_date(value) if value and dtype == UTC else value, dtype=dtype)
     column, given = pl.col(source), table.schema[source]
     if dtype != pl.String:
-        return column.cast(dtype, strict=False)
-    if given.is_float() or given.is_decimal():
-        # Ids are often stored as floating point numbers: 12.0 is the item 12.
-        column = column.fill_nan(None) if given.is_float() else column
-        whole = column.cast(pl.Int64, strict=False)
-        return pl.when(whole.cast(given) == column).then(whole.cast(pl.String)).otherwise(column.cast(pl.String))
+        return (
+            column.map_batches(shortest, return_dtype=pl.Float64)
+            if given == pl.Float32
+            else column.cast(dtype, strict=False)
+        )
+    if given.is_float() or given.is_decimal():  # ids are often stored as floating point numbers
+        return column.map_batches(texts, return_dtype=pl.String)
     text = column.cast(pl.String)
     return pl.when(text != "").then(text)  # an empty string is null
 
