@@ -109,6 +109,7 @@ class Log:
         return {
             "rows": {"read": events, "kept": events, "dropped": {}},
             "losses": {"samples": {}, "groups": {}},
+            "unlisted_items": None,
             "timestamp_unit": self.unit,
             "timestamp_units": {self.unit: events},
             "days": {day: dict(count) for day, count in sorted(days.items())},

@@ -21,6 +21,7 @@ CHECKS = {  # check -> its title in the data card, in the order of reports
     "time_zone": "Time zone",
     "sessions_cut": "Visits cut by the session gap",
     "session_of_several_users": "Sessions of several users",
+    "unlisted_items": "Items that the table of items lacks",
     "few_matches": "Tables and lists whose ids mostly match nothing",
     "similar_ids": "Ids that differ in little",
     "contradictory_items": "Items with several values of a feature",

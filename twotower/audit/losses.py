@@ -43,6 +43,18 @@ def check_losses(statistics: Mapping[str, Any]) -> Iterator[Finding]:
                     yield _finding(reason, counts, shares[value], samples, remedy, column=column, value=value)
 
 
+def check_unlisted(statistics: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find items of events that the table of items lacks, where they hold many events."""
+    facts = statistics["unlisted_items"]
+    if facts and facts["events"] > SHARE * facts["of"]:
+        message = (
+            f"{facts['items']:,} items of the events, as '{facts['example']}', have no row in data.items; they hold "
+            f"{facts['events'] / facts['of']:.1%} of the events, expected at most {SHARE:.0%}. Complete the table; or "
+            "preparation.only_known_items=true leaves them out of the catalogue"
+        )
+        yield warning("unlisted_items", message, **facts)
+
+
 def examples(samples: Sequence[str]) -> str:
     """Values as a part of a message.
 
