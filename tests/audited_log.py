@@ -42,8 +42,7 @@ class Log:
         self.device = rng.integers(1, 5, count).repeat(length)  # 1: a hash bucket, 2 .. 4: three words
         self.session = np.arange(count).repeat(length)
         self.validation_start, self.test_start = START + 22 * DAY, START + 25 * DAY
-        end = self.time[length - 1 :: length]
-        self.part = ((end >= self.validation_start) * 1 + (end >= self.test_start)).repeat(length)
+        self.part = (self.time >= self.validation_start) * 1 + (self.time >= self.test_start)
         self.category = rng.integers(1, 4, ITEMS)  # of each item
         self.category[:3] = 1, 2, 3
         self.kind = "temporal"
@@ -109,6 +108,8 @@ class Log:
         lengths = Counter(Counter(self.session.tolist()).values())
         return {
             "rows": {"read": events, "kept": events, "dropped": {}},
+            "losses": {"samples": {}, "groups": {}},
+            "unlisted_items": None,
             "timestamp_unit": self.unit,
             "timestamp_units": {self.unit: events},
             "days": {day: dict(count) for day, count in sorted(days.items())},

@@ -32,7 +32,7 @@ def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
         (["preparation.features.items={brand: {kind: categorical}}"], "'+preparation.features.items=...'"),
         (["data=events"], "data.path"),
         (["data=events", "data.path=nowhere.parquet"], "no such file"),
-        (["data.sessions=300", "data.items=50", "model.dim=banana"], "model.item_tower can't be built"),
+        (["data.sessions=300", "data.items=50", "model.dim=banana"], "model.dim=banana; expected a whole number"),
         (["resume=nowhere"], "nowhere"),
         (["evaluation.ks=[5]"], "lacks 20"),
     ],

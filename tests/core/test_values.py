@@ -81,7 +81,10 @@ def test_polars_heals_ids_the_same_way(values: list[str | None], steps: set[str]
 
 @pytest.mark.parametrize(
     ("value", "decimal", "expected"),
-    [("12,99", ",", 12.99), ("1.299,50", ",", 1299.5), ("-3,5", ",", -3.5), ("7", ",", 7), ("True", ".", 1), (2.5, ",", 2.5)],
+    [
+        ("12,99", ",", 12.99), ("1.299,50", ",", 1299.5), ("-3,5", ",", -3.5),
+        ("7", ",", 7), ("True", ".", 1), (2.5, ",", 2.5),
+    ],
 )  # fmt: skip
 def test_numbers(value: Any, decimal: str, expected: float) -> None:
     assert number_of(value, decimal) == expected

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from twotower.audit.findings import Finding, error, warning
 from twotower.audit.measure import Measures
 from twotower.core.event_codes import WEEKDAY
-from twotower.core.schema import DUPLICATE_ROW
+from twotower.core.schema import DUPLICATE_ROW, SINGLE_EVENT
 
 Statistics = Mapping[str, Any]
 BOT_EVENTS = 1000
@@ -30,7 +30,7 @@ def check_rows(statistics: Statistics) -> Iterator[Finding]:
         level = error if outside > 0.3 else warning
         yield level("targets_outside_catalogue", message, share=outside, **targets)
     duplicates = rows["dropped"].get(DUPLICATE_ROW, 0)
-    if duplicates > 0.01 * rows["read"]:
+    if 0.01 * rows["read"] < duplicates <= 0.05 * rows["read"]:  # more are a finding of check_losses
         message = (
             f"{duplicates:,} of {rows['read']:,} rows duplicate another one in every column and were left out; "
             "expected at most 1%. Is something logged or exported twice?"
@@ -90,11 +90,15 @@ def check_sessions(statistics: Statistics) -> Iterator[Finding]:
         yield warning("sessions_cut", message, **cuts)
     several = statistics["sessions_of_several_users"]
     if several > 0.001 * sessions:
+        share = several / sessions
         message = (
-            f"{several:,} of {sessions:,} sessions have events of several users; expected at most 0.1%. Are session "
-            "ids reused, or unique only within a day or a site?"
+            f"{several:,} of {sessions:,} sessions ({share:.1%}) have events of several users; expected at most 0.1% "
+            "(50% is an error). Session ids that are used again, or numbered anew for each user as ga_session_id is, "
+            "join what different people did. data.columns.session_id=false ignores the column, and forms sessions from "
+            "users' events"
         )
-        yield warning("session_of_several_users", message, sessions=several)
+        level = error if share >= 0.5 else warning
+        yield level("session_of_several_users", message, sessions=several, share=share)
 
 
 def check_coverage(measures: Measures, statistics: Statistics) -> Iterator[Finding]:
@@ -150,7 +154,19 @@ def check_clocks(measures: Measures, statistics: Statistics) -> Iterator[Finding
             f"{chance:,.0f} by chance. Does one source log local time and another UTC? Convert all to UTC"
         )
         yield warning("time_zone", message, **pauses)
-    yield from _check_hours(np.array(statistics["hours"], dtype=np.int64))
+    if measures.whole_days > 0.9 * events:
+        dropped = statistics["rows"]["dropped"]
+        message = (
+            f"{measures.whole_days:,} of {events:,} events are at midnight, so the timestamps are days without a time: "
+            f"{dropped.get(DUPLICATE_ROW, 0):,} rows were left out as duplicates, though the same item may have been "
+            f"bought twice that day; {dropped.get(SINGLE_EVENT, 0):,} were the only event of their day; and the order "
+            "of a day's events is that of the file. Give timestamps with the time of day. Else: an event feature of a "
+            "column in which such rows differ keeps them (preparation.features.events), and "
+            "preparation.session_gap_minutes=null makes a session of all days of a user"
+        )
+        yield warning("days_without_time", message, events=measures.whole_days)
+    else:
+        yield from _check_hours(np.array(statistics["hours"], dtype=np.int64))
     yield from _check_days(statistics["days"])
 
 

@@ -55,7 +55,7 @@ def prepare(
     *,
     items: FilePath | None = None,
     users: FilePath | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | None] | None = None,
     overrides: Overrides = (),
     config_dir: FilePath | None = None,
 ) -> Prepared:
@@ -66,7 +66,7 @@ def prepare(
             `data=otto` or an experiment; without any the embedded marketplace.
         items: a table of item features.
         users: a table of user features.
-        columns: item_id, timestamp, session_id, user_id, event_type -> what the files call it.
+        columns: item_id, timestamp, session_id, user_id, event_type -> what the files call it; None: it is ignored.
         overrides: settings as on the command line: `preparation.session_gap_minutes=60`, `split.test_days=3`.
         config_dir: a folder with experiments and groups of your own, as --config-dir.
 
@@ -76,7 +76,7 @@ def prepare(
     from twotower.training.prepare import prepare as prepare_data
 
     values = {**_events(path, overrides), "data.items": items, "data.users": users}
-    values |= {f"data.columns.{name}": column for name, column in (columns or {}).items()}
+    values |= {f"data.columns.{name}": False if column is None else column for name, column in (columns or {}).items()}
     config = compose_config("train", values, overrides, config_dir)
     return prepare_data(config.data, config.accept)
 

@@ -13,6 +13,7 @@ from twotower.commands.signals import interrupt_on_termination
 from twotower.core.distributed import is_first_process
 from twotower.runs.config_errors import explaining
 from twotower.runs.config_folder import CONF
+from twotower.runs.ranges import check_ranges
 
 TAKES_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p")
 QUIET = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
@@ -34,6 +35,7 @@ def run(task: str | Callable[[DictConfig], object], config_name: str, arguments:
 
     def call_task(config: DictConfig) -> None:
         with explaining(config_name):  # here, too: Hydra would add lines to an error that passes through it
+            check_ranges(config)
             function = task
             if isinstance(function, str):
                 module, _, name = function.partition(":")

@@ -45,8 +45,8 @@ def vocabulary_of_bundle(bundle: Bundle) -> ModelVocabulary:
     """Return what the indices and codes of a bundle stand for."""
     features = read_json(bundle.file(FEATURES_FILE), "a bundle")
     fingerprint, inputs = bundle.manifest["dataset_fingerprint"], list(bundle.inputs)
-    types, encoders = features["event_types"], features["events"]
-    return ModelVocabulary(bundle.path, fingerprint, bundle.item_ids, inputs, types, encoders)
+    types = dict(zip(features["event_types"], features["input_types"], strict=True))
+    return ModelVocabulary(bundle.path, fingerprint, bundle.item_ids, inputs, types, features["events"])
 
 
 def write_catalogue(bundle: Bundle, prepared_path: Path, directory: Path) -> None:

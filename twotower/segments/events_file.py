@@ -20,7 +20,7 @@ from twotower.core.files import read_json
 from twotower.core.schema import CONSENT, EVENT_TYPE, FEATURES_FILE, ITEM_ID, ORDINAL, SESSION_ID, TIMESTAMP, USER_ID
 from twotower.data.preparation.clean import drop_unusable
 from twotower.data.preparation.identifiers import Dictionary
-from twotower.data.readers.events import event_source
+from twotower.data.readers.events import AUTO, event_source
 from twotower.data.text_form import in_text_form
 from twotower.data.timestamps import DATE, whole_timestamps
 from twotower.segments.user_histories import Histories
@@ -34,7 +34,7 @@ NO_TYPE = "(none)"
 
 
 def read_events(
-    bundle: Bundle, path: Path, columns: Mapping[str, str | None] | None = None, unit: str = "ms"
+    bundle: Bundle, path: Path, columns: Mapping[str, str | bool | None] | None = None, unit: str = "ms"
 ) -> Histories:
     """Return one history for each user; where events have no user_id, one for each session.
 
@@ -45,7 +45,7 @@ def read_events(
         bundle: the items and event inputs are expressed in its indices and codes.
         path: a file, a folder or a glob, as in training: item_id, timestamp, user_id or session_id; optional:
             event_type, consent, and columns of the model's event features.
-        columns: the files' name of each, as in the data's configuration; None or missing: the same name.
+        columns: the files' name of each, as in the data's configuration; missing: the same name.
         unit: of numeric timestamps: s, ms, us, ns or ordinal.
 
     Raises:
@@ -53,9 +53,11 @@ def read_events(
     """
     if not glob.glob(str(path)):
         raise UserError(f"events={path}: no such file, folder or glob")
-    names = {name: (columns or {}).get(name) for name in (ITEM_ID, TIMESTAMP, *KEYS, EVENT_TYPE, CONSENT)}
-    if names[USER_ID]:
-        names[SESSION_ID] = None
+    names = {name: (columns or {}).get(name, AUTO) for name in (ITEM_ID, TIMESTAMP, *KEYS, EVENT_TYPE, CONSENT)}
+    if names[ITEM_ID] is None:  # a run of an older version, where null meant auto
+        names = {name: source or AUTO for name, source in names.items()}
+    if names[USER_ID] not in (None, False, AUTO):
+        names[SESSION_ID] = False
     source = event_source(str(path), names, unit)
     key = next((name for name in KEYS if name in source.columns), None)
     if key is None:

@@ -2,14 +2,17 @@
 
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from preparing import Prepare
 
 from twotower.core.errors import UserError
-from twotower.core.schema import ITEM_ID
+from twotower.core.files import read_json
+from twotower.core.schema import ITEM_ID, open_prepared
 from twotower.data.preparation.item_features import check_specs, encode_items
 from twotower.features import encode
 
@@ -261,3 +264,39 @@ def test_real_films_have_their_genres(real_data) -> None:
     ]
     assert all(max(one) < min(other) for one, other in pairwise(bucket for bucket in by_bucket if bucket))
     assert len(arrays["title.codes"]) > 20 * len(table)
+
+
+@pytest.mark.parametrize(
+    ("items", "table"),
+    [([1, 2, 3, 4], [2, 4, 9]), (["a", "b", "c", "d"], ["b", "d", None]), ([7, 8, 9, 10], ["8", "10.0"])],
+)
+@pytest.mark.parametrize("specs", [{}, {"brand": {"kind": "categorical"}}])
+def test_items_that_the_table_lacks(
+    prepare: Prepare, tmp_path: Path, items: list[object], table: list[object], specs: dict[str, object]
+) -> None:
+    """The table has the second and the fourth item."""
+    rows = [(session, items[(session * k + k) % 4], session * 100 + k) for session in range(40) for k in range(6)]
+    events = pl.DataFrame(rows, schema=["session_id", "item_id", "timestamp"], orient="row", strict=False)
+    events.write_parquet(tmp_path / "events.parquet")
+    pl.DataFrame({"item_id": table, "brand": "x"}, strict=False).write_parquet(tmp_path / "items.parquet")
+    settings = {"items": str(tmp_path / "items.parquet"), "features": {"items": specs}}
+    lacking = [item for _, item, _ in rows if item in (items[0], items[2])]
+    of_all, known = (prepare(tmp_path / "events.parquet", **settings, only_known_items=only) for only in (False, True))
+    assert pl.read_parquet(of_all / "catalogue.parquet")["item_id"].to_list() == items
+    assert pl.read_parquet(known / "catalogue.parquet")["item_id"].to_list() == [items[1], items[3]]
+    dropped = open_prepared(known).manifest["rows"]["dropped"]
+    assert dropped["item that data.items does not have"] == len(lacking)
+    facts = read_json(of_all / "statistics.json", "")["unlisted_items"]
+    findings = [f for f in read_json(of_all / "audit.json", "") if f["check"] == "unlisted_items"]
+    if not specs:  # then the table is not read
+        assert facts is None and not findings
+        return
+    example = max(sorted(set(map(str, lacking))), key=list(map(str, lacking)).count)
+    assert facts == {"items": 2, "events": len(lacking), "of": len(rows), "example": example}
+    assert f"{len(lacking) / len(rows):.1%} of the events" in findings[0]["message"]
+
+
+def test_only_known_items_needs_a_table(prepare: Prepare, tmp_path: Path) -> None:
+    pl.DataFrame({"session_id": [1, 1], "item_id": [1, 2], "timestamp": [1, 2]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="only_known_items=true needs a table of items"):
+        prepare(tmp_path / "a.parquet", only_known_items=True)

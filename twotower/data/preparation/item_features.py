@@ -106,6 +106,15 @@ def encode_items(
     return ItemFeatures(encoders, arrays, pl.DataFrame(list(raw.values())), facts)
 
 
+def listed_items(table: pl.LazyFrame, values: pl.Series, form: TextForm) -> Array:
+    """Return [K + 1] whether a table of items has a row of each item id [K], from place 1 on; True for place 0."""
+    in_form = partial(ids, form=form)
+    key = pl.col(ITEM_ID).map_batches(in_form, return_dtype=pl.String, is_elementwise=True).alias(KEY)
+    wanted = in_form(values).alias(KEY)
+    found = table.select(key).join(wanted.to_frame().lazy(), on=KEY, how="semi").unique().collect(engine="streaming")
+    return np.concatenate([[True], wanted.is_in(found[KEY].implode()).to_numpy()])
+
+
 def _require_columns(columns: list[str], specs: Specs) -> None:
     needed = {f"preparation.features.items.{name}": spec.get("column") or name for name, spec in specs.items()}
     for place, column in {"every feature of items": ITEM_ID, **needed}.items():

@@ -26,6 +26,7 @@ import numpy as np
 import polars as pl
 
 from twotower.audit.audit import audit
+from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.event_codes import check_zone
 from twotower.core.files import create_directory_once, sha256, write_json
@@ -50,14 +51,14 @@ from twotower.data.preparation.bounces import event_types
 from twotower.data.preparation.catalogue import build_catalogue
 from twotower.data.preparation.event_features import EventFeatures, Specs
 from twotower.data.preparation.identifiers import normalise_item_ids, ranks
-from twotower.data.preparation.item_features import ItemFeatures, check_specs, encode_items
+from twotower.data.preparation.item_features import ItemFeatures, check_specs, encode_items, listed_items
 from twotower.data.preparation.partition import PartitionedEvents, partition_events
 from twotower.data.preparation.privacy import read_erased_users
 from twotower.data.preparation.sessionize import session_rule
 from twotower.data.preparation.sort import blocks, blocks_by_start, sort_partitions
 from twotower.data.preparation.spill import Partitions, prefetched
 from twotower.data.preparation.splits import Sessions, Split, predefined
-from twotower.data.preparation.statistics import EventStatistics, count_rows
+from twotower.data.preparation.statistics import EventStatistics, count_rows, count_unlisted
 from twotower.data.preparation.write import EventInputs, write_events
 from twotower.data.readers.source import Source
 from twotower.features import form
@@ -78,6 +79,7 @@ class Preparation:
         bounce: {event_type, seconds}: an event of that type left sooner becomes one of the type "bounce".
         features: "items" and "events", each name -> declaration (see features.spec).
         min_users_per_item: items with events of fewer distinct users before the test are left out.
+        only_known_items: items that the table of items does not have are left out.
         until: a date, or an ISO 8601 time (UTC where it has no zone): events from then on are left out.
         erase: a list of user ids, or a table of them, whose events are left out.
         null_words: texts that are null in every column, beside the empty one.
@@ -97,6 +99,7 @@ class Preparation:
     memory_gib: float
     split: Callable[[Sessions], Split]
     prepared_root: str
+    only_known_items: bool = False
     null_words: Sequence[str] = NULLS
     ids: Sequence[str] = ()
 
@@ -120,6 +123,8 @@ class Preparation:
             check_zone(self.time_zone)
             check_steps(self.ids)
             check_specs(self.features.get("items", {}))
+            if self.only_known_items and source.items is None:
+                raise UserError("preparation.only_known_items=true needs a table of items: data.items=PATH")
             create_directory_once(directory, partial(self._fill, source, settings))
         prepared = open_prepared(directory, check=exists)
         log.info("%s", describe(prepared.manifest))
@@ -140,6 +145,7 @@ class Preparation:
             "bounce": self.bounce or None,
             "features": self.features,
             "min_users_per_item": self.min_users_per_item,
+            "only_known_items": self.only_known_items,
             "until": None if self.until is None else str(self.until),
             "erased": erase,
             "values": self._form.as_json(),
@@ -171,7 +177,9 @@ class Preparation:
         sessions = sort_partitions(events.partitions, events.rows, work, rank_of_code, rule, self.split)
 
         read_blocks = partial(blocks, sessions, rows_at_once)
-        catalogue = build_catalogue(read_blocks, ids, zone is not None, self.min_users_per_item)
+        listed = self._listed(source, ids)
+        only = listed if self.only_known_items else None
+        catalogue = build_catalogue(read_blocks, ids, zone is not None, self.min_users_per_item, only)
         event_encoders = features.fit(features.count_values(read_blocks(), catalogue.item_index))
         before = sessions.split.facts.get("test_start") if zone else None
         items = self._write_catalogue(directory, source, catalogue.table, before)
@@ -182,8 +190,7 @@ class Preparation:
         inputs = EventInputs(types.input_codes, zone, features, event_encoders)
         tally = EventStatistics(types.names, inputs.sizes, zone)
         in_order = prefetched(blocks_by_start(sessions, rows_at_once))
-        few_users = f"item of fewer than {self.min_users_per_item} users"
-        outside = write_events(directory, in_order, catalogue, few_users, inputs, tally)
+        outside = write_events(directory, in_order, catalogue, inputs, tally)
         shutil.rmtree(work)
 
         matches = [*items.facts["matches"], *features.matches, events.erased]
@@ -196,6 +203,7 @@ class Preparation:
             "contradictory_users": features.contradictory,
             "unreadable_numbers": items.facts["unreadable_numbers"] | features.unreadable,
             "similar_ids": events.similar_ids,
+            "unlisted_items": count_unlisted(catalogue.events, listed, ids) if listed is not None else None,
             "matches": [{"text": str(match), "warning": match.warning} for match in matches if match],
         }
         manifest = {
@@ -213,6 +221,12 @@ class Preparation:
         write_json(directory / STATISTICS_FILE, statistics)
         write_prepared(directory, manifest)
         write_json(directory / AUDIT_FILE, audit(open_prepared(directory, check=False), statistics))
+
+    def _listed(self, source: Source, ids: pl.Series) -> Array | None:
+        """Return [K + 1] which items the items' table has; None where nothing depends on it."""
+        if source.items is None or not (self.only_known_items or self.features.get("items")):
+            return None
+        return listed_items(source.items(), ids, self._form)
 
     def _partition(self, source: Source, features: EventFeatures, work: Path, rows_at_once: int) -> PartitionedEvents:
         use_split = SPLIT in source.columns and self._split_name == predefined.__name__

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from twotower.core.errors import UserError
-from twotower.core.schema import CONSENT, CONSENT_VALUES, USER_ID
+from twotower.core.schema import CONSENT, CONSENT_VALUES, NO_CONSENT_VALUES, USER_ID
 from twotower.core.table_files import JSON_LINES, PARQUET, file_format, open_bytes, separator_of
 from twotower.core.values import TextForm
 from twotower.data.readers.feature_table import scan_table
@@ -74,4 +74,13 @@ def not_erased(users: Collection[str]) -> pl.Expr:
 
 def with_consent() -> pl.Expr:
     """Rows whose consent column holds one of schema.CONSENT_VALUES."""
-    return pl.col(CONSENT).cast(pl.String).str.strip_chars().str.to_lowercase().is_in(CONSENT_VALUES).fill_null(False)
+    return _consent().is_in(CONSENT_VALUES).fill_null(False)
+
+
+def consent_understood() -> pl.Expr:
+    """Rows whose consent column is null or holds one of schema.CONSENT_VALUES or NO_CONSENT_VALUES."""
+    return _consent().is_in((*CONSENT_VALUES, *NO_CONSENT_VALUES)).fill_null(True)
+
+
+def _consent() -> pl.Expr:
+    return pl.col(CONSENT).cast(pl.String).str.strip_chars().str.to_lowercase()
