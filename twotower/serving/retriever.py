@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from twotower.core.arrays import Floats, Ints, Mask
-from twotower.core.errors import UserError
+from twotower.core.errors import UserError, printing_user_errors
 from twotower.core.schema import ITEMS_FILE, PAD
 from twotower.serving.bundle import Bundle, open_bundle
 from twotower.serving.catalogue import Catalogue, ItemId
@@ -247,18 +247,15 @@ class Retriever:
         return scores, rows
 
 
+@printing_user_errors
 def main(arguments: list[str]) -> int:
     """Print recommendations for one history; returns 0, or 2 for a mistake that the user can correct."""
     if len(arguments) < 2:
         print("usage: twotower retrieve BUNDLE ITEM_ID [ITEM_ID ...]   (oldest first)")
         return 2
-    try:
-        retriever = Retriever.load(arguments[0])
-        history = [_parse(text, retriever.id_type) for text in arguments[1:]]
-        (ids,), (scores,) = retriever.recommend([history], k=10)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    retriever = Retriever.load(arguments[0])
+    history = [_parse(text, retriever.id_type) for text in arguments[1:]]
+    (ids,), (scores,) = retriever.recommend([history], k=10)
     if np.isnan(scores[0]):
         print("no item of the history is in the catalogue; the most popular items:")
     width = max(7, *(len(str(item)) for item in ids))
