@@ -162,7 +162,7 @@ def test_the_report_names_the_best_the_failures_and_what_to_type(
     assert "8 trials: 7 complete, 1 failed" in printed and "trial 3 failed: ValueError: too <odd>" in printed
     lines = {line.partition(": ")[0]: shlex.split(line.partition(": ")[2]) for line in printed.splitlines()}
     assert lines["again"][:3] == lines["next"][:3] == ["cd", str(tmp_path), "&&"]
-    assert lines["again"][-6:] == [
+    assert lines["again"][-5:] == [
         *("train", "--config-dir", str(path), "experiment=best"),
         "~callbacks.health",
     ]

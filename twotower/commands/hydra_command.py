@@ -11,6 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from twotower.commands.signals import interrupt_on_termination
+from twotower.core.command_line import readable
 from twotower.core.distributed import is_first_process
 from twotower.core.files import new_directory
 from twotower.runs.config_errors import explaining
@@ -43,7 +44,7 @@ def run(task: str | Callable[[DictConfig], object], config_name: str, arguments:
             function(config)
 
     # Of several processes the first alone writes files and logs.
-    sys.argv[1:] = [*overrides_last(arguments), *(() if is_first_process() else QUIET)]
+    sys.argv[1:] = [*map(readable, overrides_last(arguments)), *(() if is_first_process() else QUIET)]
     # Runs that begin in the same second get folders of their own.
     OmegaConf.register_new_resolver(
         "new_folder", lambda name: str(new_directory(Path(name))), replace=True, use_cache=True

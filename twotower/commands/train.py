@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from twotower.commands.evaluate import evaluate
 from twotower.core.command_line import command, override
 from twotower.core.errors import UserError
+from twotower.core.threads import use_threads
 from twotower.runs import resume
 from twotower.runs.layout import CONFIG_FILE
 from twotower.training.pipeline import run_pipeline
@@ -27,6 +28,7 @@ def train(config: DictConfig) -> Path:
         The folder that holds the result: the run directory, the evaluation's or the trial's.
     """
     silence_libraries()
+    use_threads(config.threads)
     if 20 not in config.evaluation.ks:
         raise UserError(f"evaluation.ks={config.evaluation.ks} lacks 20: ndcg@20 picks the epoch; add it")
     if config.evaluate:

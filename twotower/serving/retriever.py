@@ -248,7 +248,7 @@ class Retriever:
 
 
 @printing_user_errors
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print recommendations for one history; returns 0, or 2 for a mistake that the user can correct."""
     if len(arguments) < 2:
         print("usage: twotower retrieve BUNDLE ITEM_ID [ITEM_ID ...]   (oldest first)")
