@@ -35,6 +35,10 @@ def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
         (["data.sessions=300", "data.items=50", "model.dim=banana"], "model.item_tower can't be built"),
         (["resume=nowhere"], "nowhere"),
         (["evaluation.ks=[5]"], "lacks 20"),
+        (["data=events", "data.path=dt=1/e.parquet"], "type 'data.path='\"'\"'dt=1/e.parquet'\"'\"''"),
+        (["data=events", "data.path=a,b/e.parquet"], "-m runs each; if the value is a text"),
+        (["data=events", "data.path=e(1).parquet"], "data.path=e(1).parquet can't be read; if"),
+        (["name=(x"], "name=(x can't be read; if"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

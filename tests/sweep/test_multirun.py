@@ -86,6 +86,7 @@ def test_a_sweep_that_was_interrupted_is_resumed_and_reported(
 
     assert typed(monkeypatch, tmp_path, *GRID, *TINY, "seed=1") == 2
     assert "(data.seed: was 0, is 1; seed: was 0, is 1)" in capsys.readouterr().err
+    Sweep._lock.close()
     content = json.loads((path / "sweep.json").read_text())
     (path / "sweep.json").write_text(json.dumps({**content, "data_fingerprint": "0123456789abcdef"}))
     assert typed(monkeypatch, tmp_path, *GRID, *TINY) == 2

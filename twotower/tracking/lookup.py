@@ -1,5 +1,6 @@
 """Find runs and bundles by whatever names them, and fetch what MLflow has, which is imported only then."""
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Literal
 from twotower.core.errors import UserError
 from twotower.serving.bundle_format import MANIFEST_FILE
 
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # else a server that is down is asked for minutes
 MODELS = "models:/"  # begins the address of a registered model
 MLFLOW_NAME = re.compile(rf"[0-9a-f]{{32}}|{MODELS}[^/@]+(@[^/@]+|/\d+)")
 BUNDLE = "bundle"  # a run's tag, and the folder among artifacts of run and model
