@@ -1,6 +1,6 @@
 """When two commands mean the same run: with equal settings, and with data of one fingerprint."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -34,11 +34,11 @@ def differing_settings(began: str, asked: DictConfig, of_data: bool = False) -> 
     changed = [
         (name, line)
         for name, line in differences(one, other).items()
-        if not _is_in(name, NOT_COUNTED) and _is_in(name, BY_FINGERPRINT) == of_data
+        if not is_in(name, NOT_COUNTED) and is_in(name, BY_FINGERPRINT) == of_data
     ]
     classes = {name.removesuffix(TARGET) for name, _ in changed if name.endswith(TARGET)}
-    parts = [name for name, _ in changed if not name.endswith(TARGET) and _is_in(name, classes)]
-    main = [line for name, line in changed if not _is_in(name, [*copies, *parts])]
+    parts = [name for name, _ in changed if not name.endswith(TARGET) and is_in(name, classes)]
+    main = [line for name, line in changed if not is_in(name, [*copies, *parts])]
     return main or [line for _, line in changed]
 
 
@@ -68,7 +68,8 @@ def _settings(text: str) -> dict[str, Any]:
     return {n: v.replace(run_dir, "RUN_DIR") if isinstance(v, str) else v for n, v in leaves(config)}
 
 
-def _is_in(name: str, settings: Any) -> bool:
+def is_in(name: str, settings: Iterable[str]) -> bool:
+    """Whether a setting is one of `settings`, or lies below one."""
     return any(name == setting or name.startswith(f"{setting}.") for setting in settings)
 
 

@@ -22,7 +22,7 @@ from twotower.core.nested import has, leaves
 from twotower.runs import resume
 from twotower.runs.config_errors import explaining
 from twotower.runs.config_folder import CONF, choices_by_group
-from twotower.runs.identity import differences, listed
+from twotower.runs.identity import NOT_COUNTED, differences, is_in, listed
 from twotower.runs.lock import exclusive_lock
 from twotower.runs.run import load_config
 from twotower.sweep.space import distributions, grid, parse_value, settings_of, text_of
@@ -102,12 +102,12 @@ def start(plan: Plan, lock: contextlib.ExitStack) -> list[int]:
     lock.enter_context(exclusive_lock(plan.path))
     settings = plan.sweep
     require_same_settings(plan.path, identity(plan))
-    prepared = prepare(plan.shared.data, plan.shared.accept)  # once, before the workers
-    asked = {**identity(plan), "data_fingerprint": prepared.manifest["fingerprint"]}
-    require_same_settings(plan.path, asked)
     folders = [CONF, *map(Path, typed_command(plan.hydra)["config_folders"])]
     require_known_settings(settings.space, _plain(plan.shared), folders)
     points = grid(settings.space) if settings.trials is None else list(default_point(plan))
+    prepared = prepare(plan.shared.data, plan.shared.accept)  # once, before the workers
+    asked = {**identity(plan), "data_fingerprint": prepared.manifest["fingerprint"]}
+    require_same_settings(plan.path, asked)
     study = open_study(settings, plan.shared.seed)
     write_json(plan.path / SWEEP_FILE, {**asked, "command": typed_command(plan.hydra)})
     enqueue(study, settings.trials or len(points), points)
@@ -157,7 +157,8 @@ def require_same_settings(path: Path, asked: dict[str, Any]) -> None:
         return
     began = read_json(path / SWEEP_FILE, "a sweep's folder")
     one, other = (dict(leaves({key: content.get(key) for key in asked})) for content in (began, asked))
-    lines = [line.removeprefix("run.") for line in differences(one, other).values()]
+    changed = {name.removeprefix("run."): line for name, line in differences(one, other).items()}
+    lines = [line.removeprefix("run.") for name, line in changed.items() if not is_in(name, NOT_COUNTED)]
     if lines:
         raise UserError(
             f"{path} is a sweep that was begun with other settings or data ({listed(lines)}); "
