@@ -52,7 +52,9 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
         return str(error)
     if isinstance(error, OverrideParseException):
         word = str(error.override)
-        return f"{word} can't be read" + (f"; {quoting_hint(word)}" if "=" in word else f": {error.message}")
+        return f"{word} can't be read" + (
+            f"; {quoting_hint(word)}" if re.match(r"[+~]*[\w./@]+=", word) else f": {error.message}"
+        )
     if ambiguous := re.search(r"Ambiguous value for argument '(.*)'", str(error).splitlines()[0]):
         return f"{ambiguous[1]} is several values: -m runs each; {quoting_hint(ambiguous[1])}"
     if isinstance(error, InstantiationException):
