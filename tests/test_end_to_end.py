@@ -35,7 +35,7 @@ def call(folder: Path, script: str, *arguments: str) -> list[str]:
 
 def compare(folder: Path, *runs: str) -> list[str]:
     """The lines that a comparison prints."""
-    command = [sys.executable, "-m", "twotower.commands.compare", *runs]
+    command = [sys.executable, "-m", "twotower.commands.main", "compare", *runs]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()

@@ -28,7 +28,7 @@ class Command(NamedTuple):
 EVALUATE = """\
 RUN [KEY=VALUE ...]
 
-  RUN        a run's folder, an MLflow run id, or a bundle
+  RUN        a run's folder, a bundle, an MLflow run id, or models:/NAME@ALIAS
   KEY=VALUE  settings of `twotower train`: the data, the split, evaluation.*; see `twotower train --help`
 
 Nothing is trained. The data may be any: items are matched by their ids.
