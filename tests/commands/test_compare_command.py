@@ -47,3 +47,18 @@ def test_what_is_no_run_gets_one_message(tmp_path: Path, capsys: pytest.CaptureF
     unknown = 32 * "0"
     assert main([unknown, unknown, "--tracking-uri", uri]) == 2
     assert uri in capsys.readouterr().err
+
+
+def test_a_model_equals_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = write(tmp_path / "a", 0.6, 0.1)
+    assert main([a, a]) == 0
+    text = capsys.readouterr().out
+    assert text.strip().splitlines()[-1] == "recall_at_20: A and B are equal in every query"
+    assert "unclear" not in text and "+0.0000" not in text
+
+
+def test_both_models_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for typed, missing in (([], "RUN, OTHER"), (["a"], "OTHER")):
+        with pytest.raises(SystemExit):
+            main(typed)
+        assert f"required: {missing}\n" in capsys.readouterr().err

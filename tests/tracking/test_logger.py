@@ -1,5 +1,6 @@
 """The MLflow run of a run that was killed and went on, and of one whose server was away."""
 
+import itertools
 import os
 import signal
 import socket
@@ -12,8 +13,10 @@ from typing import Any
 import mlflow
 import pytest
 
+from twotower.core.errors import UserError
 from twotower.tracking import logger as tracker
 from twotower.tracking.logger import Tracker
+from twotower.tracking.lookup import locate
 
 
 def history(client: Any, run_id: str, name: str) -> list[tuple[int, float]]:
@@ -156,3 +159,40 @@ def test_a_server_that_goes_and_comes_back_learns_everything(tmp_path: Path, mon
     finally:
         stop(server)
     assert not (run / "unsent.jsonl").exists()
+
+
+def test_a_server_that_never_answers_is_asked_ever_more_rarely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings: dict[str, Any] = {"tracking_uri": "http://127.0.0.1:9", "experiment_name": "shop"}
+    away = Tracker(str(tmp_path), **settings)
+    clock, asked = [1000.0], []
+
+    def refused() -> None:
+        asked.append(clock[0])
+        raise OSError("no answer")
+
+    monkeypatch.setattr(tracker.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(away, "open_run", refused)
+    for second in range(0, 4000, 10):
+        clock[0] = 1000.0 + second
+        away.log_metrics({"train/loss": 1.0}, second)
+    assert [b - a for a, b in itertools.pairwise(asked)] == [30, 60, 120, 240, 480, 960, 960, 960]
+    assert [record.getMessage().count("can't be reached") for record in caplog.records if "MLflow" in record.msg] == [1]
+    assert len((tmp_path / "unsent.jsonl").read_text().split()) > 0
+    monkeypatch.setattr(away, "open_run", lambda: None)
+    sent: list[Any] = []
+    monkeypatch.setattr(away, "_send", sent.append)
+    clock[0] += 960
+    away.log_metrics({"train/loss": 2.0}, 4000)
+    assert [entry["step"] for entry in sent] == [*range(0, 4000, 10), 4000], "each value, in order"
+
+
+def test_a_server_that_is_down_is_named_at_once(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=f"MLflow at {uri} answers"):
+        locate("0" * 32, uri, tmp_path)
+    assert time.monotonic() - begin < 60  # by itself MLflow asks for more than four minutes

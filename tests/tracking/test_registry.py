@@ -14,7 +14,7 @@ from test_pyfunc_model import benchmark, write_bundle
 
 from twotower.core.errors import UserError
 from twotower.serving.retriever import Retriever
-from twotower.tracking.lookup import RUN_DIR_TAG
+from twotower.tracking.lookup import RUN_DIR_TAG, locate
 from twotower.tracking.registry import keep_bundle
 
 
@@ -59,6 +59,24 @@ def test_a_registered_bundle_is_a_model_of_its_run(run: Any, bundle: Path) -> No
     assert keep_bundle(run, bundle, "shop", "candidate") == "models:/shop@candidate"
     assert client.get_model_version_by_alias("shop", "candidate").version == 2
     assert client.get_model_version("shop", "1").aliases == []
+
+
+def test_a_registered_bundle_and_its_run_are_located_by_each_name(run: Any, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "answers.npz").write_text("results")
+    run.client.log_artifact(run.id, str(tmp_path / "answers.npz"))
+    keep_bundle(run, bundle, "shop", "candidate")
+    expected = {file.name: file.read_bytes() for file in bundle.iterdir() if file.is_file()}
+    for name in (str(bundle), run.id, "models:/shop@candidate", "models:/shop/1"):
+        found = locate(name, run.uri, tmp_path, "bundle")
+        assert {file.name: file.read_bytes() for file in found.iterdir() if file.is_file()} == expected
+        if name != str(bundle):
+            assert (locate(name, run.uri, tmp_path, file="answers.npz") / "answers.npz").read_text() == "results"
+    for name in ("models:/shop@champion", "models:/shop/7", "models:/shoes@candidate", "0" * 32):
+        with pytest.raises(UserError, match=f"{name} is no folder, and MLflow at"):
+            locate(name, run.uri, tmp_path, "bundle")
+    for name in ("nowhere", "models:/shop", "models:/shop/Production"):
+        with pytest.raises(UserError, match=f"{name} is no folder; expected a run: "):
+            locate(name, run.uri, tmp_path)
 
 
 def test_without_a_name_the_run_gets_tag_and_curve(run: Any, bundle: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from twotower.commands.compose import as_user_error, compose_config
 from twotower.core.errors import UserError
-from twotower.core.files import read_json
+from twotower.core.files import new_directory, read_json
 from twotower.core.schema import MANIFEST_FILE, Prepared
 from twotower.evaluation.comparison import Comparison, compare_runs
 from twotower.evaluation.summary import PRIMARY_METRIC
@@ -198,11 +198,5 @@ def _data(data: Prepared | FilePath | None, overrides: Overrides) -> dict[str, o
 
 
 def _new_folder(name: str) -> Path:
-    """A folder of the moment that is not there yet."""
-    now = datetime.now()
-    folder = Path("runs") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}-{name}"
-    number = 1
-    while folder.exists():
-        number += 1
-        folder = folder.with_name(f"{now:%H-%M-%S}-{name}-{number}")
-    return folder
+    """Create a folder of the moment."""
+    return new_directory(Path("runs") / f"{datetime.now():%Y-%m-%d/%H-%M-%S}-{name}")

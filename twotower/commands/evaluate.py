@@ -14,7 +14,8 @@ from twotower.core.errors import UserError
 from twotower.core.files import read_json
 from twotower.core.schema import TOWER_FILE
 from twotower.runs import layout, run
-from twotower.tracking.lookup import DEFAULT_TRACKING_URI, locate
+from twotower.runs.resume import removed_unless_begun
+from twotower.tracking.lookup import DEFAULT_TRACKING_URI, MODELS, locate
 from twotower.training.evaluate_and_report import evaluate_and_report
 from twotower.training.final_test import test_model
 from twotower.training.fit import build_module, queries
@@ -37,19 +38,21 @@ def evaluate(config: DictConfig) -> Path:
     if process_count() > 1:
         raise UserError("evaluate=... takes one process; leave torchrun out")
     path = Path(config.run_dir)
-    with tempfile.TemporaryDirectory() as scratch:
+    if (path / layout.CONFIG_FILE).exists():
+        raise UserError(f"{path} holds a run; name another folder for its evaluation: hydra.run.dir=...")
+    with removed_unless_begun(path), tempfile.TemporaryDirectory() as scratch:
         tracking_uri = config.logger.tracking_uri if config.logger else DEFAULT_TRACKING_URI
-        source = locate(str(config.evaluate), tracking_uri, Path(scratch))
-        if not source.is_dir():
-            raise UserError(f"{source} is no run, no bundle and no id of an MLflow run; expected one of them")
+        name = str(config.evaluate)
+        source = locate(name, tracking_uri, Path(scratch), "bundle" if name.startswith(MODELS) else "run")
         model = open_bundle(source) if (source / TOWER_FILE).exists() else run.load_run(source)
         prepared = prepare(config.data, config.accept)
         if isinstance(model, run.Run):
             vocabulary = vocabulary_of_run(model)
-            config.model, config.refit = model.config.model, model.config.refit
+            config.model, config.refit = model.config.model, run.has_learnt_validation(model.path)
         else:
             vocabulary = vocabulary_of_bundle(model)
             config.model.max_length = model.manifest["max_length"]
+            config.refit = model.manifest.get("refit", config.refit)  # bundles of older versions do not say
         position = None  # of each event in the data, where not all are kept
         same_data = prepared.manifest["fingerprint"] == vocabulary.fingerprint
         if not (same_data and has_items_of(vocabulary, prepared)):  # a delta may have changed a bundle's items

@@ -32,7 +32,7 @@ class Comparison(NamedTuple):
     metric: str  # that slices and verdict are about
     metrics: list[Row]  # every metric over all common queries
     slices: list[Row]  # `metric` by slice
-    verdict: str  # the first is better, worse, unclear or too few sessions
+    verdict: str  # the first is better, worse, equal, unclear or too few sessions
 
 
 def compare_runs(first: Path, second: Path, metric: str = PRIMARY_METRIC) -> Comparison:

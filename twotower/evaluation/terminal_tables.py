@@ -78,7 +78,7 @@ def print_comparison(comparison: Comparison, first: str, second: str) -> None:
     console.print(f"A: {first}\nB: {second}\n{queries:,} queries, ± half of the 95 % interval")
     console.print(_comparison_table(comparison.metrics, "metric"))
     console.print(_comparison_table(comparison.slices, f"{comparison.metric} by"))
-    words = {"better": "A is better", "worse": "B is better"}
+    words = {"better": "A is better", "worse": "B is better", "equal": "A and B are equal in every query"}
     console.print(f"{comparison.metric}: {words.get(comparison.verdict, comparison.verdict)}", style="bold")
 
 
@@ -86,7 +86,8 @@ def _comparison_table(rows: Sequence[Row], heading: str) -> Table:
     table = Table(heading, "", "queries", "A", "B", "A - B", "A is")
     for by, row in zip(_without_repeats(row.by for row in rows), rows, strict=True):
         means = (_cell(mean[0]) for mean in (row.first, row.second))
-        word, difference = verdict(row.difference), with_interval(row.difference, "+.4f")
+        word = verdict(row.difference)
+        difference = "0" if word == "equal" else with_interval(row.difference, "+.4f")
         table.add_row(by, row.group, f"{row.queries:,}", *means, difference, word, style=STYLES.get(word))
     return table
 

@@ -69,8 +69,10 @@ def with_interval(value: Mean, form: str) -> str:
 
 
 def verdict(difference: Mean) -> str:
-    """Return better, worse, unclear or too few sessions for the [mean, low, high] of a difference."""
+    """Return better, worse, equal, unclear or too few sessions for the [mean, low, high] of a difference."""
     _, low, high = difference
     if low is None or high is None:
         return "too few sessions"
+    if low == high == 0:
+        return "equal"
     return "better" if low > 0 else "worse" if high < 0 else "unclear"

@@ -38,7 +38,7 @@ from twotower.report.index_page import index_page
 from twotower.runs.build import input_sizes
 from twotower.runs.histories import History, read_histories
 from twotower.runs.layout import ENVIRONMENT_FILE, HISTORIES_FILE
-from twotower.runs.run import Run
+from twotower.runs.run import Run, has_learnt_validation
 from twotower.serving import bundle_format as fmt
 from twotower.serving.bundle import write_items
 from twotower.serving.contract import contract
@@ -230,6 +230,7 @@ def _provenance(run: Run) -> dict[str, Any]:
     return {
         "run": run.path.resolve().name,
         "dataset_fingerprint": run.data["fingerprint"],
+        "refit": has_learnt_validation(run.path),
         "metrics": metrics,
         "versions": read_json(run.path / ENVIRONMENT_FILE, "a run directory"),
     }

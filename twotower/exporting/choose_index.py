@@ -57,6 +57,16 @@ def recipes(num_items: int) -> dict[str, dict[str, Sequence[int]]]:
     return {EXACT: {"Flat": (1,)}, IVF: {f"IVF{lists},SQfp16": (1,), f"IVF{lists},SQ8": (1, 2, 4)}}
 
 
+def check_settings(families: Sequence[str], target_recall: float) -> None:
+    """Raise UserError for an unknown family or an impossible target."""
+    known = (EXACT, IVF)
+    if not 0 < target_recall <= 1:
+        raise UserError(f"index.target_recall={target_recall:g}; expected a share above 0 and up to 1, as 0.99")
+    for family in families:
+        if family not in known:
+            raise UserError(f"index.families has {family}; expected some of {', '.join(known)}{nearest(family, known)}")
+
+
 def choose_index(
     vectors: Floats, queries: Floats, target: Ints, families: Sequence[str], target_recall: float, exact_below: int
 ) -> Choice:
@@ -83,12 +93,8 @@ def choose_index(
     Raises:
         UserError: an unknown family or an impossible target.
     """
+    check_settings(families, target_recall)
     known = recipes(len(vectors))
-    if not 0 < target_recall <= 1:
-        raise UserError(f"index.target_recall={target_recall:g}; expected a share above 0 and up to 1, as 0.99")
-    for family in families:
-        if family not in known:
-            raise UserError(f"index.families has {family}; expected some of {', '.join(known)}{nearest(family, known)}")
     is_small = len(vectors) < exact_below
     asked = [EXACT] if is_small else list(families)
     exact_scores = exact_top_k(queries, vectors, min(K, len(vectors)))[1]

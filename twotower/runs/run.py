@@ -58,14 +58,18 @@ def begin_run(path: Path, model_settings: DictConfig, prepared: Prepared) -> Non
     write_json(path / layout.ENVIRONMENT_FILE, environment())
 
 
+def differing_data(path: Path, prepared: Prepared) -> str:
+    """Return how the data of the run in directory `path` differs from `prepared`; empty where it does not."""
+    if not (path / layout.DATA_FILE).exists():
+        return ""
+    began, now = read_json(path / layout.DATA_FILE, "a run directory")["fingerprint"], prepared.manifest["fingerprint"]
+    return "" if began == now else f"began with data of fingerprint {began}, and now it is {now}"
+
+
 def require_same_data(path: Path, prepared: Prepared) -> None:
     """Raise UserError where the run in directory `path` began with other data."""
-    began = read_json(path / layout.DATA_FILE, "a run directory")["fingerprint"]
-    if began != prepared.manifest["fingerprint"]:
-        raise UserError(
-            f"{path} began with data of fingerprint {began}, and now it is {prepared.manifest['fingerprint']}; "
-            "bring the old data back, or begin a new run"
-        )
+    if changed := differing_data(path, prepared):
+        raise UserError(f"{path} {changed}; bring the old data back, or begin a new run")
 
 
 def load_run(path: str | Path) -> Run:
@@ -88,6 +92,11 @@ def load_run(path: str | Path) -> Run:
     file = path / layout.METRICS_FILE
     metrics = read_json(file, "a run directory") if file.is_file() else {}
     return Run(path, config, data, metrics, model.eval())
+
+
+def has_learnt_validation(path: Path) -> bool:
+    """Whether the model of the run in directory `path` was trained on its validation data, too."""
+    return layout.checkpoint_of(path).name == layout.REFIT
 
 
 def load_config(path: Path) -> DictConfig:

@@ -21,6 +21,7 @@ from twotower.core.schema import CONSENT, EVENT_TYPE, FEATURES_FILE, ITEM_ID, OR
 from twotower.data.preparation.clean import drop_unusable
 from twotower.data.preparation.identifiers import Dictionary
 from twotower.data.readers.events import AUTO, event_source
+from twotower.data.readers.source import Source
 from twotower.data.text_form import in_text_form
 from twotower.data.timestamps import DATE, whole_timestamps
 from twotower.segments.user_histories import Histories
@@ -31,6 +32,22 @@ Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 KEYS = (USER_ID, SESSION_ID)
 NO_TYPE = "(none)"
+
+
+def open_events(path: Path, columns: Mapping[str, str | bool | None] | None, unit: str) -> tuple[Source, str]:
+    """Open what `read_events` reads, and name the column of its histories; raises UserError where that can't be."""
+    if not glob.glob(str(path)):
+        raise UserError(f"events={path}: no such file, folder or glob")
+    names = {name: (columns or {}).get(name, AUTO) for name in (ITEM_ID, TIMESTAMP, *KEYS, EVENT_TYPE, CONSENT)}
+    if names[ITEM_ID] is None:  # a run of an older version, where null meant auto
+        names = {name: source or AUTO for name, source in names.items()}
+    if names[USER_ID] not in (None, False, AUTO):
+        names[SESSION_ID] = False
+    source = event_source(str(path), names, unit)
+    key = next((name for name in KEYS if name in source.columns), None)
+    if key is None:
+        raise UserError(f"{path} has no column for {' or '.join(KEYS)} (it has: {', '.join(source.columns)})")
+    return source, key
 
 
 def read_events(
@@ -51,17 +68,7 @@ def read_events(
     Raises:
         UserError: a file can't be read, lacks a column, or has no usable row.
     """
-    if not glob.glob(str(path)):
-        raise UserError(f"events={path}: no such file, folder or glob")
-    names = {name: (columns or {}).get(name, AUTO) for name in (ITEM_ID, TIMESTAMP, *KEYS, EVENT_TYPE, CONSENT)}
-    if names[ITEM_ID] is None:  # a run of an older version, where null meant auto
-        names = {name: source or AUTO for name, source in names.items()}
-    if names[USER_ID] not in (None, False, AUTO):
-        names[SESSION_ID] = False
-    source = event_source(str(path), names, unit)
-    key = next((name for name in KEYS if name in source.columns), None)
-    if key is None:
-        raise UserError(f"{path} has no column for {' or '.join(KEYS)} (it has: {', '.join(source.columns)})")
+    source, key = open_events(path, columns, unit)
     encoders = read_json(bundle.file(FEATURES_FILE), "a bundle")["events"]
     features = [str(encoders[name].get("column") or name) for name in bundle.inputs if name in encoders]
     wanted = dict.fromkeys([key, ITEM_ID, TIMESTAMP, EVENT_TYPE, CONSENT, *features])

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from twotower.core.arrays import Floats, Ints, Mask
-from twotower.core.errors import UserError
+from twotower.core.errors import UserError, printing_user_errors
 from twotower.core.schema import ITEMS_FILE, PAD
 from twotower.serving.bundle import Bundle, open_bundle
 from twotower.serving.catalogue import Catalogue, ItemId
@@ -277,18 +277,15 @@ class Retriever:
         return scores, rows
 
 
-def main(arguments: list[str]) -> int:
+@printing_user_errors
+def main(arguments: Sequence[str]) -> int:
     """Print recommendations for one history; returns 0, or 2 for a mistake that the user can correct."""
     words = [word for word in arguments if word != STRICT]
     if len(words) < 2:
         print(f"usage: twotower retrieve BUNDLE [{STRICT}] ITEM_ID [ITEM_ID ...]   (oldest first)")
         return 2
-    try:
-        retriever = Retriever.load(words[0], strict=STRICT in arguments)
-        (ids,), (scores,) = retriever.recommend([words[1:]], k=10)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    retriever = Retriever.load(words[0], strict=STRICT in arguments)
+    (ids,), (scores,) = retriever.recommend([words[1:]], k=10)
     if np.isnan(scores[0]):
         print("no item of the history is in the catalogue; the most popular items:")
     width = max(7, *(len(str(item)) for item in ids))

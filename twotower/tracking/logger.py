@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 # How long one call waits for a server; training continues afterwards.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 from pytorch_lightning.loggers import MLFlowLogger
@@ -25,7 +24,7 @@ log = logging.getLogger(__name__)
 PARENT_TAG = "mlflow.parentRunId"
 SYSTEM = "system/"  # prefix of MLflow's system metrics
 UNSENT_FILE = "unsent.jsonl"  # in the run directory: pending entries, one JSON object a line
-PAUSE = 30.0  # seconds after a failure until the next attempt
+PAUSE, LONGEST_PAUSE = 30.0, 960.0  # seconds after a failure until the next attempt: doubled each time
 MAX_PARAM_LENGTH = 500  # characters
 PARAMS_PER_REQUEST, METRICS_PER_REQUEST = 100, 1000  # the most that MLflow takes
 # Error codes of answers that stay the same however often one asks; all others may be those of an outage.
@@ -79,6 +78,7 @@ class Tracker(MLFlowLogger):
         self._monitor: Any = None
         self._opened = False
         self._paused_until = 0.0
+        self._pause = PAUSE
 
     @property
     def name(self) -> str:
@@ -170,11 +170,12 @@ class Tracker(MLFlowLogger):
             if not self._paused_until:
                 failure = "rejected the run" if _is_rejection(error) else "can't be reached"
                 log.warning("MLflow %s (%s); metrics are kept in %s", failure, _reason(error), self._unsent)
-            self._paused_until = time.monotonic() + PAUSE
+            self._paused_until = time.monotonic() + self._pause  # a server that never answers costs ever less
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
             return False
         if self._paused_until:
             log.info("MLflow reachable again; pending metrics sent")
-        self._paused_until = 0.0
+        self._paused_until, self._pause = 0.0, PAUSE
         return True
 
     def _start_monitor(self) -> None:

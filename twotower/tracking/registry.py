@@ -1,6 +1,7 @@
 """Link a bundle to its MLflow run and, on request, register it as a model in the model registry."""
 
 import logging
+import re
 import shutil
 import tempfile
 import warnings
@@ -18,10 +19,9 @@ from twotower.core.schema import ITEM_ID, ITEMS_FILE
 from twotower.runs.run import Run
 from twotower.serving.bundle_format import CURVE_FILE, MANIFEST_FILE, paths_by_name
 from twotower.serving.http_request import PARAMS
-from twotower.tracking.lookup import client_of, find_run
+from twotower.tracking.lookup import BUNDLE, client_of, find_run
 
 log = logging.getLogger(__name__)
-BUNDLE = "bundle"  # the run's tag, and the folder among artifacts of run and model
 MODEL = "retriever"  # name and type of the run's model
 PACKAGE = Path(__file__).parents[1]
 MODEL_FILE = Path(__file__).with_name("pyfunc_model.py")
@@ -55,7 +55,20 @@ def keep_bundle(run: Run, bundle: Path, name: str | None, alias: str) -> str | N
         return None
 
 
-def _send(run: Run, bundle: Path, name: str | None, alias: str) -> str | None:
+def require_registrable(run: Run, name: str, alias: str) -> None:
+    """Raise UserError where `keep_bundle` would refuse names, or finds no MLflow run; nothing is sent."""
+    if not name or re.search("[/:@]", name):
+        raise UserError(f"register={name!r}; expected a name without / : @")
+    if not re.fullmatch(r"[\w-]+", alias) or re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+        raise UserError(f"alias={alias!r}; expected letters, digits, _ and -, neither `latest` nor a version as `v1`")
+    try:
+        _known(run)
+    except UserError as error:
+        raise UserError(f"register={name}: {error}") from None
+
+
+def _known(run: Run) -> tuple[Any, Any]:
+    """MLflow's client, and its record of a run; raises UserError where there is none."""
     logger = run.config.logger
     client = client_of(logger.tracking_uri) if logger else None
     if client is None:
@@ -64,8 +77,18 @@ def _send(run: Run, bundle: Path, name: str | None, alias: str) -> str | None:
 
     try:
         known = find_run(client, logger.experiment_name, str(Path(run.config.run_dir).resolve()))
-        if known is None:
-            raise UserError(f"MLflow at {logger.tracking_uri} has no run of {run.config.run_dir}")
+    except (MlflowException, OSError) as error:
+        raise UserError(f"MLflow at {logger.tracking_uri} answers: {error}") from None
+    if known is None:
+        raise UserError(f"MLflow at {logger.tracking_uri} has no run of {run.config.run_dir}")
+    return client, known
+
+
+def _send(run: Run, bundle: Path, name: str | None, alias: str) -> str | None:
+    client, known = _known(run)
+    from mlflow.exceptions import MlflowException
+
+    try:
         run_id = known.info.run_id
         client.set_tag(run_id, BUNDLE, str(bundle.resolve()))
         if name is None:
@@ -79,7 +102,7 @@ def _send(run: Run, bundle: Path, name: str | None, alias: str) -> str | None:
         number = client.create_model_version(name, model.artifact_location, run_id).version
         client.set_registered_model_alias(name, alias, number)
     except (MlflowException, OSError) as error:
-        raise UserError(f"MLflow at {logger.tracking_uri} answers: {error}") from None
+        raise UserError(f"MLflow at {run.config.logger.tracking_uri} answers: {error}") from None
     return f"models:/{name}@{alias}"
 
 

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from twotower.core.arrays import Floats, Ints, Mask
 from twotower.core.command_line import command
-from twotower.core.errors import UserError
+from twotower.core.errors import UserError, nearest, printing_user_errors
 from twotower.core.files import read_json
 from twotower.core.matches import SAMPLE, Match
 from twotower.core.schema import EMBEDDING, FEATURES_FILE, ITEM_ID, ITEMS_FILE
@@ -173,6 +173,7 @@ def _id_embeddings(bundle: Bundle, encoder: ItemEncoder, given: ItemTable, row: 
     return after, (after != before).any(axis=1)
 
 
+@printing_user_errors
 def main(arguments: Sequence[str]) -> int:
     """Change a bundle from the command line; returns 0, or 2 for a mistake that the user can correct."""
     actions: dict[str, tuple[Callable[..., None], int, float]] = {
@@ -181,16 +182,15 @@ def main(arguments: Sequence[str]) -> int:
         "rollback": (_rollback, 1, 2),
         "versions": (_versions, 1, 1),
     }
+    if arguments and arguments[0] not in {*actions, "-h", "--help"}:
+        hint = nearest(arguments[0], actions) or f"; there are {', '.join(actions)}"
+        raise UserError(f"delta has no action {arguments[0]!r}{hint}")
     action, least, most = actions.get(arguments[0] if arguments else "", (_versions, 1, 0))
     words = arguments[1:]
     if not least <= len(words) <= most:
         print(f"usage:\n{USAGE}", file=sys.stderr)
         return 2
-    try:
-        action(*words)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    action(*words)
     return 0
 
 
