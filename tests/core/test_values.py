@@ -24,24 +24,7 @@ SAME: list[tuple[list[Any], str | None]] = [
     ([None, math.nan, math.inf, "", *NULLS, [1], {}], None),
 ]
 DIFFERENT = ["007", "7", " 7", "7 ", "SKU", "sku", "1.10", "1.1", "1.0.0", "1", "1e5", "na", "none", "no"]
-WORDS = [
-    "True",
-    "NaN",
-    "NA",
-    "null",
-    "",
-    "-0",
-    "-0.0",
-    "12.0",
-    "12.00",
-    "+5.0",
-    "00.0",
-    "1.0.0",
-    "a.0",
-    ".0",
-    "NA\n",
-    "İ",
-]
+WORDS = ["True", "NaN", "NA", "null", "", "-0", "-0.0", "12.0", "12.00", "+5.0", "00.0", "1.0.0", "a.0", ".0", "NA\n"]
 words = st.one_of(st.sampled_from(WORDS), st.text("0.-+ aA", max_size=6), st.text(max_size=4))
 properties = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 

@@ -95,7 +95,7 @@ def source_of_histories(run: Run, events: str | None, newest: int | None) -> His
 
     Args:
         run: the exported run.
-        events: a Parquet file of events, with the columns that the run's data had; None: the run's prepared sessions.
+        events: a file of events as training reads it, with the columns of the run's data; None: its prepared sessions.
         newest: of the run's sessions only so many, the newest; None: all.
     """
     if events is None:

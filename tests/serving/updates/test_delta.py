@@ -203,7 +203,7 @@ def test_values_of_other_types_become_the_catalogues(shop: Make, tmp_path: Path)
     )
     upsert(s.path, table)
     raw = {name: [*values, None] for name, values in s.raw.items()}
-    for row, brand, price, tags in ((4, "A", 7.0, ["t", "p"]), (ITEMS, "B", 8.0, None)):
+    for row, brand, price, tags in ((4, "A", 7.0, ["p", "t"]), (ITEMS, "B", 8.0, None)):
         raw["brand"][row], raw["price"][row], raw["tags"][row] = brand, price, tags
     expect(s, tmp_path, [*range(ITEMS), -1], raw, [*s.ids, 77])
 
