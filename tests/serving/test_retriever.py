@@ -15,7 +15,8 @@ from serving_oracle import DIM, MAX_LENGTH, naive_answers, reseal, toy_tower, to
 
 from twotower.serving import user_tower
 from twotower.serving.bundle_format import EMBEDDINGS_FILE, HISTORY_FILE, TOWER_INT8_FILE
-from twotower.serving.retriever import Retriever, main
+from twotower.serving.retrieve import main
+from twotower.serving.retriever import Retriever
 from twotower.serving.verify import verify
 
 IDS = [10, 20, 30, 40, 50, 60, 70]

@@ -12,7 +12,8 @@ from test_event_encoder import IDS as FEW
 
 from twotower.core.errors import UserError
 from twotower.serving.bundle_format import EMBEDDINGS_FILE
-from twotower.serving.retriever import Retriever, main
+from twotower.serving.retrieve import main
+from twotower.serving.retriever import Retriever
 from twotower.serving.unknown import Unknown
 
 

@@ -1,6 +1,7 @@
 """What MLflow knows of a bundle: tag, curve, model, version and alias; and the model answers over HTTP."""
 
 import json
+import math
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from mlflow import MlflowClient
 from test_pyfunc_model import benchmark, write_bundle
 
 from twotower.core.errors import UserError
+from twotower.serving.bundle_format import seal, write_manifest
 from twotower.serving.retriever import Retriever
 from twotower.tracking.lookup import RUN_DIR_TAG, locate
 from twotower.tracking.registry import keep_bundle
@@ -22,6 +24,10 @@ from twotower.tracking.registry import keep_bundle
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = write_bundle(tmp_path_factory.mktemp("bundle") / "shop", str)
     (path / "index.html").write_text("<p>curve</p>")
+    manifest = json.loads((path / "manifest.json").read_text())
+    metrics = {"test/gone?/mrr": 0.125, "test/recall_at_20": 0.25, "val/mrr": 0.5, "val/empty": math.nan}
+    facts = {key: value for key, value in manifest.items() if key not in ("format_version", "files", "checksum")}
+    write_manifest(path, seal(path, {**facts, "metrics": metrics, "measured": {"p50_ms": 0.5}}, manifest["files"]))
     return path
 
 
@@ -49,6 +55,14 @@ def test_a_registered_bundle_is_a_model_of_its_run(run: Any, bundle: Path) -> No
     (made,) = client.search_logged_models([known.info.experiment_id])
     assert (made.source_run_id, made.status) == (run.id, "READY")
     assert [output.model_id for output in known.outputs.model_outputs] == [made.model_id]
+    facts = json.loads((bundle / "manifest.json").read_text())
+    expected = {"dim": str(facts["dim"]), "num_items": str(facts["num_items"]), "index": facts["index"]["factory"]}
+    for labelled in (version, client.get_logged_model(made.model_id)):
+        assert expected.items() <= labelled.tags.items()
+    assert version.model_id == made.model_id and f"{facts['num_items']} items" in version.description
+    assert "test/recall_at_20 0.25, bundle/p50_ms 0.5." in version.description
+    figures = {metric.key: metric.value for metric in client.get_logged_model(made.model_id).metrics}
+    assert figures == {"test/recall_at_20": 0.25, "test/gone_/mrr": 0.125, "val/mrr": 0.5, "bundle/p50_ms": 0.5}
     kept = {Path(file.path).name for file in client.list_artifacts(run.id, "bundle")}
     assert kept == {file.name for file in bundle.iterdir()}
 

@@ -53,7 +53,7 @@ COMMANDS = {
     "export": Command("Serve", "twotower.commands.main:export", "turn a run into a bundle that serves without torch"),
     "retrieve": Command(
         "Serve",
-        "twotower.serving.retriever:main",
+        "twotower.serving.retrieve:main",
         "items for one history, from a bundle",
         "BUNDLE [--strict] ITEM_ID [ITEM_ID ...]\n\nThe items of the history, oldest first.\n"
         "  --strict  refuse items that the bundle does not have, instead of skipping them",

@@ -1,11 +1,8 @@
 """Retriever: histories of item ids or events in, the best items of the catalogue out.
 
-    twotower retrieve BUNDLE [--strict] ITEM_ID [ITEM_ID ...]
-
 Shapes: Q queries, k results each, V items, K event inputs, D embedding dim.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from twotower.core.arrays import Floats, Ints, Mask
-from twotower.core.errors import UserError, printing_user_errors
+from twotower.core.errors import UserError
 from twotower.core.schema import ITEMS_FILE, PAD
 from twotower.serving.bundle import Bundle, open_bundle
 from twotower.serving.catalogue import Catalogue, ItemId
@@ -25,8 +22,6 @@ from twotower.serving.histories import ITEMS, KnownEvents, as_list, flatten, kno
 from twotower.serving.selection import Selection, select
 from twotower.serving.unknown import Unknown
 from twotower.serving.user_tower import encode_histories
-
-STRICT = "--strict"
 
 
 class Recommendations(NamedTuple):
@@ -275,25 +270,3 @@ class Retriever:
         if not unknown.all():
             scores[~unknown], rows[~unknown] = self._bundle.index.search(queries[~unknown], k, allowed, self._threads)
         return scores, rows
-
-
-@printing_user_errors
-def main(arguments: Sequence[str]) -> int:
-    """Print recommendations for one history; returns 0, or 2 for a mistake that the user can correct."""
-    words = [word for word in arguments if word != STRICT]
-    if len(words) < 2:
-        print(f"usage: twotower retrieve BUNDLE [{STRICT}] ITEM_ID [ITEM_ID ...]   (oldest first)")
-        return 2
-    retriever = Retriever.load(words[0], strict=STRICT in arguments)
-    (ids,), (scores,) = retriever.recommend([words[1:]], k=10)
-    if np.isnan(scores[0]):
-        print("no item of the history is in the catalogue; the most popular items:")
-    width = max(7, *(len(str(item)) for item in ids))
-    print(f"rank  {'item_id':<{width}}  score")
-    for rank, (item, score) in enumerate(zip(ids, scores, strict=True), start=1):
-        print(f"{rank:>4}  {item!s:<{width}}  {'-' if np.isnan(score) else f'{score:.4f}'}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
