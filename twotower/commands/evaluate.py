@@ -31,6 +31,7 @@ def evaluate(config: DictConfig) -> Path:
     """
     # Imported here, as a machine that only trains may lack what they import.
     from twotower.evaluation.evaluate_bundle import evaluate_bundle, vocabulary_of_bundle, write_catalogue
+    from twotower.evaluation.ranked import ranked_items, ranked_settings
     from twotower.evaluation.reindex import has_items_of, reindex_to_model, vocabulary_of_run
     from twotower.serving.bundle import open_bundle
 
@@ -67,7 +68,8 @@ def evaluate(config: DictConfig) -> Path:
         if isinstance(model, run.Run):
             results = test_model(build_module(config, prepared, test, model.model), test, config.trainer, path)
         else:
-            results = evaluate_bundle(model, test, list(config.evaluation.ks))
+            ranked = ranked_items(prepared, **ranked_settings(config.evaluation))
+            results = evaluate_bundle(model, test, list(config.evaluation.ks), ranked)
         evaluate_and_report(config, prepared, test, results, {}, position=position)
     if config.logger:
         name, tags = f"{config.name} evaluated", {"evaluates": str(config.evaluate)}
