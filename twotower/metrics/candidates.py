@@ -4,7 +4,6 @@ A query is known by its target's position among the events; its history is all o
 ago. Shapes: Q queries, E events, S sessions, V items.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from twotower.core.ragged import ranges
+from twotower.metrics.ranks import Restriction
 
 Array = npt.NDArray[Any]
 
@@ -59,11 +59,15 @@ class Candidates(NamedTuple):
             column = torch.from_numpy(self.item_index[ranges(start, end - start)].astype(np.int64) - 1)
             scores[row.to(scores.device), column.to(scores.device)] = -torch.inf
 
-    def restriction(self, event: Tensor) -> Callable[[Tensor, slice], None] | None:
+    def restriction(self, event: Tensor) -> Restriction | None:
         """Return `restrict` for slices of the queries `event` [Q], as ranks.rank_and_list takes it; None: no need."""
         if self.allowed is None and not self.exclude_seen:
             return None
         return lambda scores, part: self.restrict(scores, event[part])
+
+    def of(self, event: Tensor) -> tuple[Tensor, Restriction | None]:
+        """Return `is_repeat` as a tensor [Q], and the `restriction`."""
+        return torch.from_numpy(self.is_repeat(event.cpu().numpy())).to(event.device), self.restriction(event)
 
     def _start(self, event: Array) -> Array:
         start: Array = np.asarray(self.offsets)[np.searchsorted(self.offsets, event, side="right") - 1]

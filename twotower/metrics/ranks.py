@@ -11,6 +11,7 @@ from twotower.core.schema import PAD
 SCORES_AT_ONCE = 1 << 22  # elements of a score matrix held at one time: 16 MiB of float32
 COMPARED_AT_ONCE = 1 << 18  # elements of it compared at one time: 1 MiB, so that both comparisons find them in a cache
 ROUNDING = 4 * torch.finfo(torch.float32).eps  # error of a dot product, relative to the product of the two lengths
+Restriction = Callable[[Tensor, slice], None]  # sets scores [n, V] of the queries in a slice to -inf: not ranked
 IMPOSSIBLE = 2**30  # items before a target that is not ranked: more than any catalogue has
 FEWEST_QUERIES = 16  # multiplied at one time, however many items there are: each product reads all of them
 
@@ -59,27 +60,13 @@ def rank(scores: Tensor, target: Tensor, tolerance: Tensor | float = 0.0) -> Ran
     return Ranks(ranks.better.masked_fill_(is_impossible, IMPOSSIBLE), ranks.tied.masked_fill_(is_impossible, 1))
 
 
-def rank_by_dot_product(user: Tensor, items: Tensor, target: Tensor) -> Ranks:
-    """Rank targets [Q] by the dot product of users [Q, D] and items [V, D]: see rank_and_list."""
-    return rank_and_list(user, items, target, 0)[0]
-
-
 def rank_and_list(
-    user: Tensor,
-    items: Tensor,
-    target: Tensor,
-    list_length: int,
-    restrict: Callable[[Tensor, slice], None] | None = None,
+    user: Tensor, items: Tensor, target: Tensor, list_length: int, restrict: Restriction | None = None
 ) -> tuple[Ranks, Tensor]:
-    """Rank by the dot product of users [Q, D] and items [V, D], a chunk of queries at a time.
+    """Rank targets [Q] by the dot product of users [Q, D] and items [V, D], a chunk of queries at a time.
 
     Scores are float32 even if training is not: coarser ones would tie. Equal vectors tie at any position, although
     some processors round their products differently. Items in `column_major` layout are multiplied a quarter faster.
-
-    Args:
-        user, items, target: see above.
-        list_length: items of a list.
-        restrict: sets scores [n, V] of the queries in a slice to -inf where an item is not ranked; None: all are.
 
     Returns:
         The targets' ranks, and [Q, list_length] item_index of the best items; all V where there are fewer, and PAD at

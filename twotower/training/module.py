@@ -140,10 +140,7 @@ class TwoTowerModule(LightningModule):
     def _rank(self, batch: SessionBatch, list_length: int = 0) -> tuple[Tensor, Ranks, Tensor]:
         """Update the metrics with a batch; returns the queries' events [Q], ranks and lists [Q, list_length]."""
         queries, user = self.encode_queries(batch)
-        is_repeat, restrict = None, None
-        if self.ranked:
-            is_repeat = torch.from_numpy(self.ranked.is_repeat(queries.event.cpu().numpy())).to(user.device)
-            restrict = self.ranked.restriction(queries.event)
+        is_repeat, restrict = self.ranked.of(queries.event) if self.ranked else (None, None)
         ranks, top = rank_and_list(user, self.candidates[0], queries.target, list_length, restrict)
         self.metrics.update(ranks, queries.target_type, is_repeat)
         for metrics, items in zip(self.metrics_by_size.values(), self.candidates[1:], strict=True):
