@@ -55,7 +55,10 @@ def test_its_figures_and_its_metric_are_the_manifests(exported: Path) -> None:
     text = (exported / "README.md").read_text()
     facts = json.loads((exported / "manifest.json").read_text())
     assert f"{facts['measured']['p50_ms']:.2f} ms" in text
-    assert f"{facts['int8']['float32_label_recall']:.4f}" in text
+    assert facts["next_item"]["queries"] > 30 and facts["ranked"] == ""
+    for mean, low, high in facts["next_item"]["recall_at_20"].values():
+        assert (f"{mean:.4f} ±{(high - low) / 2:.4f}" if high else "too few sessions") in text
+    assert f"{facts['next_item']['queries']:,} queries of the test" in text
     is_cosine = facts["similarity"] == "cosine"
     assert ("vector_cosine_ops" in text, "vector_ip_ops" in text) == (is_cosine, not is_cosine)
     assert ('"innerproduct"' in text, '"cosinesimil"' in text) == (not is_cosine, is_cosine)

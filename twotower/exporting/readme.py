@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from twotower.core.errors import UserError
 from twotower.core.schema import AGE_DAYS, FEATURES_FILE, ITEM_COLUMNS, ITEMS_FILE, TOWER_FILE, TRAIN_COUNT
+from twotower.evaluation.verdicts import with_interval
 from twotower.serving import bundle_format as fmt
 from twotower.serving.golden_answers import item_of
 
@@ -65,12 +66,14 @@ def bundle_readme(
     environment.filters |= {
         "repr": repr,
         "quote": lambda word: shlex.quote(str(word)),
+        "interval": lambda mean: with_interval(mean, ".4f"),
         "cell": lambda text: text.replace("|", "\\|"),
     }
     features = [column for column in columns.column_names if column not in ITEM_COLUMNS]
     return environment.get_template("README.md.j2").render(
         name=name,
         facts={"item_tower": None, **facts},
+        ranked=f" ({facts['ranked']})" if facts["ranked"] else "",
         measured=figures,
         golden=golden,
         history=[item_of(event) for event in golden["histories"][0][-3:]],

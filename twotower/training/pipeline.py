@@ -75,7 +75,7 @@ def train_with_validation(config: DictConfig, callbacks: Sequence[Callback] = ()
     inputs = list(input_sizes(config.model, prepared.manifest))
     loader = partial(queries, prepared, inputs, config.model.max_length, config.target_weights, config.evaluation)
     validation, test = loader("validation"), loader("test")
-    on_first_process(lambda: run.begin_run(path, config.model, prepared))
+    on_first_process(lambda: run.begin_run(path, config.model, prepared, test.target_events()))
     logger = None
     if config.logger and is_first_process():
         logger = instantiate(config.logger, tags=mlflow_tags(config.model, prepared))
