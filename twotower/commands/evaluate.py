@@ -52,9 +52,10 @@ def evaluate(config: DictConfig) -> Path:
             vocabulary = vocabulary_of_bundle(model)
             config.model.max_length = model.manifest["max_length"]
         position = None  # of each event in the data, where not all are kept
+        data_path = prepared.path
         same_data = prepared.manifest["fingerprint"] == vocabulary.fingerprint
         if not (same_data and has_items_of(vocabulary, prepared)):  # a delta may have changed a bundle's items
-            events, data_path = len(prepared.item_index), prepared.path
+            events = len(prepared.item_index)
             prepared, position = reindex_to_model(vocabulary, prepared)
             if not isinstance(model, run.Run):
                 catalogue = Path(scratch) / "catalogue"
@@ -76,6 +77,7 @@ def evaluate(config: DictConfig) -> Path:
         parent = model.config.run_dir if isinstance(model, run.Run) else None
         logger = instantiate(config.logger, run_name=name, tags=tags, parent=parent, system_metrics=False)
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+        logger.log_dataset(str(prepared.manifest["name"]), prepared.manifest["fingerprint"], str(data_path))
         logger.log_metrics(read_json(path / layout.METRICS_FILE, "an evaluation"))
         logger.keep()
     if isinstance(model, run.Run):

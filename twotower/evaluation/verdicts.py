@@ -39,7 +39,8 @@ def conclusions(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = differences(summary)
     if rows:
         names = list(dict.fromkeys(row.queries for row in rows))
-        shown = [name for name in names if name not in _names(summary, STANDING[1:])]
+        told = {row.queries for row in rows if verdict(row.mean) != FEW} | {ALL}
+        shown = [name for name in names if name in told - _names(summary, STANDING[1:])]
         decisive = [row for row in rows if row.metric == PRIMARY_METRIC and row.queries in shown]
         words = {verdict(row.mean) for row in decisive}
         level = "error" if WORSE in words else "good" if words == {BETTER} else "warning"
@@ -124,16 +125,16 @@ def _impossible(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _losses(rows: Sequence[Difference]) -> list[str]:
-    """Return for each metric and slice in which the model is worse than a baseline by how much at the most."""
-    texts = []
+    """Return for each slice in which metrics the model is worse than baselines, and by how much at the most."""
+    texts: dict[str, list[str]] = {}
     for queries, metric in dict.fromkeys((row.queries, row.metric) for row in rows):
         worse = [r for r in rows if (r.queries, r.metric) == (queries, metric) and verdict(r.mean) == WORSE]
         if worse:
             most = min(worse, key=lambda row: row.mean[0] or 0.0)
             number = f"{len(worse)} baselines, most than " if len(worse) > 1 else ""
-            what = f"{metric.replace('_at_', '@')} of {queries}"
-            texts.append(f"{what}: worse than {number}{most.other}, {with_interval(most.mean, '+.4f')}")
-    return texts
+            text = f"{metric.replace('_at_', '@')} worse than {number}{most.other}, {with_interval(most.mean, '+.4f')}"
+            texts.setdefault(queries, []).append(text)
+    return [f"{queries}: {'; '.join(parts)}" for queries, parts in texts.items()]
 
 
 def _lost_slices(summary: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ SQLITE = "sqlite:///"
 STUDY_FILE = "study.db"  # in the sweep's folder, with the storage that conf/sweep/tpe.yaml names
 SWEEP_FILE = "sweep.json"  # in the sweep's folder: its settings, and the command that resumes it
 PRUNED, FAILED, SECONDS = "pruned", "error", "seconds"  # attributes of a trial: epoch, message, duration
+BY_TARGET = "by target"  # attribute of a trial: validation metrics of repeated and of new targets
 LOCK_TIMEOUT = 60.0  # seconds that a worker waits for another's write to SQLite
 
 

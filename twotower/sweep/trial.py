@@ -14,11 +14,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from twotower.core.command_line import command
 from twotower.core.errors import UserError
 from twotower.core.files import read_json
+from twotower.evaluation.summary import PRIMARY_METRIC
+from twotower.metrics.ranking_metrics import TARGETS
 from twotower.runs import layout, resume, run
 from twotower.runs.lock import exclusive_lock
 from twotower.sweep.serving_cost import SERVING, serving_cost
 from twotower.sweep.space import distributions
-from twotower.sweep.study import FAILED, PRUNED, SECONDS, SWEEP_FILE, claim_trial, open_study, short_text
+from twotower.sweep.study import BY_TARGET, FAILED, PRUNED, SECONDS, SWEEP_FILE, claim_trial, open_study, short_text
 from twotower.training.pipeline import train_with_validation
 
 if TYPE_CHECKING:
@@ -67,6 +69,8 @@ def validate(trial: "optuna.Trial", path: Path, sweep_name: str, objectives: lis
     callbacks = [Pruning(trial, objectives[0])] if prunable else []
     trained = train_with_validation(trial_config(trial, path, sweep_name), callbacks)
     metrics, logger = trained.picked.metrics(), trained.logger
+    by_target = {name: metrics.get(name) for name in (f"val/{PRIMARY_METRIC}_{part}" for part in TARGETS)}
+    trial.set_user_attr(BY_TARGET, {name: value for name, value in by_target.items() if value is not None})
     if any(name.startswith(SERVING) for name in objectives):
         metrics |= serving_cost(run.load_run(path))
     if logger:

@@ -80,6 +80,7 @@ def train_with_validation(config: DictConfig, callbacks: Sequence[Callback] = ()
     if config.logger and is_first_process():
         logger = instantiate(config.logger, tags=mlflow_tags(config.model, prepared))
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+        logger.log_dataset(str(prepared.manifest["name"]), prepared.manifest["fingerprint"], str(prepared.path))
     try:
         picked = pick_epoch(path, lambda last: fit(config, prepared, logger, last, validation, callbacks=callbacks))
     except Exception:
