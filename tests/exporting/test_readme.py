@@ -125,9 +125,24 @@ def test_its_figures_and_its_metric_are_the_manifests(exported: Path) -> None:
     text = (exported / "README.md").read_text()
     facts = json.loads((exported / "manifest.json").read_text())
     assert f"{facts['measured']['p50_ms']:.2f} ms" in text
-    assert f"{facts['int8']['float32_label_recall']:.4f}" in text
+    assert facts["next_item"]["queries"] > 30 and facts["ranked"] == ""
+    for mean, low, high in facts["next_item"]["recall_at_20"].values():
+        assert (f"{mean:.4f} ±{(high - low) / 2:.4f}" if high else "too few sessions") in text
+    assert f"{facts['next_item']['queries']:,} queries of the test" in text
     is_cosine = facts["similarity"] == "cosine"
     assert ("vector_cosine_ops" in text, "vector_ip_ops" in text) == (is_cosine, not is_cosine)
     assert ('"innerproduct"' in text, '"cosinesimil"' in text) == (not is_cosine, is_cosine)
     for name in facts["files"]:
         assert name == "README.md" or f"`{name}`" in text
+
+
+@pytest.mark.parametrize("next_item", [None, {"queries": 9, "recall_at_20": {"exact": [0.5] * 3, "index": [0.25] * 3}}])
+def test_what_was_not_measured_is_not_in_it(exported: Path, next_item: dict[str, Any] | None) -> None:
+    """Without test queries there is no recall of the next item; where the 8-bit tower is left out, it has none."""
+    facts = json.loads((exported / "manifest.json").read_text())
+    facts |= {"next_item": next_item, "exploration": [], "int8": {**facts["int8"], "kept": False}}
+    columns = pq.read_table(exported / "items.parquet").drop_columns("embedding")
+    golden = json.loads((exported / "golden.json").read_text())
+    text = bundle_readme("shop", facts, facts["measured"], columns, golden, {"items.parquet"})
+    assert ("0.5000 ±0.0000" in text, "0.2500 ±0.0000" in text) == (next_item is not None,) * 2
+    assert "8-bit user tower, exact search" not in text and "left out" in text and "Its effect" not in text

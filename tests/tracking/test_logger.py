@@ -30,7 +30,8 @@ def test_a_run_that_goes_on_says_nothing_twice(tmp_path: Path) -> None:
     mine.mkdir(), others.mkdir()
     settings: dict[str, Any] = {"tracking_uri": uri, "experiment_name": "test", "run_name": "one"}
     first = Tracker(str(mine), {"dataset": "shop"}, **settings)
-    first.log_hyperparams({"model": {"dim": 8, "none": {}}, "seed": 1})
+    first.log_hyperparams({"model": {"dim": 8, "none": {}}, "seed": 1, "refit": True, "sweep": None, "ks": [1, 20]})
+    first.log_dataset("shop", "0123abcd", "prepared/shop")
     for step in (0, 20, 40):
         first.log_metrics({"train/loss": 1.0 + step, "lr": 0.5}, step)
     first.finalize("failed")
@@ -57,7 +58,10 @@ def test_a_run_that_goes_on_says_nothing_twice(tmp_path: Path) -> None:
     assert history(client, first.run_id, "new") == [(20, 2.0), (40, 2.0), (60, 2.0)]
     found = client.get_run(first.run_id)
     assert found.data.metrics["test/recall"] == 0.25 and found.info.status == "FINISHED"
-    assert found.data.params == {"model/dim": "8", "model/none": "{}", "seed": "1"}
+    params = {"model.dim": "8", "model.none": "{}", "seed": "1", "refit": "true", "sweep": "null", "ks": "[1,20]"}
+    assert found.data.params == params, "as overrides have them"
+    (dataset,) = [given.dataset for given in found.inputs.dataset_inputs]
+    assert (dataset.name, dataset.digest) == ("shop", "0123abcd") and "prepared/shop" in dataset.source
     assert found.data.tags["dataset"] == "shop" and found.data.tags["run_dir"] == str(mine)
     assert len(client.search_runs([again.experiment_id])) == 2
 
@@ -83,7 +87,7 @@ def test_names_that_mlflow_does_not_allow_and_rejections_lose_nothing_else(
     found = mlflow.MlflowClient(uri).get_run(str(told.run_id))
     expected = {"test/entfernt_": 0.25, "test/entfernt__2": 0.5, "test/view": 0.75, "later": 1.0}
     assert found.data.metrics == expected and found.info.status == "FINISHED"
-    assert found.data.params == {"weights/entfernt_": "2", "weights/entfernt__2": "3"}
+    assert found.data.params == {"weights.entfernt_": "2", "weights.entfernt__2": "3"}
     assert found.data.tags["what_"] == "b" and found.data.tags["what__2"] == "a"
 
 

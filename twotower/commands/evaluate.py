@@ -32,6 +32,7 @@ def evaluate(config: DictConfig) -> Path:
     """
     # Imported here, as a machine that only trains may lack what they import.
     from twotower.evaluation.evaluate_bundle import evaluate_bundle, vocabulary_of_bundle, write_catalogue
+    from twotower.evaluation.ranked import ranked_items, ranked_settings
     from twotower.evaluation.reindex import has_items_of, reindex_to_model, vocabulary_of_run
     from twotower.serving.bundle import open_bundle
 
@@ -54,9 +55,10 @@ def evaluate(config: DictConfig) -> Path:
             config.model.max_length = model.manifest["max_length"]
             config.refit = model.manifest.get("refit", config.refit)  # bundles of older versions do not say
         position = None  # of each event in the data, where not all are kept
+        data_path = prepared.path
         same_data = prepared.manifest["fingerprint"] == vocabulary.fingerprint
         if not (same_data and has_items_of(vocabulary, prepared)):  # a delta may have changed a bundle's items
-            events, data_path = len(prepared.item_index), prepared.path
+            events = len(prepared.item_index)
             prepared, position = reindex_to_model(vocabulary, prepared)
             if not isinstance(model, run.Run):
                 catalogue = Path(scratch) / "catalogue"
@@ -70,13 +72,15 @@ def evaluate(config: DictConfig) -> Path:
         if isinstance(model, run.Run):
             results = test_model(build_module(config, prepared, test, model.model), test, config.trainer, path)
         else:
-            results = evaluate_bundle(model, test, list(config.evaluation.ks))
+            ranked = ranked_items(prepared, **ranked_settings(config.evaluation))
+            results = evaluate_bundle(model, test, list(config.evaluation.ks), ranked)
         evaluate_and_report(config, prepared, test, results, {}, position=position)
     if config.logger:
         name, tags = f"{config.name} evaluated", {"evaluates": str(config.evaluate)}
         parent = model.config.run_dir if isinstance(model, run.Run) else None
         logger = instantiate(config.logger, run_name=name, tags=tags, parent=parent, system_metrics=False)
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+        logger.log_dataset(str(prepared.manifest["name"]), prepared.manifest["fingerprint"], str(data_path))
         logger.log_metrics(read_json(path / layout.METRICS_FILE, "an evaluation"))
         logger.keep()
     if isinstance(model, run.Run):

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from twotower.core.command_line import command
 from twotower.core.errors import UserError
 from twotower.core.threads import use_threads
+from twotower.evaluation.verdicts import with_interval
 from twotower.exporting.bundle import ExportReport, export_bundle
 from twotower.exporting.choose_index import check_settings
 from twotower.runs.run import Run, load_run
@@ -120,10 +121,11 @@ def print_report(report: ExportReport, registered: str | None) -> None:
         f"{report.answer_difference:.1e} in a score ({report.histories} histories)"
     )
     print(f"index: {index['kind']} ({index['factory']}), recall@20 {index['recall']:.4f} against exact search")
-    print(
-        f"8-bit user tower: recall@20 of the next item {int8['label_recall']:.4f} (float32: "
-        f"{int8['float32_label_recall']:.4f}); {'in the bundle' if int8['kept'] else 'left out'}"
-    )
+    kept = "in the bundle" if int8["kept"] else "left out"
+    print(f"8-bit user tower: finds {int8['recall']:.4f} of the float32 tower's results; {kept}")
+    if next_item := manifest["next_item"]:
+        figures = (f"{name} {with_interval(mean, '.4f')}" for name, mean in next_item["recall_at_20"].items())
+        print(f"recall@20 of the next item, {next_item['queries']:,} test queries: {', '.join(figures)}")
     print(
         f"time of an answer: {measured['p50_ms']:.2f} ms (median), {measured['p99_ms']:.2f} ms (99th percentile); "
         f"from start to first answer {measured['cold_start_s']:.1f} s, {measured['peak_memory_mb']:.0f} MB"

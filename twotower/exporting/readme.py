@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from twotower.core.errors import UserError
 from twotower.core.schema import FEATURES_FILE, ITEMS_FILE, TOWER_FILE
+from twotower.evaluation.verdicts import with_interval
 from twotower.serving import bundle_format as fmt
 from twotower.serving.golden_answers import item_of
 
@@ -64,6 +65,7 @@ def bundle_readme(
         "repr": repr,
         "quote": lambda word: shlex.quote(str(word)),
         "code": code,
+        "interval": lambda mean: with_interval(list(mean), ".4f"),
         "cell": _cell,
         "values": _values,
     }
@@ -72,6 +74,7 @@ def bundle_readme(
         example=facts["requests"]["example"],
         request=_request(facts["requests"]["example"]),
         facts={"item_tower": None, **facts},
+        ranked=f" ({facts['ranked']})" if facts["ranked"] else "",
         measured=figures,
         golden=golden,
         item=item_of(golden["histories"][0][-1]),

@@ -8,6 +8,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
+from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.files import read_json, write_bytes, write_json
 from twotower.core.schema import Prepared, read_item_features
@@ -36,13 +37,14 @@ def write_config(path: Path, config_text: str) -> None:
     write_bytes(path / layout.CONFIG_FILE, config_text.encode())
 
 
-def begin_run(path: Path, model_settings: DictConfig, prepared: Prepared) -> None:
+def begin_run(path: Path, model_settings: DictConfig, prepared: Prepared, test_events: Array) -> None:
     """Write what the export needs beside a checkpoint, so that an interrupted run can be exported too.
 
     Args:
         path: the run directory.
         model_settings: the configuration's group `model`.
         prepared: the data.
+        test_events: positions of the test's targets among the events.
 
     Raises:
         UserError: the run began with other data, whose item indices mean other items.
@@ -54,7 +56,8 @@ def begin_run(path: Path, model_settings: DictConfig, prepared: Prepared) -> Non
         if (prepared.path / name).is_file():
             write_bytes(path / name, (prepared.path / name).read_bytes())
     inputs = list(input_sizes(model_settings, prepared.manifest))
-    write_json(path / layout.HISTORIES_FILE, sample_histories(prepared, model_settings.max_length, inputs))
+    sample = sample_histories(prepared, model_settings.max_length, inputs, test_events)
+    write_json(path / layout.HISTORIES_FILE, sample)
     write_json(path / layout.ENVIRONMENT_FILE, environment())
 
 

@@ -22,6 +22,7 @@ STUDY_FILE = "study.db"  # in the sweep's folder, with the storage that conf/swe
 SWEEP_FILE = "sweep.json"  # in the sweep's folder: its settings, and the command that resumes it
 # Attributes of a trial: epoch, message, duration, and settings of the space that its choices do not have.
 PRUNED, FAILED, SECONDS, LEFT_OUT = "pruned", "error", "seconds", "left_out"
+BY_TARGET = "by target"  # attribute of a trial: validation metrics of repeated and of new targets
 LOCK_TIMEOUT = 60.0  # seconds that a worker waits for another's write to SQLite
 
 

@@ -18,7 +18,7 @@ from twotower.report.html import card, document, figure, grid, heading, table
 from twotower.report.sweep_plots import history, importances, settings, trade_off
 from twotower.runs.resume import resume_command
 from twotower.runs.run import load_config
-from twotower.sweep.study import FAILED, SECONDS, SWEEP_FILE, load_study, short_text, used_settings
+from twotower.sweep.study import BY_TARGET, FAILED, SECONDS, SWEEP_FILE, load_study, short_text, used_settings
 
 if TYPE_CHECKING:
     import optuna
@@ -116,7 +116,7 @@ def best_trials(results: Results) -> Table:
     """The terminal's table; the best trial is bold, or the whole Pareto front."""
     rows = Table(*header(results))
     for trial in results.ranked[:SHOWN]:
-        rows.add_row(*map(escape, row(trial)), style="bold" if trial.number in results.front else None)
+        rows.add_row(*map(escape, row(trial, _parts(results))), style="bold" if trial.number in results.front else None)
     return rows
 
 
@@ -125,12 +125,19 @@ def header(results: Results) -> list[str]:
     names = list(results.ranked[0].params) if results.ranked else []
     last = [name.replace("/", ".").rpartition(".")[2] for name in names]
     short = [part if last.count(part) == 1 else name for name, part in zip(names, last, strict=True)]
-    return ["trial", *(name.replace("_at_", "@") for name in results.objectives), "seconds", *short]
+    objectives = (name.replace("_at_", "@") for name in results.objectives)
+    return ["trial", *objectives, *(name.replace("_at_", "@") for name in _parts(results)), "seconds", *short]
 
 
-def row(trial: "FrozenTrial") -> list[str]:
-    """A trial's number, values, duration and settings as text."""
-    values = [f"{value:.4f}" for value in trial.values]
+def _parts(results: Results) -> list[str]:
+    """Names of the metrics of repeated and of new targets, where the trials have them."""
+    return list(results.ranked[0].user_attrs.get(BY_TARGET, {})) if results.ranked else []
+
+
+def row(trial: "FrozenTrial", parts: Sequence[str]) -> list[str]:
+    """A trial's number, values, metrics `parts` of its validation, duration and settings as text."""
+    by_target = trial.user_attrs.get(BY_TARGET, {})
+    values = [f"{value:.4f}" for value in (*trial.values, *(by_target.get(name, float("nan")) for name in parts))]
     used = used_settings(trial)
     settings = [short_text(used[name]) if name in used else "-" for name in trial.params]
     return [str(trial.number), *values, f"{trial.user_attrs[SECONDS]:.0f}", *settings]
@@ -144,7 +151,8 @@ def page(results: Results, name: str) -> str:
     if results.ranked:
         best = results.ranked[0].values
         tiles |= {objective: f"{value:.4f}" for objective, value in zip(results.objectives, best, strict=True)}
-    rows = card("Complete trials, best first", table(header(results), list(map(row, results.ranked))))
+    parts = _parts(results)
+    rows = card("Complete trials, best first", table(header(results), [row(trial, parts) for trial in results.ranked]))
     failed = [trial for trial in trials if FAILED in trial.user_attrs]
     reasons = [
         [str(t.number), t.user_attrs[FAILED], " ".join(f"{n}={short_text(v)}" for n, v in used_settings(t).items())]

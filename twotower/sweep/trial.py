@@ -15,11 +15,14 @@ from twotower.core.command_line import command
 from twotower.core.errors import UserError
 from twotower.core.files import read_json
 from twotower.core.nested import has
+from twotower.evaluation.summary import PRIMARY_METRIC
+from twotower.metrics.ranking_metrics import TARGETS
 from twotower.runs import layout, resume, run
 from twotower.runs.lock import exclusive_lock
 from twotower.sweep.serving_cost import SERVING, serving_cost
 from twotower.sweep.space import distributions
 from twotower.sweep.study import (
+    BY_TARGET,
     FAILED,
     LEFT_OUT,
     PRUNED,
@@ -80,6 +83,8 @@ def validate(trial: "optuna.Trial", path: Path, sweep_name: str, objectives: lis
     config = trial_config(trial, path, sweep_name)
     trained = train_with_validation(config, prepare(config.data, config.accept), callbacks)
     metrics, logger = trained.picked.metrics(), trained.logger
+    by_target = {name: metrics.get(name) for name in (f"val/{PRIMARY_METRIC}_{part}" for part in TARGETS)}
+    trial.set_user_attr(BY_TARGET, {name: value for name, value in by_target.items() if value is not None})
     if any(name.startswith(SERVING) for name in objectives):
         metrics |= serving_cost(run.load_run(path))
     if logger:

@@ -16,6 +16,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from twotower.core.errors import UserError
 from twotower.core.schema import Prepared, read_item_features
 from twotower.data.loader import SessionLoader, query_loader, training_loader
+from twotower.evaluation.ranked import ranked_items, ranked_settings
 from twotower.model.two_tower import TwoTower
 from twotower.runs.build import build_model, input_sizes
 from twotower.runs.checkpoint import Checkpoints, last_good
@@ -146,4 +147,5 @@ def build_module(
         event_types=prepared.event_types,
         phase=phase,
         matryoshka=config.model.matryoshka,
+        ranked=ranked_items(prepared, **ranked_settings(config.evaluation)),
     )

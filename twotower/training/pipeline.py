@@ -79,11 +79,12 @@ def train_with_validation(config: DictConfig, prepared: Prepared, callbacks: Seq
 
     def begin() -> None:
         path.mkdir(parents=True, exist_ok=True)
-        run.begin_run(path, config.model, prepared)
+        run.begin_run(path, config.model, prepared, test.target_events())
         if not (path / layout.CONFIG_FILE).exists():
             run.write_config(path, OmegaConf.to_yaml(config, resolve=True))
         if logger:
             logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+            logger.log_dataset(str(prepared.manifest["name"]), prepared.manifest["fingerprint"], str(prepared.path))
 
     def train(last: Path) -> Progress:
         return fit(config, prepared, logger, last, validation, callbacks=callbacks, begin=begin)
