@@ -65,7 +65,7 @@ def bundle_readme(
         "repr": repr,
         "quote": lambda word: shlex.quote(str(word)),
         "code": code,
-        "interval": lambda mean: with_interval(list(mean), ".4f"),
+        "interval": _interval,
         "cell": _cell,
         "values": _values,
     }
@@ -81,6 +81,10 @@ def bundle_readme(
         is_cosine=facts["similarity"] == fmt.COSINE,
         files={file: what for file, what in FILES.items() if file in files},
     )
+
+
+def _interval(mean: list[float | None]) -> str:
+    return with_interval(mean, ".4f")
 
 
 def _request(example: Mapping[str, Any]) -> str:
