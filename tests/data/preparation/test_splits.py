@@ -54,10 +54,29 @@ def test_temporal_keeps_events_of_one_moment_together() -> None:
 @pytest.mark.parametrize("scale", [1, 999, 70_000_001])  # one pass over the times is enough, or not
 def test_temporal_takes_the_stated_share(fraction: float, scale: int) -> None:
     """Exactly, although 1 - fraction is no binary number."""
-    log = sessions(list(range(0, 2002, 2)), [time * scale for time in range(2000)])
+    log = sessions(list(range(0, 2002, 2)), [time * scale for k in range(1000) for time in (k, k + 1000)])
     split = temporal(log, test_fraction=fraction, validation_fraction=0.5)
     assert (log.length - split.train - split.validation).sum() == round(2000 * fraction)
     assert split.facts["test_start"] == (2000 - round(2000 * fraction)) * scale
+
+
+def start_by_loops(log: list[list[int]], fraction: float) -> int:
+    """Where the latest sessions end; where most of those began before, the latest events."""
+    log = [times for times in log if times]
+    start = sorted(times[-1] for times in log)[-max(1, round(len(log) * fraction))]
+    latest = [times for times in log if times[-1] >= start]
+    if len(latest) < len(log) and sum(times[0] < start for times in latest) * 2 <= len(latest):
+        return start
+    flat = sorted(time for times in log for time in times)
+    return flat[-max(1, round(len(flat) * fraction))]
+
+
+def test_visits_are_whole_where_most_lie_within_a_window() -> None:
+    offsets, time = [0, 2, 4, 6, 8, 10], [0, 1, 10, 11, 19, 21, 20, 22, 30, 31]
+    split = temporal(sessions(offsets, time), test_fraction=0.4, validation_fraction=0.34)
+    # Two of five sessions end last, from 22 on; one of the other three (0-1, 10-11, 19-21) validates.
+    assert parts(split, offsets) == ["rr", "rr", "rv", "vt", "tt"]
+    assert split.facts == {"kind": "temporal", "test_start": 22, "validation_start": 20}
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -71,10 +90,8 @@ def test_temporal_is_what_a_loop_over_the_events_gives(seed: int, span: int, thi
     flat = [time for session in log for time in session]
     days = span / 86_400_000 / 3 if third else None
     split = temporal(sessions(offsets, flat), test_fraction=0.2, validation_fraction=0.3, test_days=days)
-    wanted = max(1, round(len(flat) * 0.2))
-    test_start = sorted(flat)[-wanted] if days is None else max(flat) + 1 - round(days * 86_400_000)
-    before = sorted(time for time in flat if time < test_start)
-    validation_start = before[-max(1, round(len(before) * 0.3))]
+    test_start = start_by_loops(log, 0.2) if days is None else max(flat) + 1 - round(days * 86_400_000)
+    validation_start = start_by_loops([[time for time in times if time < test_start] for times in log], 0.3)
     assert split.facts == {"kind": "temporal", "test_start": test_start, "validation_start": validation_start}
     assert parts(split, offsets) == [
         "".join("t" if t >= test_start else "v" if t >= validation_start else "r" for t in times) for times in log

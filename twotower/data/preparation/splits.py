@@ -19,6 +19,7 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 PARTS = ("train", "validation", "test")
 LABELS = {"train": TRAIN, "training": TRAIN, "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION}
 LABELS |= {"test": TEST}
+MOST_CUT = 0.5  # share of a window's sessions that may have begun before it
 BINS = 1 << 16  # of the histogram by which the start of a window is determined
 
 
@@ -58,22 +59,18 @@ def temporal(
 
     Args:
         sessions: of all events.
-        test_fraction: share of the events that test.
-        validation_fraction: share of the other events that validate.
+        test_fraction: of the sessions, by their ends; of the events where sessions outlive that window.
+        validation_fraction: likewise of what is earlier.
         test_days: where given, the events of the last so many days test, instead of `test_fraction`.
     """
     if test_days is None:
-        test_start = _start_of_latest(sessions.times, test_fraction, "test")
+        test_start = _start_of_latest(sessions, sessions.length, test_fraction, "test")
     else:
         if not sessions.timed:
             raise UserError("split.test_days: the timestamps have no unit; use split.test_fraction instead")
         test_start = _start_of_days(sessions.times, test_days)
     before_test = _count_before(sessions, test_start)
-
-    def earlier() -> Iterator[Array]:
-        return (times[times < test_start] for times in sessions.times())
-
-    validation_start = _start_of_latest(earlier, validation_fraction, "validation")
+    validation_start = _start_of_latest(sessions, before_test, validation_fraction, "validation")
     train = _count_before(sessions, validation_start)
     facts = {"kind": "temporal", "test_start": test_start, "validation_start": validation_start}
     return Split(train, before_test - train, facts)
@@ -89,13 +86,7 @@ def predefined(sessions: Sessions, validation_fraction: float) -> Split:
     train, validation = sessions.labelled[:, TRAIN], sessions.labelled[:, VALIDATION]
     facts: dict[str, Any] = {"kind": "predefined"}
     if not validation.any():
-
-        def training() -> Iterator[Array]:
-            for some, _, times in _by_session(sessions):
-                length = sessions.length[some]
-                yield times[ranges(np.zeros_like(length), length) < np.repeat(train[some], length)]
-
-        facts["validation_start"] = start = _start_of_latest(training, validation_fraction, "validation")
+        facts["validation_start"] = start = _start_of_latest(sessions, train, validation_fraction, "validation")
         before = np.minimum(_count_before(sessions, start), train)
         train, validation = before, train - before
     return Split(train, validation, facts)
@@ -146,13 +137,42 @@ def _count_before(sessions: Sessions, time: int) -> Array:
     )
 
 
-def _start_of_latest(read: Callable[[], Iterable[Array]], fraction: float, name: str) -> int:
-    """Return the time from which on the latest `fraction` of the events lie; reads all of them a few times.
+def _start_of_latest(sessions: Sessions, kept: Array, fraction: float, name: str) -> int:
+    """Return the time from which on the latest `fraction` lies of the first `kept` [S] events of each session.
 
-    Raises UserError where none is earlier.
+    It is the fraction of the sessions, by their ends, so that visits are whole. Where most of these sessions began
+    before their window it is the fraction of the events: the ends of histories of months all lie in the last days.
+
+    Raises UserError where nothing is earlier.
     """
     if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
         raise UserError(f"split.{name}_fraction={fraction}; expected a number between 0 and 1")
+    begin, end = _spans(sessions, kept)
+    if len(end):
+        start = int(np.sort(end)[-max(1, round(len(end) * fraction))])
+        if end.min() < start and (begin[end >= start] < start).mean() <= MOST_CUT:
+            return start
+
+    def read() -> Iterator[Array]:
+        for some, _, times in _by_session(sessions):
+            length = sessions.length[some]
+            yield times[ranges(np.zeros_like(length), length) < np.repeat(kept[some], length)]
+
+    return _start_of_latest_events(read, fraction, name)
+
+
+def _spans(sessions: Sessions, kept: Array) -> tuple[Array, Array]:
+    """Return the times of the first and the last of the first `kept` [S] events of sessions that keep any."""
+    begin, end = [], []
+    for some, starts, times in _by_session(sessions):
+        starts, count = starts[kept[some] > 0], kept[some][kept[some] > 0]
+        begin.append(times[starts])
+        end.append(times[starts + count - 1])
+    return np.concatenate(begin), np.concatenate(end)
+
+
+def _start_of_latest_events(read: Callable[[], Iterable[Array]], fraction: float, name: str) -> int:
+    """Return the time from which on the latest `fraction` of the events lie; reads all of them a few times."""
     ends = [(int(times.min()), int(times.max()), len(times)) for times in read() if len(times)]
     low = earliest = min((e[0] for e in ends), default=0)
     high, events = max((e[1] for e in ends), default=0), sum(e[2] for e in ends)
