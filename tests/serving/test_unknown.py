@@ -153,7 +153,7 @@ def test_lists_that_fit_no_history_are_refused(shop: Any, exclude: Any) -> None:
 
 def test_the_command_counts_or_refuses(shop: Any, capsys: Any, caplog: Any) -> None:
     assert main([str(shop), "100", "999"]) == 0
-    assert "ids in histories: 1 of 2 known; unknown is, e.g., 999" in caplog.text
+    assert "ids in histories: 1 of 2 known; unknown is, e.g., '999'" in caplog.text
     for line in ([str(shop), "--strict", "100", "999"], [str(shop), "100", "999", "--strict"]):
         assert main(line) == 2
         assert "error: ids in histories: 1 of 2 known" in capsys.readouterr().err
