@@ -9,7 +9,7 @@ from torch.nn import functional
 from twotower.core.schema import open_prepared
 from twotower.data.loader import query_loader, training_loader
 from twotower.metrics.queries import queries_of
-from twotower.metrics.ranks import rank_by_dot_product
+from twotower.metrics.ranks import rank_and_list
 from twotower.runs.run import load_run
 
 K = 20
@@ -31,7 +31,7 @@ def main(paths: list[str]) -> None:
                 queries = queries_of(batch)
                 history = functional.embedding(batch.item_index, table)
                 user = run.model.encode_history(history, batch.inputs)[queries.row, queries.position]
-                hits.append((rank_by_dot_product(user, items, queries.target).better < K).numpy())
+                hits.append((rank_and_list(user, items, queries.target, 0)[0].better < K).numpy())
                 cold.append(counts[queries.target.numpy()] == 0)
         hit, is_cold = np.concatenate(hits), np.concatenate(cold)
         shares = [hit[is_cold].mean(), hit[~is_cold].mean()]

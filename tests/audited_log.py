@@ -42,8 +42,7 @@ class Log:
         self.device = rng.integers(1, 5, count).repeat(length)  # 1: a hash bucket, 2 .. 4: three words
         self.session = np.arange(count).repeat(length)
         self.validation_start, self.test_start = START + 22 * DAY, START + 25 * DAY
-        end = self.time[length - 1 :: length]
-        self.part = ((end >= self.validation_start) * 1 + (end >= self.test_start)).repeat(length)
+        self.part = (self.time >= self.validation_start) * 1 + (self.time >= self.test_start)
         self.category = rng.integers(1, 4, ITEMS)  # of each item
         self.category[:3] = 1, 2, 3
         self.kind = "temporal"
@@ -109,6 +108,8 @@ class Log:
         lengths = Counter(Counter(self.session.tolist()).values())
         return {
             "rows": {"read": events, "kept": events, "dropped": {}},
+            "losses": {"samples": {}, "groups": {}},
+            "unlisted_items": None,
             "timestamp_unit": self.unit,
             "timestamp_units": {self.unit: events},
             "days": {day: dict(count) for day, count in sorted(days.items())},
@@ -121,6 +122,10 @@ class Log:
             "sessions_of_several_users": 1,
             "targets_outside_catalogue": {"test_events": int((self.part == 2).sum()), "outside": 0},
             "contradictory_items": {"category": 0},
+            "contradictory_users": {"country": 0},
+            "unreadable_numbers": {},
+            "similar_ids": {"item_id": {}},
+            "matches": [{"text": "data.items: 5 of 9 items matched", "warning": None}],
             "items_without_features": 0,
             "types": types,
             "split": split,

@@ -13,6 +13,7 @@ import torch
 from bundle_files import finish_bundle
 from item_catalogue import Raw
 
+from twotower.core.values import TextForm
 from twotower.exporting.item_tower import export_item_tower
 from twotower.exporting.user_tower import export_user_tower
 from twotower.exporting.vectors import write_item_vectors
@@ -57,7 +58,7 @@ def write_model_bundle(
     names = {"item_name": pa.array(raw["title"], pa.string())} if "title" in raw else {}
     learnt = {"train_count": pa.array(counts, pa.int64()), "age_days": pa.array([7 * n for n in counts], pa.int64())}
     table = raw_table(raw, ids, **learnt, **names)
-    clock = {"time_zone": "UTC", "event_types": [], "input_types": [], "events": {}}
+    clock = {"time_zone": "UTC", "event_types": [], "input_types": [], "events": {}, "values": TextForm().as_json()}
     random = np.random.default_rng(5)
     histories = [random.integers(1, len(ids) + 1, n).tolist() for n in (1, 2, 3, 6, 9)]
     rows, scores = answers(model, histories, min(K, len(ids)))

@@ -84,7 +84,8 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
             config = hydra.compose("train", [*settings, "model.dim=16", "model.max_length=6", *overrides])
         opened = open_prepared(prepared)
         run.write_config(directory, OmegaConf.to_yaml(config, resolve=True))
-        run.begin_run(directory, config.model, opened)
+        tested = np.setdiff1d(np.arange(1, offsets[-1]), offsets)[::2]  # an untrained model has learnt nothing
+        run.begin_run(directory, config.model, opened, tested)
         torch.manual_seed(seed)
         model = build.build_model(config.model, opened.manifest, read_item_features(prepared))
         for embedding in model.event_inputs.embeddings:  # they start at zero, and would not be seen

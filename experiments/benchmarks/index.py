@@ -3,8 +3,8 @@
     python experiments/benchmarks/index.py --items 50000 200000 1000000 --dim 64
     python experiments/benchmarks/index.py --bundle bundles/RUN
 
-Synthetic items are unit vectors in clusters of falling size, a query is the mean of two items of a cluster and noise,
-and the next item is a third one of it. A bundle is asked with the user vectors of its golden histories. Single queries
+Synthetic items are unit vectors in clusters of falling size, a query is the mean of two items of a cluster and noise.
+A bundle is asked with the user vectors of its golden histories. Single queries
 run on one thread. Prints tables for each catalogue and, as its last line, one line of JSON.
 """
 
@@ -23,7 +23,7 @@ from twotower.serving.retriever import Retriever
 
 K = 20
 SHARES = (0.5, 0.1, 0.01)  # of the items, that filters allow by chance
-Catalogue = tuple[np.ndarray, np.ndarray, np.ndarray]  # vectors [V, D], queries [Q, D], row of the next item [Q]
+Catalogue = tuple[np.ndarray, np.ndarray]  # vectors [V, D], queries [Q, D]
 
 
 def synthetic(items: int, dim: int, queries: int, seed: int) -> Catalogue:
@@ -40,26 +40,26 @@ def synthetic(items: int, dim: int, queries: int, seed: int) -> Catalogue:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     begin, end = np.searchsorted(cluster, cluster, "left"), np.searchsorted(cluster, cluster, "right")
     first = random.integers(items, size=queries)
-    second, target = (begin[first] + (random.random(queries) * (end - begin)[first]).astype(int) for _ in range(2))
+    second = begin[first] + (random.random(queries) * (end - begin)[first]).astype(int)
     users = vectors[first] + vectors[second] + 0.2 * spectrum * random.standard_normal((queries, dim), dtype=np.float32)
     users /= np.linalg.norm(users, axis=1, keepdims=True)
     order = random.permutation(items)
-    return vectors[order], users.astype(np.float32), np.argsort(order)[target]
+    return vectors[order], users.astype(np.float32)
 
 
 def of_bundle(path: Path) -> Catalogue:
-    """The same from a bundle; the next item is not in it."""
+    """The same from a bundle."""
     retriever = Retriever.load(path)
     users = retriever.encode(fixed_histories(retriever))
     users = users[~np.isnan(users[:, 0])]
-    return retriever.bundle.vectors, users, np.full(len(users), -1)
+    return retriever.bundle.vectors, users
 
 
 def measure(catalogue: Catalogue, families: list[str], target_recall: float, seed: int) -> dict[str, Any]:
     """Choose an index, and measure what the chosen one finds under filters."""
-    vectors, queries, target = catalogue
+    vectors, queries = catalogue
     begin = time.perf_counter()
-    choice = choose_index(vectors, queries, target, families, target_recall, exact_below=0)
+    choice = choose_index(vectors, queries, families, target_recall, exact_below=0)
     seconds = time.perf_counter() - begin
     chosen = ItemIndex(choice.index, vectors, choice.facts["search"], choice.facts["rerank"])
     random = np.random.default_rng(seed)

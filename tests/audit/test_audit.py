@@ -63,6 +63,11 @@ def training_after_validation(log: Log) -> None:
     log.counted = log.part == 0
 
 
+def targets_of_the_past(log: Log) -> None:
+    """A session that tests as a whole, though all but its last event are older than the test."""
+    log.time[np.flatnonzero(log.part == 2)[:5]] -= DAY
+
+
 def last_event_tests(log: Log) -> None:
     before = np.flatnonzero(log.part == 2)[:5]  # of the first session that tests
     log.part[before] = 1
@@ -124,7 +129,8 @@ def early_events(share: float) -> Plant:
     [
         (training_after_test, [("training_after_split", "error")]),
         (training_after_validation, [("training_after_split", "error")]),
-        (last_event_tests, [("session_in_two_parts", "error")]),
+        (targets_of_the_past, [("training_after_split", "error")]),
+        (last_event_tests, []),  # by their times, they belong there
         (counts_of_everything, [("statistics_saw_test", "error")]),
         (word_of_the_test, [("statistics_saw_test", "error")]),
         (word_of_no_item, [("statistics_saw_test", "error")]),
@@ -232,7 +238,8 @@ def without_days(statistics: dict[str, Any]) -> None:
         (set_to("targets_outside_catalogue", test_events=1000, outside=310), ("targets_outside_catalogue", "error")),
         (set_to("targets_outside_catalogue", test_events=1000, outside=50), None),
         (set_to("rows", dropped={"duplicate of another row": 130}), ("repeated_rows", "warning")),
-        (set_to("rows", dropped={"duplicate of another row": 110, "no item_id": 900}), None),
+        (set_to("rows", dropped={"duplicate of another row": 110, "no item_id": 500}), None),
+        (set_to("rows", dropped={"no item_id": 900}), ("rows_dropped", "warning")),
         (set_to("session_lengths", **{"1001": 1}), ("bots", "warning")),
         (set_to("session_lengths", **{"1000": 1}), None),
         (set_to("timestamp_units", s=13), ("timestamp_unit", "error")),
@@ -244,7 +251,13 @@ def without_days(statistics: dict[str, Any]) -> None:
         (set_to("cuts", cut=900, within_twice=300), None),
         (several(3), ("session_of_several_users", "warning")),
         (several(2), None),
+        (several(999), ("session_of_several_users", "warning")),
+        (several(1000), ("session_of_several_users", "error")),
         (set_to("contradictory_items", category=2), ("contradictory_items", "warning")),
+        (set_to("contradictory_users", country=1), ("contradictory_users", "warning")),
+        (set_to("unreadable_numbers", price={"values": 1, "of": 9, "first": "?"}), ("unreadable_numbers", "warning")),
+        (set_to("similar_ids", user_id={"case": (2, "A", "a")}), ("similar_ids", "warning")),
+        (lambda s: s["matches"].append({"text": "", "warning": "1 of 9"}), ("few_matches", "warning")),
         (without_days, ("days_without_events", "warning")),
         (lambda s: s["days"].pop("2025-03-03"), None),  # a log may begin when it likes
     ],

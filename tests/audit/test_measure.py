@@ -66,11 +66,14 @@ def test_counts(prepared: Prepared, monkeypatch: pytest.MonkeyPatch, block: int)
     events = [event for session in rows for event in session]
     assert found.before_test == sum(p < 2 for _, _, p, _ in events)
     assert found.late == sum(p < 2 and t > 30 * DAY for _, t, p, _ in events)
-    assert found.late_training == sum(p == 0 and t > 20 * DAY for _, t, p, _ in events)
+    assert found.misplaced == sum(p != (t >= 20 * DAY) + (t >= 30 * DAY) for _, t, p, _ in events)
     assert found.early == sum(t < 10 * DAY for _, t, _, _ in events)
     assert found.future == sum(t > 40 * DAY for _, t, _, _ in events)
     assert found.whole_minutes == sum(t % 60_000 == 0 for _, t, _, _ in events)
-    assert found.mixed_sessions == sum(len({p for _, _, p, _ in session}) > 1 for session in rows)
+    assert found.mixed_sessions == sum(len({p == 2 for _, _, p, _ in session}) > 1 for session in rows)
+    labelled = measure.measure(prepared, {"kind": "predefined"}, 0, 1)
+    assert labelled.mixed_sessions == sum(len({p for _, _, p, _ in session}) > 1 for session in rows)
+    assert labelled.misplaced == 0
     assert found.queries == sum(p == 2 for session in rows for _, _, p, _ in session[1:])
     trained = Counter(i for i, _, p, _ in events if p == 0)
     assert found.train_count.tolist() == [trained[i] for i in range(1, 51)]

@@ -29,12 +29,15 @@ def test_it_names_the_better_run_and_for_whom(tmp_path: Path, capsys: pytest.Cap
     assert METRIC == PRIMARY_METRIC
     assert main([a, b]) == 0
     text = capsys.readouterr().out
-    assert text.strip().splitlines()[-1] == "recall_at_20: A is better"
+    assert "A: recall@20 of all queries: better than B" in text.splitlines()
     cells = [[c.strip() for c in line.split("│")[1:]] for line in text.splitlines()]
     verdicts = {row[1]: row[-2] for row in cells if len(row) > 6}
     assert verdicts["known"] == "better" and verdicts["new"] == "worse"
     assert main([b, a, "--metric", "mrr_at_1"]) == 0
-    assert capsys.readouterr().out.strip().splitlines()[-1] == "mrr_at_1: B is better"
+    assert "A: mrr@1 of all queries: worse than B" in capsys.readouterr().out.splitlines()
+    assert main([a, a]) == 0
+    text = capsys.readouterr().out
+    assert "A: recall@20 of all queries: equal to B" in text and "+0.0000" not in text
 
 
 def test_what_is_no_run_gets_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,3 +50,18 @@ def test_what_is_no_run_gets_one_message(tmp_path: Path, capsys: pytest.CaptureF
     unknown = 32 * "0"
     assert main([unknown, unknown, "--tracking-uri", uri]) == 2
     assert uri in capsys.readouterr().err
+
+
+def test_a_model_equals_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = write(tmp_path / "a", 0.6, 0.1)
+    assert main([a, a]) == 0
+    text = capsys.readouterr().out
+    assert text.strip().splitlines()[-1] == "recall_at_20: A and B are equal in every query"
+    assert "unclear" not in text and "+0.0000" not in text
+
+
+def test_both_models_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for typed, missing in (([], "RUN, OTHER"), (["a"], "OTHER")):
+        with pytest.raises(SystemExit):
+            main(typed)
+        assert f"required: {missing}\n" in capsys.readouterr().err

@@ -118,3 +118,17 @@ def test_the_data_itself_is_evaluated_where_the_items_are_the_same(
     prepared, evaluation, _, _ = evaluated(data, shop.path, tmp_path, monkeypatch)
     assert prepared is data and len(evaluation.counts) == ITEMS + 1
     assert (shop.path / MANIFEST_FILE).exists()
+
+
+@pytest.mark.parametrize("refit", [True, False, None])
+def test_baselines_learn_from_what_the_bundle_s_model_learnt_from(
+    shop: Shop, data: Prepared, refit: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_manifest(shop.path)
+    facts = {k: v for k, v in manifest.items() if k not in ("format_version", "files", "checksum", "refit")}
+    said = {} if refit is None else {"refit": refit}  # None: a bundle of an older version
+    fingerprint = data.manifest["fingerprint"]
+    write_manifest(shop.path, seal(shop.path, {**facts, **said, "dataset_fingerprint": fingerprint}, manifest["files"]))
+    _, evaluation, _, _ = evaluated(data, shop.path, tmp_path, monkeypatch)
+    learnt = data.item_index[data.training_mask(refit is not False)]
+    assert evaluation.counts.tolist() == np.bincount(learnt, minlength=ITEMS + 1).tolist()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from twotower.commands import export as command
 from twotower.commands.export import export
 from twotower.core.errors import UserError
 from twotower.runs.run import load_run
@@ -28,6 +29,7 @@ def config(run: Any, out: Any = None, tracking_uri: str = "sqlite:///mlflow.db",
             "dim": dim,
             "tracking_uri": tracking_uri,
             "register": None,
+            "threads": None,
             "events": None,
             "sessions": None,
             "segments": {"number": None, "min_size": 50, "seed": 0},
@@ -76,7 +78,9 @@ def test_an_mlflow_run_is_located(make_run: Any, tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "bundles").exists()
 
 
-@pytest.mark.parametrize(("run", "reason"), [(UNKNOWN, "there is no MLflow database"), ("nowhere", "not a run")])
+@pytest.mark.parametrize(
+    ("run", "reason"), [(UNKNOWN, "there is no MLflow database"), ("nowhere", "is no folder; expected a run")]
+)
 def test_unknown_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: str, reason: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=reason):
@@ -101,3 +105,48 @@ def test_the_first_dimensions_serve_alone(make_run: Any, tmp_path: Path) -> None
     np.testing.assert_allclose(answer.scores[0], cosine[expected], atol=1e-5)
     with pytest.raises(UserError, match=r"model.matryoshka=\[4, 8\]"):
         export(config(path, tmp_path / "other", dim=5))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"index.target_recall": 1.5}, "index.target_recall=1.5"),
+        ({"index.families": ["hnsw"]}, "index.families has hnsw"),
+        ({"sessions": 0}, "sessions=0; expected a positive integer"),
+        ({"segments.number": -2}, "segments.number=-2"),
+        ({"segments.number": 3, "segments.min_size": "few"}, "segments.min_size='few'"),
+        ({"audience.items": ["i3"], "audience.k": 5}, "audience.k=5 is below audience.min_size=50"),
+        ({"audience.items": ["x9"]}, "none of the items x9"),
+        ({"segments.number": 3, "events": "nowhere.parquet"}, "events=nowhere.parquet: no such file"),
+        ({"register": "shop/a"}, "register='shop/a'; expected a name without"),
+        ({"register": "shop", "alias": "v3"}, "alias='v3'"),
+        ({"register": "shop"}, "register=shop: .* was trained without MLflow"),
+    ],
+)
+def test_every_setting_is_checked_before_any_work(
+    make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "export_bundle", lambda *_: pytest.fail("the work has begun"))
+    settings = config(make_run([f"i{i}" for i in range(30)]), tmp_path / "bundle")
+    for name, value in change.items():
+        OmegaConf.update(settings, name, value)
+    with pytest.raises(UserError, match=message):
+        command.export(settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_registered_where_segments_fail(
+    make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise UserError("too few users")
+
+    monkeypatch.setattr(command, "write_segments", fail)
+    monkeypatch.setattr(command, "require_registrable", lambda *_: None)
+    monkeypatch.setattr(command, "keep_bundle", lambda *_: pytest.fail("it was registered"))
+    settings = config(make_run([f"i{i}" for i in range(30)]), tmp_path / "bundle")
+    OmegaConf.update(settings, "segments.number", 2)
+    OmegaConf.update(settings, "register", "shop")
+    with pytest.raises(UserError, match="too few users"):
+        command.export(settings)

@@ -32,9 +32,13 @@ def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
         (["preparation.features.items={brand: {kind: categorical}}"], "'+preparation.features.items=...'"),
         (["data=events"], "data.path"),
         (["data=events", "data.path=nowhere.parquet"], "no such file"),
-        (["data.sessions=300", "data.items=50", "model.dim=banana"], "model.item_tower can't be built"),
+        (["data.sessions=300", "data.items=50", "model.dim=banana"], "model.dim=banana; expected a whole number"),
         (["resume=nowhere"], "nowhere"),
         (["evaluation.ks=[5]"], "lacks 20"),
+        (["data=events", "data.path=dt=1/e.parquet"], "type 'data.path='\"'\"'dt=1/e.parquet'\"'\"''"),
+        (["data=events", "data.path=a,b/e.parquet"], "-m runs each; if the value is a text"),
+        (["data=events", "data.path=e(1).parquet"], "data.path=e(1).parquet can't be read; if"),
+        (["name=(x"], "name=(x can't be read; if"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -125,3 +129,17 @@ def test_a_configured_part_that_lacks_an_extra_says_what_to_install() -> None:
     error.__cause__ = ImportError("Error loading module")
     error.__cause__.__cause__ = ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
     assert "pip install 'twotower[train]'" in str(explain(error, "train", []))
+
+
+def test_commands_of_one_second_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders: list[Path] = []
+    for arguments in ([], [], [], ["-m", "seed=1,2,3"], ["-m", "seed=1,2"]):
+        monkeypatch.setattr(sys, "argv", ["twotower"])
+        cli.run(lambda config: folders.append(Path(config.run_dir)), "train", ["logger=none", *arguments])
+    assert len(set(folders)) == 8 and all(folder.is_dir() for folder in folders)
+    assert {folder.parent.parent for folder in folders[:3]} == {tmp_path / "runs"}
+    assert all(folder.name.endswith(("-marketplace", "-marketplace-2", "-marketplace-3")) for folder in folders[:3])
+    first, second = ({folder.parent for folder in part} for part in (folders[3:6], folders[6:]))
+    assert len(first) == len(second) == 1 and first != second
+    assert [folder.name for folder in folders[3:]] == ["0", "1", "2", "0", "1"]

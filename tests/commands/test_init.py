@@ -75,7 +75,7 @@ def test_csv_with_odd_names_and_an_item_table(
     events("Artikelnummer", "Zeit", "Kunde", "was").write_csv("Log (1), ä=b.csv", separator=";")
     items("Artikelnummer").write_csv("items.csv", separator=";")
     config = written(tmp_path, "Log (1), ä=b.csv", "--items", "items.csv")
-    named = {name: column for name, column in config.data.columns.items() if column}
+    named = {name: column for name, column in config.data.columns.items() if column != "auto"}
     assert named == {"item_id": "Artikelnummer", "timestamp": "Zeit", "user_id": "Kunde", "event_type": "was"}
     assert OmegaConf.to_container(config.preparation.features["items"]) == FEATURES
     text = (tmp_path / "conf/experiment/shop.yaml").read_text()
@@ -97,7 +97,7 @@ def test_parquet_with_an_item_column_that_only_the_table_tells(tmp_path: Path, m
     table = items("was_es_war").select("was_es_war", "Preis")
     table.with_columns(vec=pl.lit([0.5, 1.0]), tags=pl.lit(["a", "b"])).write_parquet("items.parquet")
     config = written(tmp_path, "log.parquet", "--items", "items.parquet")
-    named = {name: column for name, column in config.data.columns.items() if column}
+    named = {name: column for name, column in config.data.columns.items() if column != "auto"}
     assert named == {"item_id": "was_es_war", "timestamp": "wann", "session_id": "visit_id"}
     kinds = {name: spec["kind"] for name, spec in config.preparation.features["items"].items()}
     assert kinds == {"Preis": "price", "vec": "vector", "tags": "multi"}

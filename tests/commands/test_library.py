@@ -23,7 +23,7 @@ data = tt.prepare(
 settings = ["trainer.max_epochs=2", "model.dim=16", "logger=none"]
 run = tt.train(data, overrides=[*settings, "model/item_tower=features"])
 other = tt.train(data, overrides=[*settings, "model/user_tower=mean_pool"])
-print(tt.compare(run, other).verdict)
+print(tt.compare(run, other).verdicts[0])
 print(tt.evaluate(run, "february.csv", overrides=["data.columns.item_id=sku", "data.columns.timestamp=time",
                   "data.columns.user_id=customer", "logger=none"]).metrics["test/recall_at_20"])
 bundle = tt.export(run, out="bundle")

@@ -51,11 +51,22 @@ def test_the_installed_script_is_main() -> None:
         (["evaluate"], "twotower evaluate RUN"),
         (["evaluate", "data=events"], "twotower evaluate RUN data=events"),
         (["evaluate", "-m"], "twotower evaluate RUN -m"),
+        (["delta", "upser", "bundle", "items"], "did you mean 'upsert'?"),
+        (["delta", "roll-back", "bundle"], "did you mean 'rollback'?"),
+        (["delta", "xyz"], "there are upsert, remove, rollback, versions"),
+        (["verify", "models:/shop@champion"], "models:/shop@champion is no folder, and there is no MLflow database"),
+        (["measure", "nowhere"], "nowhere"),
     ],
 )
 def test_a_mistake_is_answered_with_status_2(
-    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert command.main(arguments) == 2
     assert expected in capsys.readouterr().err
 

@@ -1,15 +1,17 @@
 """What is printed to be pasted comes back as it was: through a real shell, and through Hydra's own parser."""
 
 import json
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twotower.core.command_line import command, override, program
+from twotower.core.command_line import command, override, program, quoting_hint, readable
 
 HOSTILE = [
     "a b",
@@ -65,3 +67,26 @@ def test_a_shell_hands_over_the_words_as_they_were() -> None:
     shown = f'f() {{ {" ".join(map(json.dumps, show))} "$@"; }}; f {line}'
     done = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [name, *words, "train", *HOSTILE]
+
+
+@pytest.mark.parametrize("name", ["dt=2026-01-01", "a,b", "e(1)", "it's {x}", "a b", "x;y", "$z"])
+def test_a_path_that_is_there_needs_no_quotes_for_hydra(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "e.csv").touch()
+    for value, expected in ((f"{name}/e.csv",) * 2, (f"{name}/*.csv",) * 2, (f"~/{name}", f"{tmp_path}/{name}")):
+        read = OverridesParser.create().parse_override(readable(f"data.path={value}"))
+        assert read.key_or_group == "data.path" and read.value() == expected
+        assert readable(f"data.path={value}-not-there") == f"data.path={value}-not-there"
+    (word,) = shlex.split(quoting_hint(f"data.path={name}/f").partition("type ")[2])
+    assert OverridesParser.create().parse_override(word).value() == f"{name}/f"
+
+
+@pytest.mark.parametrize("word", ["accept=[e]", "model.dim=8,16", "a={b: 1}", "seed=1", "~logger", "+x=choice(a,b)"])
+def test_what_is_no_path_stays_as_it_is(word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "e").touch()
+    assert readable(word) == word

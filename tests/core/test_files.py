@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from twotower.core.files import (
     atomic_directory,
     create_directory_once,
     create_file_once,
+    new_directory,
     read_json,
     sha256,
     write_json,
@@ -136,3 +138,10 @@ def test_of_two_processes_one_creates_a_file_or_directory(tmp_path: Path) -> Non
         create_directory_once(tmp_path / "folder", fill)
         assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "a").read_text() == "fast"
         assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_new_directories_of_one_name_are_numbered(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda _: new_directory(tmp_path / "day" / "run"), range(24)))
+    names = ["run", *(f"run-{number}" for number in range(2, 25))]
+    assert sorted(path.name for path in made) == sorted(names)

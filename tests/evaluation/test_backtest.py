@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from twotower.core.errors import UserError
-from twotower.core.files import write_json
+from twotower.core.files import read_json, write_json
 from twotower.evaluation.backtest import read_runs, recall_by_age, text_rows
 from twotower.report.backtest_page import backtest_page
 
@@ -45,6 +45,16 @@ def test_runs_are_in_the_order_of_their_tests(tmp_path: Path) -> None:
     assert recall_by_age(runs) == {1: 1.0, 2: pytest.approx((0.8 + 0.5) / 2)}, "too few sessions on day 3"
     _, row, _ = text_rows(runs)
     assert row == ("2025-02-19", "1,000", "0.3000 ±0.0500", "item_knn", "+0.1000 ±0.0500")
+    summary = read_json(tmp_path / "1" / "assessment.json", "a run")
+    rows = [("new", [0.2, 0.1, 0.3], [-0.1, -0.2, 0.0]), ("repeat", [0.9, 0.85, 0.95], [0.3, 0.2, 0.4])]
+    for group, model, lead in rows:
+        means = {"model": {"recall_at_20": model}, "difference": {"recall_at_20": lead}}
+        summary["slices"].append({"by": "target", "group": group, **means})
+    write_json(tmp_path / "1" / "assessment.json", summary)
+    head, row, other = text_rows(read_runs([tmp_path]))
+    assert head[5:] == ("of repeat targets", "model - it", "of new targets", "model - it")
+    assert row[5:] == ("0.9000 ±0.0500", "+0.3000 ±0.1000", "0.2000 ±0.1000", "-0.1000 ±0.1000")
+    assert other[5:] == ("too few sessions",) * 4, "a run of an earlier version"
     page = backtest_page(runs)
     assert page.count("<svg") == 2 and "day 1: 100%, day 2: 65%" in page
     assert "popularity" in page and "02-26" in page

@@ -41,15 +41,32 @@ def test_differences_are_those_of_the_means() -> None:
     assert [(row.group, row.queries) for row in compared.slices] == [("known", 450), ("new", 450)]
     known = a.groupings[0].code == 0
     assert compared.slices[0].first[0] == pytest.approx((a.ranking.better[known] == 0).mean())
-    assert compared.verdict == "better"
-    assert compare_results(b, a, "mrr_at_1", replicates=200).verdict == "worse"
+    texts = ["recall@20 of all queries: better than B", "ndcg@20 of all queries: better than B"]
+    assert compared.verdicts == [*texts, "mrr@20 of all queries: better than B"]
+    verdicts = compare_results(b, a, "mrr_at_1", replicates=200).verdicts
+    assert verdicts[0] == "mrr@1 of all queries: worse than B" and len(verdicts) == 4
 
 
 def test_a_model_does_not_differ_from_itself() -> None:
     compared = compare_results(results(0.5, 0), results(0.5, 0), "mrr_at_20", replicates=50)
     assert len(compared.metrics) == 6 and len(compared.slices) == 2
     assert all(row.difference == [0, 0, 0] for row in compared.metrics + compared.slices)
-    assert compared.verdict == "unclear"
+    assert {text.rpartition(": ")[2] for text in compared.verdicts} == {"equal to B"}
+
+
+def test_what_matters_more_is_in_the_verdict() -> None:
+    """B is better where the target is new and where queries weigh more, though A is better on the whole."""
+    a, b = results(0.9, 0, chance_of_new=0.1), results(0.2, 1, chance_of_new=0.5)
+    new = a.groupings[0].code
+    changes = {"groupings": [Grouping("target", ["repeat", "new"], new)], "weights": {"weighted": 1.0 + 99 * new}}
+    compared = compare_results(a._replace(**changes), b._replace(**changes), "recall_at_20", replicates=200)
+    assert compared.verdicts[0] == (
+        "recall@20 of all queries: better than B; of all queries by target weight: worse than B; "
+        "of repeat targets: better than B; of new targets: worse than B"
+    )
+    (weighted,) = [row for row in compared.slices if row.by == "weighted"]
+    hit, weight = a.ranking.better == 0, 1.0 + 99 * new
+    assert weighted.first[0] == pytest.approx((hit * weight).sum() / weight.sum())
 
 
 def test_only_common_queries_count() -> None:
@@ -66,6 +83,8 @@ def test_what_can_not_be_compared_is_refused() -> None:
         compare_results(a, results(0.5, 0, fingerprint="other"), "recall_at_20")
     with pytest.raises(UserError, match=r"evaluation\.min_history"):
         compare_results(a, results(0.5, 0, first=5000), "recall_at_20")
+    with pytest.raises(UserError, match=r"other items.*'exclude_seen' and 'all items'"):
+        compare_results(a._replace(rules="exclude_seen"), a, "recall_at_20")
     with pytest.raises(UserError, match=r"recall_at_7.*recall_at_1, recall_at_20"):
         compare_results(a, a, "recall_at_7")
 
@@ -74,7 +93,7 @@ def test_runs_are_compared_in_their_folders(tmp_path: Path) -> None:
     for name, chance in (("a", 0.6), ("b", 0.2)):
         (tmp_path / name).mkdir()
         write_results(tmp_path / name / RESULTS_FILE, results(chance, 0))
-    assert compare_runs(tmp_path / "a", tmp_path / "b").verdict == "better"
+    assert compare_runs(tmp_path / "a", tmp_path / "b").verdicts[0].endswith("better than B")
     (tmp_path / "a" / "user_tower.onnx").touch()
     with pytest.raises(UserError, match=f"twotower evaluate {tmp_path / 'a'}"):
         compare_runs(tmp_path / "a", tmp_path / "b")

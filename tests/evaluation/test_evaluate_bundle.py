@@ -8,6 +8,7 @@ from shop_events import make_shop
 
 from twotower.data.loader import query_loader
 from twotower.evaluation.evaluate_bundle import evaluate_bundle
+from twotower.evaluation.ranked import ranked_items
 from twotower.serving.retriever import Retriever
 
 
@@ -19,7 +20,7 @@ def test_ranks_and_lists_are_those_of_the_bundles_vectors(
     random = np.random.default_rng(0)
     sessions = [random.integers(1, len(ids) + 1, random.integers(2, 9)).tolist() for _ in range(25)]
     prepared = make_prepared(sessions, [1] * 25, [0] * 25, len(ids))
-    results = evaluate_bundle(retriever.bundle, query_loader(prepared, "test", 4, 32), [1, 20])
+    results = evaluate_bundle(retriever.bundle, query_loader(prepared, "test", 4, 32), [1, 20], ranked_items(prepared))
     expected = []
     for start, session in zip(prepared.offsets, sessions, strict=False):
         for place in range(1, len(session)):

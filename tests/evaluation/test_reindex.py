@@ -1,5 +1,6 @@
 """Events of other data in the numbers of a run, by hand."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -69,15 +70,55 @@ def test_no_common_item_is_refused(make_prepared, other: Prepared) -> None:
 
 def test_inputs_must_mean_the_same(make_prepared, other: Prepared) -> None:
     typed = {"inputs": {"event_type": [[1, 1, 1]], "device": [[1, 2, 1]]}}
-    run = trained(make_prepared([[1, 2, 3]], **typed), "event_type")
-    with pytest.raises(UserError, match="this data has view, buy"):
-        reindex_to_model(run, other)
     run = trained(make_prepared([[1, 2, 3]], **typed), "device")
     run = run._replace(encoders={"device": {"vocabulary": ["a", "b"]}})
     with pytest.raises(UserError, match="input device has other codes"):
         reindex_to_model(run, other)
     _set_events(other.path, {"device": {"vocabulary": ["a", "b"]}})
     reindex_to_model(run, other)
+
+
+@pytest.mark.parametrize(
+    ("model_types", "names", "codes", "inputs", "new"),
+    [  # the data has view and buy: [view buy buy] [view view] [buy view buy buy]
+        ("buy view", "buy view", "100110100", "211221211", None),
+        ("cart buy", "cart buy view", "211221211", "022002022", "44.4%.*'view' .4.; it knows cart, buy"),
+        ("event", "event view buy", "122112122", "000000000", "100.0%.*'view' .4., 'buy' .5.;"),
+        ("a view b buy", "a view b buy", "133113133", "244224244", None),
+    ],
+)
+def test_event_types_are_matched_by_their_names(
+    make_prepared,
+    other: Prepared,
+    caplog: pytest.LogCaptureFixture,
+    model_types: str,
+    names: str,
+    codes: str,
+    inputs: str,
+    new: str | None,
+) -> None:
+    items = with_ids(make_prepared([[1, 2, 3]], event_types=model_types.split()), [f"item-{n}" for n in range(1, 6)])
+    found, _ = reindex_to_model(trained(items)._replace(inputs=["event_type"]), other)
+    assert found.event_types == names.split()
+    assert "".join(map(str, found.event_type)) == codes
+    assert "".join(map(str, found.inputs["event_type"])) == inputs
+    assert re.search(new, caplog.text) if new else not caplog.text
+
+
+def test_a_model_that_does_not_see_types_says_nothing_of_new_ones(
+    make_prepared, other: Prepared, caplog: pytest.LogCaptureFixture
+) -> None:
+    found, _ = reindex_to_model(trained(make_prepared(SESSIONS, event_types=["event"])), other)
+    assert found.event_types == ["event", "view", "buy"]
+    assert not caplog.text
+
+
+def test_a_bounce_is_the_event_that_it_was(make_prepared, other: Prepared) -> None:
+    """The model learnt of a bounce as of a view; so it gets one, whether the data calls it so or not."""
+    run = trained(make_prepared(SESSIONS))
+    run = run._replace(event_types={"bounce": 3, "buy": 2, "view": 3}, inputs=["event_type"])
+    found, _ = reindex_to_model(run, other)
+    assert found.inputs["event_type"].tolist() == [3, 2, 2, 3, 3, 2, 3, 2, 2]
 
 
 def _set_events(path: Path, encoders: dict[str, object]) -> None:

@@ -17,13 +17,16 @@ def saved() -> SavedResults:
         np.arange(9) * 3, *(random.integers(1, 50, 9).astype(np.int32) for _ in range(2)), np.ones((9, 4))
     )
     groupings = [Grouping("colour", ["rød", "grün"], np.array([0, 1, -1] * 3)), Grouping("size", [], np.full(9, -1))]
-    return SavedResults("abc", [1, 20], answers, np.arange(9) // 2, groupings)
+    return SavedResults(
+        "abc", [1, 20], answers, np.arange(9) // 2, groupings, "exclude_seen", {"revenue": np.arange(9.0)}
+    )
 
 
 def test_what_is_written_comes_back(tmp_path: Path) -> None:
     write_results(tmp_path / "answers.npz", saved())
     found, expected = read_results(tmp_path / "answers.npz"), saved()
-    assert (found.fingerprint, found.ks) == ("abc", [1, 20])
+    assert (found.fingerprint, found.ks, found.rules) == ("abc", [1, 20], "exclude_seen")
+    assert found.weights["revenue"].tolist() == [*range(9)]
     for one, other in zip([*found.ranking, found.session], [*expected.ranking, expected.session], strict=True):
         np.testing.assert_array_equal(one, other)
     for one, other in zip(found.groupings, expected.groupings, strict=True):

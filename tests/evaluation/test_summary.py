@@ -45,7 +45,9 @@ def test_queries_may_be_worth_more_than_others() -> None:
     weight = np.where(np.arange(600) % 4 == 0, 5.0, 0.5)
     summary = summarize({"model": answers}, session, [], (1, 20), {"x": np.ones(600)}, 200, 0, {"revenue": weight})
     expected = ((answers.better == 0) * weight).sum() / weight.sum()
-    mean, low, high = summary["weighted"]["revenue"]["model"]
+    (row,) = summary["standing"]
+    assert (row["by"], row["group"], row["queries"]) == ("weighted", "revenue", 600)
+    mean, low, high = row["rankers"]["model"]["recall_at_20"]
     assert mean == pytest.approx(expected) and low < mean < high
     assert summary["queries"] == 600
     plain = summary["rankers"]["model"]["recall_at_20"]

@@ -32,7 +32,6 @@ def exact_rows(queries: Any, k: int, allowed: Any = None) -> Any:
 
 
 TRUTH = exact_rows(QUERIES, K)
-TARGET = np.where(np.arange(50) % 5 == 0, -1, TRUTH[:, 3])  # a fifth of what came next is not in the catalogue
 
 
 def overlap(rows: Any, truth: Any) -> float:
@@ -57,7 +56,7 @@ def everything() -> module.Choice:
         patch.setattr(module, "CALLS", 30)
         patch.setattr(module, "SECONDS", 0.01)
         patch.setattr(module, "SLOWEST", float("inf"))
-        return choose_index(VECTORS, QUERIES, TARGET, **settings(*FAMILIES))
+        return choose_index(VECTORS, QUERIES, **settings(*FAMILIES))
 
 
 def test_rows_say_what_each_index_finds(everything: module.Choice) -> None:
@@ -65,13 +64,12 @@ def test_rows_say_what_each_index_finds(everything: module.Choice) -> None:
     tried = everything.facts["tried"]
     assert {row["kind"] for row in tried} == set(FAMILIES)
     assert tried[0]["kind"] == "exact"
-    assert (tried[0]["recall"], tried[0]["label_recall"], tried[0]["search"]) == (1.0, 0.8, {})
+    assert (tried[0]["recall"], tried[0]["search"]) == (1.0, {})
     indexes = {factory: build_index(VECTORS, factory) for factory in {row["factory"] for row in tried}}
     for row in tried:
         index = indexes[row["factory"]]
         rows = ItemIndex(index, VECTORS, row["search"], row["rerank"]).search(QUERIES, K)[1]
         assert row["recall"] == pytest.approx(overlap(rows, TRUTH), abs=0.002)
-        assert row["label_recall"] == pytest.approx(np.mean([t in r for t, r in zip(TARGET, rows, strict=True)]))
         size = faiss.serialize_index(index).size / V + (4 * D if row["kind"] != "exact" else 0)
         assert row["bytes_per_item"] == pytest.approx(size, abs=0.1)
         assert 0 < row["p50_ms"] <= row["p99_ms"]
@@ -104,7 +102,7 @@ def test_of_those_about_as_fast_the_smallest(times: tuple[float, ...], chosen: s
 
 
 def test_inverted_files_alone() -> None:
-    choice = choose_index(VECTORS, QUERIES, TARGET, **settings("ivf"))
+    choice = choose_index(VECTORS, QUERIES, **settings("ivf"))
     assert choice.facts["kind"] == "ivf", "though exact search, which is not asked for, may be faster"
     assert {row["kind"] for row in choice.facts["tried"]} == {"exact", "ivf"}
     assert check_index(choice.index, VECTORS, choice.facts) is None
@@ -114,7 +112,7 @@ def test_inverted_files_alone() -> None:
 
 def test_slow_searches_are_not_made_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SLOWEST", 0.0)
-    rows = choose_index(VECTORS, QUERIES, TARGET, **settings("ivf", target_recall=1.0)).facts["tried"][1:]
+    rows = choose_index(VECTORS, QUERIES, **settings("ivf", target_recall=1.0)).facts["tried"][1:]
     assert [(row["search"], row["rerank"]) for row in rows] == [({"nprobe": 1}, rerank) for rerank in (1, 1, 2, 4)]
 
 
@@ -122,7 +120,7 @@ def test_exact_where_nothing_finds_enough() -> None:
     short = settings("ivf", target_recall=1.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "GAIN", 2.0)  # nothing gains as much: only the least thorough searches are tried
-        choice = choose_index(VECTORS, QUERIES, TARGET, **short)
+        choice = choose_index(VECTORS, QUERIES, **short)
     facts = choice.facts
     assert (facts["kind"], facts["factory"], facts["search"], facts["rerank"], facts["recall"]) == (
         "exact", "Flat", {}, 1, 1.0,
@@ -133,19 +131,19 @@ def test_exact_where_nothing_finds_enough() -> None:
 
 
 def test_exact_alone_for_small_catalogues() -> None:
-    small = choose_index(VECTORS, QUERIES, TARGET, **settings(*FAMILIES, exact_below=V + 1))
+    small = choose_index(VECTORS, QUERIES, **settings(*FAMILIES, exact_below=V + 1))
     assert [row["factory"] for row in small.facts["tried"]] == ["Flat"]
     assert small.facts["reason"] == "exact search, as there are fewer than 2,001 items"
-    alone = choose_index(VECTORS, QUERIES, TARGET, **settings("exact"))
+    alone = choose_index(VECTORS, QUERIES, **settings("exact"))
     assert [row["factory"] for row in alone.facts["tried"]] == ["Flat"]
     assert alone.facts["reason"] == "exact search, as nothing else was asked for"
-    others = choose_index(VECTORS, QUERIES, TARGET, **settings("exact", "ivf", exact_below=V))
+    others = choose_index(VECTORS, QUERIES, **settings("exact", "ivf", exact_below=V))
     assert len(others.facts["tried"]) > 1
 
 
 @pytest.mark.parametrize("size", [1, 3, 30])
 def test_small_catalogues_with_all_tried(size: int) -> None:
-    choice = choose_index(VECTORS[:size], QUERIES, np.zeros(50, np.int64), **settings(*FAMILIES))
+    choice = choose_index(VECTORS[:size], QUERIES, **settings(*FAMILIES))
     assert choice.facts["recall"] == 1
     assert choice.index.ntotal == size
 
@@ -153,13 +151,13 @@ def test_small_catalogues_with_all_tried(size: int) -> None:
 @pytest.mark.parametrize("dim", [1, 5, 12])
 def test_any_dimension(dim: int) -> None:
     vectors = np.ascontiguousarray(VECTORS[:400, :dim])
-    choice = choose_index(vectors, QUERIES[:, :dim], TARGET, **settings(*FAMILIES))
+    choice = choose_index(vectors, QUERIES[:, :dim], **settings(*FAMILIES))
     assert choice.facts["recall"] >= 0.95
 
 
 def test_ties_count_as_found() -> None:
     twins = np.repeat(VECTORS[:10], 50, axis=0)
-    choice = choose_index(twins, QUERIES, TARGET, **settings("ivf"))
+    choice = choose_index(twins, QUERIES, **settings("ivf"))
     assert choice.facts["recall"] == 1.0
 
 
@@ -170,10 +168,10 @@ def test_recipes_for_large_catalogues() -> None:
 
 def test_wrong_settings() -> None:
     with pytest.raises(UserError, match=r"index.families has ivff; expected some of exact, .*; did you mean 'ivf'"):
-        choose_index(VECTORS, QUERIES, TARGET, **settings("ivff"))
+        choose_index(VECTORS, QUERIES, **settings("ivff"))
     for target in (0.0, 1.5):
         with pytest.raises(UserError, match=f"index.target_recall={target:g}; expected a share"):
-            choose_index(VECTORS, QUERIES, TARGET, **settings("exact", target_recall=target))
+            choose_index(VECTORS, QUERIES, **settings("exact", target_recall=target))
 
 
 @pytest.mark.parametrize("name", [file.stem for file in CONF.glob("*.yaml")])
@@ -183,7 +181,7 @@ def test_settings_files(name: str) -> None:
     assert found.keys() == {"families", "target_recall", "exact_below"}
     assert found.target_recall == 0.9
     assert found.exact_below == (200_000 if name in ("auto", "exact") else 0)
-    choice = choose_index(VECTORS[:300], QUERIES, TARGET, **found)
+    choice = choose_index(VECTORS[:300], QUERIES, **found)
     assert choice.facts["kind"] in [*found.families, "exact"]
 
 

@@ -206,6 +206,44 @@ def test_contents(exported: tuple[run.Run, Path]) -> None:
     assert b"site-packages" not in onnx_bytes and str(Path.cwd()).encode() not in onnx_bytes
 
 
+def test_figures_are_of_test_queries_counted_one_by_one(exported: tuple[run.Run, Path]) -> None:
+    loaded, path = exported
+    test = json.loads((loaded.path / "histories.json").read_text())["test"]
+    found = []
+    for history, target in zip(test["item_index"], test["target"], strict=True):
+        found.append(WORDS[target - 1] in naive(loaded, WORDS, [WORDS[i - 1] for i in history], 20)[0])
+    facts = json.loads((path / "manifest.json").read_text())
+    figures = facts["next_item"]
+    assert figures["queries"] == len(found) > 30 and figures["sessions"] == len(set(test["session"]))
+    assert figures["recall_at_20"]["exact"][0] == figures["recall_at_20"]["index"][0] == np.mean(found)
+    assert facts["exploration"][0]["recall"] == np.mean(found)
+    assert set(figures["recall_at_20"]) - {"int8"} == {"exact", "index"}
+    assert "label_recall" not in (path / "manifest.json").read_text()
+
+
+def test_what_validation_asks_is_in_no_figure(make_run: Any, tmp_path: Path) -> None:
+    """A model that has learnt each validation target by heart, as after a refit, gets no better figures for that."""
+    path = make_run(WORDS, "model/user_tower=mean_pool")
+    before = export_bundle(run.load_run(path), tmp_path / "before", INDEX).manifest
+    content = json.loads((path / "histories.json").read_text())
+    content["item_index"] = [history[:-1] + history[:1] for history in content["item_index"]]  # the target is in sight
+    (path / "histories.json").write_text(json.dumps(content))
+    after = export_bundle(run.load_run(path), tmp_path / "after", INDEX).manifest
+    assert before["next_item"]["recall_at_20"]["exact"] == after["next_item"]["recall_at_20"]["exact"]
+    assert before["exploration"] == after["exploration"]
+
+
+def test_a_run_without_test_queries_has_no_such_figures(make_run: Any, tmp_path: Path) -> None:
+    path = make_run(WORDS, "model/user_tower=mean_pool")
+    content = json.loads((path / "histories.json").read_text())
+    del content["test"]
+    (path / "histories.json").write_text(json.dumps(content))
+    report = export_bundle(run.load_run(path), tmp_path / "bundle", INDEX)
+    assert (report.manifest["next_item"], report.manifest["exploration"]) == (None, [])
+    readme = (report.path / "README.md").read_text()
+    assert "keeps no test queries" in readme and "recall@20 of the next item" not in readme
+
+
 def _diverge(loaded: run.Run) -> None:
     with torch.no_grad():
         loaded.model.item_tower.embedding.weight[3] = torch.nan

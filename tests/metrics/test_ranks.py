@@ -12,7 +12,6 @@ from twotower.metrics.ranks import (
     column_major,
     rank,
     rank_and_list,
-    rank_by_dot_product,
 )
 
 
@@ -64,19 +63,19 @@ def test_chunks_change_nothing(monkeypatch, fewest: int, at_once: int, compared:
     monkeypatch.setattr(ranks, "FEWEST_QUERIES", fewest)
     monkeypatch.setattr(ranks, "SCORES_AT_ONCE", at_once)
     monkeypatch.setattr(ranks, "COMPARED_AT_ONCE", compared)
-    better, tied = rank_by_dot_product(user, items, target)
+    better, tied = rank_and_list(user, items, target, 0)[0]
     assert list(zip(better.tolist(), tied.tolist(), strict=True)) == expected
 
 
 def test_no_query_gives_no_rank() -> None:
-    better, tied = rank_by_dot_product(torch.empty(0, 3), torch.randn(5, 3), torch.empty(0, dtype=torch.long))
+    better, tied = rank_and_list(torch.empty(0, 3), torch.randn(5, 3), torch.empty(0, dtype=torch.long), 0)[0]
     assert better.shape == tied.shape == (0,)
 
 
 def test_vectors_of_half_precision_are_not_ranked_in_it() -> None:
     user, items = torch.ones(2, 2), torch.tensor([[1.0, 0.001], [1.0, 0.002]])  # sums that bfloat16 can't tell apart
     for dtype in (torch.bfloat16, torch.float32):
-        better, tied = rank_by_dot_product(user.to(dtype), items.to(dtype), torch.tensor([1, 2]))
+        better, tied = rank_and_list(user.to(dtype), items.to(dtype), torch.tensor([1, 2]), 0)[0]
         assert (better.tolist(), tied.tolist()) == ([1, 0], [1, 1])
 
 
@@ -86,7 +85,7 @@ def test_items_with_one_vector_are_tied_wherever_they_stand() -> None:
     for num_items, dim in ((37, 24), (1001, 64), (3, 128)):
         items = torch.randn(1, dim).expand(num_items, -1).contiguous()
         target = torch.tensor([1, num_items, num_items // 2 + 1])
-        better, tied = rank_by_dot_product(torch.randn(3, dim), items, target)
+        better, tied = rank_and_list(torch.randn(3, dim), items, target, 0)[0]
         assert better.tolist() == [0, 0, 0]
         assert tied.tolist() == [num_items] * 3
 
@@ -112,7 +111,7 @@ def test_by_column_changes_the_layout_alone() -> None:
     assert laid.T.is_contiguous() and not items.T.is_contiguous()
     user, target = torch.randn(5, 3), torch.tensor([1, 7, 3, 3, 2])
     for one, other in zip(
-        rank_by_dot_product(user, laid, target), rank_by_dot_product(user, items, target), strict=True
+        rank_and_list(user, laid, target, 0)[0], rank_and_list(user, items, target, 0)[0], strict=True
     ):
         assert torch.equal(one, other)
 
@@ -123,5 +122,5 @@ def test_the_list_has_the_best_items_best_first(listed: int) -> None:
     ranks, top = rank_and_list(user, items, target, listed)
     expected = (user @ items.T).argsort(1, descending=True)[:, :listed] + 1
     assert torch.equal(top, expected)
-    for one, other in zip(ranks, rank_by_dot_product(user, items, target), strict=True):
+    for one, other in zip(ranks, rank_and_list(user, items, target, 0)[0], strict=True):
         assert torch.equal(one, other)

@@ -43,7 +43,7 @@ def planted(make_prepared: Any, lead: float = 0.3, items: int = ITEMS, **changes
     prepared = make_prepared([random.integers(1, items + 1, 4).tolist() for _ in range(QUERIES // 2)], num_items=items)
     event = np.sort(np.concatenate([np.arange(2, 2 * QUERIES, 4), np.arange(3, 2 * QUERIES, 4)]))
     session = event // 4
-    facts = QueryFacts(session, event % 4, np.asarray(prepared.item_index[event]), event)
+    facts = QueryFacts(session, event % 4, np.asarray(prepared.item_index[event]), event, event % 2 == 0)
 
     def ranking(chance: float) -> RankingResults:
         better = np.where(random.random(QUERIES) < chance, random.integers(0, 20, QUERIES), 50).astype(np.int32)
@@ -82,7 +82,8 @@ def planted(make_prepared: Any, lead: float = 0.3, items: int = ITEMS, **changes
         "items": random.normal(size=(items, 8)).astype(np.float32),
         "validation": validation,
         "prepared": replace(prepared, manifest=manifest),
-        "has_card": True,
+        "about": {"commit": "0123abc", "model": "GRUTower"},
+        "files": ["card.html", "config.yaml"],
         "settings": "a: <b>1</b>",
     }
     return arguments | changes
@@ -102,22 +103,29 @@ def test_the_page_has_everything_and_nothing_that_runs_or_loads(make_prepared) -
     assert f"item & {newest}|" in page.text and f"item & {target}|" in page.text
     assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
     links = {value or "" for name, value in page.attributes if name in ("src", "href")}
-    assert {link for link in links if not link.startswith("#")} == {"card.html"}
+    assert {link for link in links if not link.startswith("#")} == {"card.html", "config.yaml"}
     for text in ("12,345 read, 12,300 kept", "12.50% of the test's events", "revenue recall@20"):
         assert text in page.text
-    assert "card.html" not in run_page(**arguments | {"has_card": False})
+    assert "0123abc" in page.text and "card.html" not in run_page(**arguments | {"files": []})
 
 
 def test_conclusions_are_on_the_page(make_prepared) -> None:
     better = planted(make_prepared)
-    assert "The model beats all 1 baselines" in run_page(**better)
+    assert "Recall@20 of all queries: better than item_knn; of " in run_page(**better)
     evaluation = better["evaluation"]
     summary = {**evaluation.summary, "health": ["popularity only: 99% of all places"]}
     text = run_page(**better | {"evaluation": evaluation._replace(summary=summary)})
     assert "Not well: popularity only: 99% of all places" in text
-    for lead, part in ((-0.3, "does not beat item_knn"), (0.03, "may be chance")):
-        text = run_page(**planted(make_prepared, lead))
-        assert part in text and "beats all" not in text
+    for lead, part in ((-0.3, "all queries: worse than item_knn"), (0.03, "all queries: no different from item_knn")):
+        assert part in run_page(**planted(make_prepared, lead))
+
+
+def test_the_best_of_each_column_is_marked_and_first(make_prepared) -> None:
+    for lead, best in ((0.3, "model"), (-0.3, "item_knn")):
+        text = run_page(**planted(make_prepared, lead, items=30))
+        table = text[text.index("Model and baselines") :]
+        first = table[table.index("<td") : table.index("</tr>", table.index("<td"))]
+        assert f">{best}</td>" in first and first.count("<b>") == 5, "recall@10, three at 20, and by price"
 
 
 def test_small_catalogues_and_no_epochs_leave_their_plots_out(make_prepared) -> None:

@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from forked_commands import run, start
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from twotower.core.errors import UserError
+from twotower.core.schema import Prepared
 from twotower.runs import resume
 from twotower.runs.lock import exclusive_lock
 
@@ -32,12 +35,22 @@ def begin(folder: Path, **changes: Any) -> DictConfig:
     assert isinstance(config, DictConfig)
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    (folder / "data.json").write_text('{"fingerprint": "a"}')
     (folder / ".lock").touch()
     return config
 
 
-def asked_for(config: DictConfig) -> Path | None:
-    return resume.run_to_resume(config.resume, Path(config.run_dir), OmegaConf.to_yaml(config, resolve=True))
+def prepared(fingerprint: str = "a") -> Prepared:
+    column = np.zeros(0, int)
+    return Prepared(Path("prepared"), {"fingerprint": fingerprint}, *[column] * 7, inputs={})
+
+
+def asked_for(config: DictConfig, fingerprint: str = "a") -> Path:
+    """The run that a command goes on with; its own new folder where there is none."""
+    new = Path(config.run_dir)
+    with ExitStack() as locks:
+        runs = resume.runs_to_go_on_with(config.resume, new, config)
+        return resume.claim_run(runs, new, config, prepared(fingerprint), locks)
 
 
 def test_auto_finds_the_newest_unfinished_run_of_the_same_command(tmp_path: Path) -> None:
@@ -60,8 +73,51 @@ def test_auto_finds_the_newest_unfinished_run_of_the_same_command(tmp_path: Path
     assert asked_for(asked) == newer and resume.is_finished(newer), "done once is done"
     nowhere = OmegaConf.merge(asked, {"seed": 3})
     assert isinstance(nowhere, DictConfig)
-    assert asked_for(nowhere) is None
-    assert resume.run_to_resume(None, Path(asked.run_dir), "") is None
+    assert asked_for(nowhere) == Path(asked.run_dir)
+    assert asked_for(asked, "b") == Path(asked.run_dir), "the files' content has changed"
+
+
+def test_runs_that_start_together_share_nothing(tmp_path: Path) -> None:
+    day = tmp_path / "runs" / "2026-01-31"
+    wanted = begin(day / "killed")
+    asked = [OmegaConf.merge(wanted, {"run_dir": str(day / f"now-{n}"), "resume": "auto"}) for n in range(3)]
+    with ExitStack() as locks:
+        chosen = []
+        for config in asked:
+            assert isinstance(config, DictConfig)
+            new = Path(config.run_dir)
+            runs = resume.runs_to_go_on_with("auto", new, config)
+            chosen.append(resume.claim_run(runs, new, config, prepared(), locks))
+        assert chosen == [day / "killed", day / "now-1", day / "now-2"]
+    assert not (day / "now-1" / ".lock").exists(), "no run has begun there"
+
+
+def test_a_run_that_is_named_needs_its_own_data(tmp_path: Path) -> None:
+    config = OmegaConf.merge(begin(tmp_path / "run"), {"resume": str(tmp_path / "run")})
+    assert isinstance(config, DictConfig)
+    assert asked_for(config) == tmp_path / "run"
+    with pytest.raises(UserError, match="fingerprint a, and now it is b"):
+        asked_for(config, "b")
+
+
+def test_a_folder_with_files_of_others_stays(tmp_path: Path) -> None:
+    root = logging.getLogger()
+    for name, others in (("mine", []), ("theirs", ["notes.txt"]), ("begun", ["config.yaml"])):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in others:
+            (folder / file).touch()
+        handler = logging.FileHandler(folder / "train.log")
+        root.addHandler(handler)
+        try:
+            with pytest.raises(UserError), resume.removed_unless_begun(folder):
+                raise UserError("a mistake")
+        finally:
+            root.removeHandler(handler)
+            handler.close()
+        assert folder.exists() == bool(others)
+    with pytest.raises(ZeroDivisionError), resume.removed_unless_begun(tmp_path / "theirs"):
+        _ = 1 / 0
 
 
 def test_a_run_that_was_moved_goes_on_where_it_is(tmp_path: Path) -> None:
@@ -101,7 +157,7 @@ def test_the_end_leaves_no_scraps(tmp_path: Path) -> None:
 
 def test_the_log_goes_on_in_the_run_that_goes_on(tmp_path: Path) -> None:
     fresh, old = tmp_path / "fresh", tmp_path / "old"
-    (fresh / ".hydra").mkdir(parents=True)
+    fresh.mkdir()
     old.mkdir()
     (old / "train.log").write_text("before\n")
     handler = logging.FileHandler(fresh / "train.log")

@@ -55,7 +55,7 @@ def begun(tmp_path: Path, make_prepared: Callable[..., Prepared]) -> Path:
     (prepared.path / "work.tmp").write_text("nothing that a run needs")
     config = configure()
     run.write_config(tmp_path, OmegaConf.to_yaml(config, resolve=True))
-    run.begin_run(tmp_path, config.model, prepared)
+    run.begin_run(tmp_path, config.model, prepared, np.array([11, 10]))
     model = build.build_model(config.model, prepared.manifest, ITEM_FEATURES)
     state = {"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}
     write_checkpoint(tmp_path / "checkpoints" / "best.safetensors", state)
@@ -94,22 +94,38 @@ def test_sample_histories_are_the_newest_events_before_the_validation_ends(begun
     assert read_json(begun / "histories.json", "a run directory") == {
         "item_index": [[4, 3, 2], [2, 1, 4]],
         "codes": {"device": [[2, 0, 2], [3, 3, 3]], "gap": [[0, 5, 6], [0, 7, 8]]},
+        "test": {
+            "item_index": [[2, 1, 4], [1, 4, 3]],
+            "codes": {"device": [[3] * 3, [3] * 3], "gap": [[0, 7, 8], [7, 8, 9]]},
+            "target": [3, 2],
+            "session": [0, 0],
+        },
     }
     first, second = histories.read_histories(begun, ["device", "gap"])
     assert first.item_index.tolist() == [4, 3, 2]
     assert second.codes.tolist() == [[3, 0], [3, 7], [3, 8]]
     (alone, _) = histories.read_histories(begun, [])
     assert alone.codes.shape == (3, 0)
+    queries, target, session = histories.read_test_queries(begun, ["gap"])
+    assert [row.item_index.tolist() for row in queries] == [[2, 1, 4], [1, 4, 3]]
+    assert queries[1].codes.tolist() == [[7], [8], [9]]
+    assert (target.tolist(), session.tolist()) == ([3, 2], [0, 0])
 
 
 def test_the_sample_is_even_over_the_sessions_that_validate(make_prepared: Callable[..., Prepared]) -> None:
     sessions = [[1 + s % 7, 1 + s // 7] for s in range(2600)]
     prepared = make_prepared(sessions, train=[1] * 2600, validation=[0] * 40 + [1] * 2560)
-    sample = histories.sample_histories(prepared, 5, [])["item_index"]
+    tested = np.arange(1, 2600 * 2, 2)
+    drawn = histories.sample_histories(prepared, 5, [], tested[::-1])
+    sample = drawn["item_index"]
+    assert len(drawn["test"]["target"]) == len(set(drawn["test"]["session"])) == 1024, "one event has one query"
+    pairs = zip(drawn["test"]["item_index"], drawn["test"]["target"], strict=True)
+    assert set(np.diff([(target - 1) * 7 + history[0] - 1 for history, target in pairs])) == {2, 3}
     numbers = [(second - 1) * 7 + first - 1 for first, second in sample]
     assert len(numbers) == 1024 and numbers[0] == 40 and numbers[-1] == 2599
     assert set(np.diff(numbers)) == {2, 3}
-    assert histories.sample_histories(make_prepared([[1, 2]]), 5, []) == {"item_index": [], "codes": {}}
+    none = histories.sample_histories(make_prepared([[1, 2]]), 5, [], tested[:0])
+    assert none == {"item_index": [], "codes": {}, "test": {"item_index": [], "codes": {}, "target": [], "session": []}}
 
 
 @pytest.mark.parametrize(
@@ -129,6 +145,23 @@ def test_damaged_histories_are_refused(begun: Path, content: str) -> None:
         histories.read_histories(begun, ["device", "gap"])
 
 
+@pytest.mark.parametrize(
+    "test",
+    [
+        "[1]",
+        '{"item_index": [[1]], "codes": {}, "target": [], "session": [0]}',
+        '{"item_index": [[1]], "codes": {}, "target": [2, 3], "session": [0, 0]}',
+        '{"item_index": [[1]], "codes": {}, "target": ["x"], "session": [0]}',
+    ],
+)
+def test_damaged_test_queries_are_refused_and_earlier_runs_have_none(begun: Path, test: str) -> None:
+    (begun / "histories.json").write_text(f'{{"item_index": [[1]], "codes": {{}}, "test": {test}}}')
+    with pytest.raises(UserError, match=r"histories.json is damaged"):
+        histories.read_test_queries(begun, [])
+    (begun / "histories.json").write_text('{"item_index": [[1]], "codes": {"gap": [[1]]}}')
+    assert histories.read_test_queries(begun, ["gap"]).histories == []
+
+
 def test_an_input_that_the_data_lacks_is_refused_by_the_nearest_name(make_prepared: Callable[..., Prepared]) -> None:
     prepared = make_prepared([[1, 2]], inputs={"gap": [[0, 1]], "device": [[1, 1]]})
     with pytest.raises(UserError, match=r"model.inputs has devise; .*gap, device; did you mean 'device'"):
@@ -146,7 +179,8 @@ def test_a_tower_that_learns_from_times_is_given_them(make_prepared: Callable[..
     sizes = build.input_sizes(timed.model, prepared.manifest)
     assert sizes == {"gap": 4, "time": 10**11}
     assert build.build_model(timed.model, prepared.manifest, ITEM_FEATURES).event_inputs.names == ["gap", "time"]
-    sample = histories.sample_histories(prepared, 3, list(sizes))
+    sample = histories.sample_histories(prepared, 3, list(sizes), np.array([5]))
+    assert sample.pop("test")["codes"] == {"gap": [[0]], "time": [[1]]}
     assert sample == {"item_index": [[2, 3, 4]], "codes": {"gap": [[1, 2, 3]], "time": [[1, 64, 65]]}}
     with pytest.raises(UserError, match=r"time_bias=true needs times.*set it to false"):
         build.input_sizes(

@@ -178,7 +178,7 @@ WANTED = {"event_type": "view", "timestamp": START, "ua": "phone", "age": 20}
         ({"item_id": 10, "timestamp": "2025-03-28"}, "timestamp '2025-03-28'; expected a datetime"),
         ({"item_id": 10, "timestamp": True}, "timestamp True; expected"),
         ({"item_id": 10, "timestamp": math.inf}, "timestamp inf; expected"),
-        ({"item_id": "10"}, "of type int: '10' is of type str"),
+        ({"item_id": "ten"}, "of type int: 'ten' is of type str"),
     ],
 )
 def test_faulty_events_are_refused(make_bundle: Any, event: Any, reason: str) -> None:

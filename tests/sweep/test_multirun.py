@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from twotower.commands import hydra_command
+from twotower.commands.compose import compose_config
 from twotower.sweep import trial
 from twotower.sweep.multirun import Sweep
 from twotower.sweep.study import load_study
@@ -57,10 +58,10 @@ def typed(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int
 def test_a_sweep_that_was_interrupted_is_resumed_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(config: Any, callbacks: Any) -> Any:
+    def interrupted(config: Any, prepared: Any, callbacks: Any) -> Any:
         if Path(config.run_dir).name == "1":
             raise KeyboardInterrupt
-        return train_with_validation(config, callbacks)
+        return train_with_validation(config, prepared, callbacks)
 
     with monkeypatch.context() as patch:
         patch.setattr(trial, "train_with_validation", interrupted)
@@ -84,7 +85,13 @@ def test_a_sweep_that_was_interrupted_is_resumed_and_reported(
     assert not (path / ".lock").exists()
 
     assert typed(monkeypatch, tmp_path, *GRID, *TINY, "seed=1") == 2
-    assert "(data.seed, seed)" in capsys.readouterr().err
+    assert "(data.seed: was 0, is 1; seed: was 0, is 1)" in capsys.readouterr().err
+    Sweep._lock.close()
+    content = json.loads((path / "sweep.json").read_text())
+    (path / "sweep.json").write_text(json.dumps({**content, "data_fingerprint": "0123456789abcdef"}))
+    assert typed(monkeypatch, tmp_path, *GRID, *TINY) == 2
+    assert "data_fingerprint: was 0123456789abcdef, is " in capsys.readouterr().err
+    Sweep._lock.close()
 
 
 @pytest.mark.parametrize(
@@ -95,6 +102,11 @@ def test_a_sweep_that_was_interrupted_is_resumed_and_reported(
         (["-m", "sweep=tpe", "data=events", "data.path=nowhere"], "nowhere"),
         (["-m", "sweep=grid", "sweep.space.model.temperature='interval(0,1)'"], "temperature=interval(0,1)"),
         (["-m", "sweep=tpe", "sweep.space.model.dim='choice('"], "sweep.space: model.dim=choice("),
+        (
+            ["-m", "sweep=tpe", "+sweep.space.model.user_tower.layer='choice(1,2)'"],
+            "did you mean 'model.user_tower.lay",
+        ),
+        (["-m", "sweep=tpe", "+sweep.space.model.dropoutt='choice(0.1,0.2)'"], "sweep.space.model.dropoutt: there is"),
     ],
 )
 def test_mistakes_are_reported_before_any_trial(
@@ -109,3 +121,28 @@ def test_mistakes_are_reported_before_any_trial(
     assert message in capsys.readouterr().err
     assert not [*tmp_path.glob("sweeps/*/0/config.yaml")]
     Sweep._lock.close()
+
+
+def test_a_setting_that_a_choice_lacks_is_left_out_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "base.yaml").write_text("# @package _global_\nmodel: {dim: 8}\n")
+    words = ["-m", "--config-dir", str(tmp_path / "mine"), "experiment=base", "sweep=grid", "sweep.name=towers", *TINY]
+    words += ["sweep.space.model.dim=null", "sweep.space.model.user_tower.dropout=null"]
+    words += ["sweep.space.optimizer.learning_rate=null", "sweep.space.model.user_tower.layers='choice(1)'"]
+    words += ["+sweep.space={model/user_tower: 'choice(mean_pool,gru)'}"]
+    assert typed(monkeypatch, tmp_path, *words) == 0
+    Sweep._lock.close()
+    path, printed = tmp_path / "sweeps" / "towers", capsys.readouterr().out
+    assert "2 trials: 2 complete" in printed
+    assert "without model.user_tower.layers, which this choice does not have" in printed
+    assert "layers" not in OmegaConf.load(path / "0" / "config.yaml").model.user_tower
+    assert OmegaConf.load(path / "1" / "config.yaml").model.user_tower.layers == 1
+    best = OmegaConf.load(path / "experiment" / "best.yaml")
+    tower = next(word["override /model/user_tower"] for word in best.defaults if "override /model/user_tower" in word)
+    assert ("layers" in best.model.get("user_tower", {})) == (tower == "gru")
+
+    # The sweep's folder alone is enough, from anywhere.
+    config = compose_config("train", {"experiment": "best"}, config_dir=path)
+    assert config.model.dim == 8 and config.model.user_tower._target_.lower().count(tower.replace("_", "")[:4])

@@ -15,13 +15,15 @@ from rich.console import Console
 from twotower.commands import sweep_report
 from twotower.core.errors import UserError
 from twotower.core.files import write_json
-from twotower.sweep.study import FAILED, SECONDS, SWEEP_FILE
+from twotower.sweep.study import FAILED, LEFT_OUT, SECONDS, SWEEP_FILE
 from twotower.sweep.sweep_report import (
     best_trials,
     header,
     importance_of,
+    page,
     report_sweep,
     results_of,
+    row,
     write_experiment,
 )
 
@@ -32,7 +34,9 @@ SPACE = {
 GROUPS = {"data", "model/user_tower", "experiment"}
 
 
-def made(values: Sequence[Sequence[float] | None], directions: Sequence[str] = ("maximize",)) -> optuna.Study:
+def made(
+    values: Sequence[Sequence[float] | None], directions: Sequence[str] = ("maximize",), left_out: Any = ()
+) -> optuna.Study:
     """A study of complete trials with these values, and failed ones where there are none."""
     study = optuna.create_study(directions=list(directions))
     for number, value in enumerate(values):
@@ -41,6 +45,7 @@ def made(values: Sequence[Sequence[float] | None], directions: Sequence[str] = (
             "model.dim": ("8", "16")[number // 4 % 2],
         }
         attributes: dict[str, Any] = {SECONDS: 60.0} | ({} if value else {FAILED: "ValueError: too <odd>"})
+        attributes |= {LEFT_OUT: left_out[number]} if number in left_out else {}
         state = TrialState.COMPLETE if value else TrialState.FAIL
         study.add_trial(
             optuna.trial.create_trial(
@@ -75,6 +80,14 @@ def test_lists_stand_in_the_table_as_they_are() -> None:
 def test_of_two_objectives_those_that_nothing_beats_come_first() -> None:
     study = made([[0.5, 9.0], [0.4, 1.0], [0.45, 9.5], [0.1, 1.5]], ["maximize", "minimize"])
     assert [trial.number for trial in results_of(study, ["x"]).ranked] == [0, 1, 2, 3]
+
+
+def test_the_page_has_the_reason_of_each_failure_and_no_setting_that_was_left_out() -> None:
+    results = results_of(made([[0.2], None, [0.3]], left_out={2: ["model.dim"]}), ["x"])
+    text = page(results, "towers")
+    assert "Failed trials" in text and "ValueError: too &lt;odd&gt;" in text
+    assert [row(trial)[-1] for trial in results.ranked] == ["-", "8"]
+    assert "Failed trials" not in page(results_of(made([[0.2], [0.1]]), ["x"]), "towers")
 
 
 def test_importance_finds_the_setting_that_decides() -> None:
@@ -142,16 +155,16 @@ def test_the_report_names_the_best_the_failures_and_what_to_type(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     study = made([[0.1 * number + 0.1] if number != 3 else None for number in range(8)])
-    typed = {"overrides": ["name=x", "~callbacks.health"], "config_folders": ["/my shop, a=b/conf"]}
+    typed = {"overrides": ["name=x", "~callbacks.health"]}
     path = sweep_folder(tmp_path / "a sweep", study, ["val/ndcg_at_20"], **typed)
     assert report_sweep(path) == 8
     printed = capsys.readouterr().out
     assert "8 trials: 7 complete, 1 failed" in printed and "trial 3 failed: ValueError: too <odd>" in printed
     lines = {line.partition(": ")[0]: shlex.split(line.partition(": ")[2]) for line in printed.splitlines()}
     assert lines["again"][:3] == lines["next"][:3] == ["cd", str(tmp_path), "&&"]
-    assert lines["again"][-6:] == [
+    assert lines["again"][-5:] == [
         *("train", "--config-dir", str(path), "experiment=best"),
-        *("hydra.searchpath=['file:///my shop, a=b/conf']", "~callbacks.health"),
+        "~callbacks.health",
     ]
     assert f"resume='{path / '7'}'" in lines["next"]
     page = (path / "sweep.html").read_text()

@@ -1,5 +1,6 @@
 """The MLflow run of a run that was killed and went on, and of one whose server was away."""
 
+import itertools
 import os
 import signal
 import socket
@@ -12,8 +13,10 @@ from typing import Any
 import mlflow
 import pytest
 
+from twotower.core.errors import UserError
 from twotower.tracking import logger as tracker
 from twotower.tracking.logger import Tracker
+from twotower.tracking.lookup import locate
 
 
 def history(client: Any, run_id: str, name: str) -> list[tuple[int, float]]:
@@ -27,7 +30,8 @@ def test_a_run_that_goes_on_says_nothing_twice(tmp_path: Path) -> None:
     mine.mkdir(), others.mkdir()
     settings: dict[str, Any] = {"tracking_uri": uri, "experiment_name": "test", "run_name": "one"}
     first = Tracker(str(mine), {"dataset": "shop"}, **settings)
-    first.log_hyperparams({"model": {"dim": 8, "none": {}}, "seed": 1})
+    first.log_hyperparams({"model": {"dim": 8, "none": {}}, "seed": 1, "refit": True, "sweep": None, "ks": [1, 20]})
+    first.log_dataset("shop", "0123abcd", "prepared/shop")
     for step in (0, 20, 40):
         first.log_metrics({"train/loss": 1.0 + step, "lr": 0.5}, step)
     first.finalize("failed")
@@ -54,7 +58,10 @@ def test_a_run_that_goes_on_says_nothing_twice(tmp_path: Path) -> None:
     assert history(client, first.run_id, "new") == [(20, 2.0), (40, 2.0), (60, 2.0)]
     found = client.get_run(first.run_id)
     assert found.data.metrics["test/recall"] == 0.25 and found.info.status == "FINISHED"
-    assert found.data.params == {"model/dim": "8", "model/none": "{}", "seed": "1"}
+    params = {"model.dim": "8", "model.none": "{}", "seed": "1", "refit": "true", "sweep": "null", "ks": "[1,20]"}
+    assert found.data.params == params, "as overrides have them"
+    (dataset,) = [given.dataset for given in found.inputs.dataset_inputs]
+    assert (dataset.name, dataset.digest) == ("shop", "0123abcd") and "prepared/shop" in dataset.source
     assert found.data.tags["dataset"] == "shop" and found.data.tags["run_dir"] == str(mine)
     assert len(client.search_runs([again.experiment_id])) == 2
 
@@ -80,7 +87,7 @@ def test_names_that_mlflow_does_not_allow_and_rejections_lose_nothing_else(
     found = mlflow.MlflowClient(uri).get_run(str(told.run_id))
     expected = {"test/entfernt_": 0.25, "test/entfernt__2": 0.5, "test/view": 0.75, "later": 1.0}
     assert found.data.metrics == expected and found.info.status == "FINISHED"
-    assert found.data.params == {"weights/entfernt_": "2", "weights/entfernt__2": "3"}
+    assert found.data.params == {"weights.entfernt_": "2", "weights.entfernt__2": "3"}
     assert found.data.tags["what_"] == "b" and found.data.tags["what__2"] == "a"
 
 
@@ -156,3 +163,40 @@ def test_a_server_that_goes_and_comes_back_learns_everything(tmp_path: Path, mon
     finally:
         stop(server)
     assert not (run / "unsent.jsonl").exists()
+
+
+def test_a_server_that_never_answers_is_asked_ever_more_rarely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings: dict[str, Any] = {"tracking_uri": "http://127.0.0.1:9", "experiment_name": "shop"}
+    away = Tracker(str(tmp_path), **settings)
+    clock, asked = [1000.0], []
+
+    def refused() -> None:
+        asked.append(clock[0])
+        raise OSError("no answer")
+
+    monkeypatch.setattr(tracker.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(away, "open_run", refused)
+    for second in range(0, 4000, 10):
+        clock[0] = 1000.0 + second
+        away.log_metrics({"train/loss": 1.0}, second)
+    assert [b - a for a, b in itertools.pairwise(asked)] == [30, 60, 120, 240, 480, 960, 960, 960]
+    assert [record.getMessage().count("can't be reached") for record in caplog.records if "MLflow" in record.msg] == [1]
+    assert len((tmp_path / "unsent.jsonl").read_text().split()) > 0
+    monkeypatch.setattr(away, "open_run", lambda: None)
+    sent: list[Any] = []
+    monkeypatch.setattr(away, "_send", sent.append)
+    clock[0] += 960
+    away.log_metrics({"train/loss": 2.0}, 4000)
+    assert [entry["step"] for entry in sent] == [*range(0, 4000, 10), 4000], "each value, in order"
+
+
+def test_a_server_that_is_down_is_named_at_once(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=f"MLflow at {uri} answers"):
+        locate("0" * 32, uri, tmp_path)
+    assert time.monotonic() - begin < 60  # by itself MLflow asks for more than four minutes

@@ -1,6 +1,7 @@
 """What MLflow knows of a bundle: tag, curve, model, version and alias; and the model answers over HTTP."""
 
 import json
+import math
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +14,9 @@ from mlflow import MlflowClient
 from test_pyfunc_model import benchmark, write_bundle
 
 from twotower.core.errors import UserError
+from twotower.serving.bundle_format import seal, write_manifest
 from twotower.serving.retriever import Retriever
-from twotower.tracking.lookup import RUN_DIR_TAG
+from twotower.tracking.lookup import RUN_DIR_TAG, locate
 from twotower.tracking.registry import keep_bundle
 
 
@@ -22,6 +24,10 @@ from twotower.tracking.registry import keep_bundle
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = write_bundle(tmp_path_factory.mktemp("bundle") / "shop", str)
     (path / "index.html").write_text("<p>curve</p>")
+    manifest = json.loads((path / "manifest.json").read_text())
+    metrics = {"test/gone?/mrr": 0.125, "test/recall_at_20": 0.25, "val/mrr": 0.5, "val/empty": math.nan}
+    facts = {key: value for key, value in manifest.items() if key not in ("format_version", "files", "checksum")}
+    write_manifest(path, seal(path, {**facts, "metrics": metrics, "measured": {"p50_ms": 0.5}}, manifest["files"]))
     return path
 
 
@@ -49,6 +55,14 @@ def test_a_registered_bundle_is_a_model_of_its_run(run: Any, bundle: Path) -> No
     (made,) = client.search_logged_models([known.info.experiment_id])
     assert (made.source_run_id, made.status) == (run.id, "READY")
     assert [output.model_id for output in known.outputs.model_outputs] == [made.model_id]
+    facts = json.loads((bundle / "manifest.json").read_text())
+    expected = {"dim": str(facts["dim"]), "num_items": str(facts["num_items"]), "index": facts["index"]["factory"]}
+    for labelled in (version, client.get_logged_model(made.model_id)):
+        assert expected.items() <= labelled.tags.items()
+    assert version.model_id == made.model_id and f"{facts['num_items']} items" in version.description
+    assert "test/recall_at_20 0.25, bundle/p50_ms 0.5." in version.description
+    figures = {metric.key: metric.value for metric in client.get_logged_model(made.model_id).metrics}
+    assert figures == {"test/recall_at_20": 0.25, "test/gone_/mrr": 0.125, "val/mrr": 0.5, "bundle/p50_ms": 0.5}
     kept = {Path(file.path).name for file in client.list_artifacts(run.id, "bundle")}
     assert kept == {file.name for file in bundle.iterdir()}
 
@@ -59,6 +73,24 @@ def test_a_registered_bundle_is_a_model_of_its_run(run: Any, bundle: Path) -> No
     assert keep_bundle(run, bundle, "shop", "candidate") == "models:/shop@candidate"
     assert client.get_model_version_by_alias("shop", "candidate").version == 2
     assert client.get_model_version("shop", "1").aliases == []
+
+
+def test_a_registered_bundle_and_its_run_are_located_by_each_name(run: Any, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "answers.npz").write_text("results")
+    run.client.log_artifact(run.id, str(tmp_path / "answers.npz"))
+    keep_bundle(run, bundle, "shop", "candidate")
+    expected = {file.name: file.read_bytes() for file in bundle.iterdir() if file.is_file()}
+    for name in (str(bundle), run.id, "models:/shop@candidate", "models:/shop/1"):
+        found = locate(name, run.uri, tmp_path, "bundle")
+        assert {file.name: file.read_bytes() for file in found.iterdir() if file.is_file()} == expected
+        if name != str(bundle):
+            assert (locate(name, run.uri, tmp_path, file="answers.npz") / "answers.npz").read_text() == "results"
+    for name in ("models:/shop@champion", "models:/shop/7", "models:/shoes@candidate", "0" * 32):
+        with pytest.raises(UserError, match=f"{name} is no folder, and MLflow at"):
+            locate(name, run.uri, tmp_path, "bundle")
+    for name in ("nowhere", "models:/shop", "models:/shop/Production"):
+        with pytest.raises(UserError, match=f"{name} is no folder; expected a run: "):
+            locate(name, run.uri, tmp_path)
 
 
 def test_without_a_name_the_run_gets_tag_and_curve(run: Any, bundle: Path) -> None:

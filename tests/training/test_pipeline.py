@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from shop_events import make_events, make_shop, write_events
 
@@ -16,8 +17,9 @@ from twotower.commands import train as command
 from twotower.commands.train import train
 from twotower.core.command_line import override
 from twotower.core.errors import UserError
+from twotower.core.schema import Prepared
 from twotower.runs.config_folder import CONF
-from twotower.runs.run import load_run
+from twotower.runs.run import load_run, write_config
 from twotower.training import pipeline
 from twotower.training.fit import configured_callbacks
 
@@ -104,10 +106,81 @@ def test_a_finished_run_is_named_and_a_run_with_other_settings_is_new(
         train(configure("third", f"resume={trained}"))
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (["seed=1"], "seed: was 0, is 1"),
+        (["optimizer.learning_rate=0.05", "model.dim=16"], "model.dim: was 8, is 16; optimizer.learning_rate: was"),
+        (["model/user_tower=mean_pool"], "model.user_tower._target_: was twotower.model.user_tower.transformer"),
+        (["data.sessions=500"], "data.sessions: was 600, is 500"),
+    ],
+)
+def test_a_folder_takes_no_run_of_other_settings(
+    change: list[str], named: str, trained: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "run_pipeline", forbidden)
+    before = {file: file.stat().st_mtime_ns for file in trained.rglob("*")}
+    with pytest.raises(UserError, match=r"hydra\.run\.dir=.*delete it") as raised:
+        train(configure("first", *change))
+    assert named in str(raised.value) and "user_tower.dim" not in str(raised.value)
+    with pytest.raises(UserError, match=r"hydra\.run\.dir="):
+        train(configure("first", *change, "resume=auto"))
+    assert {file: file.stat().st_mtime_ns for file in trained.rglob("*")} == before
+
+
+def test_a_finished_run_is_not_repeated_in_its_folder(
+    trained: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "run_pipeline", forbidden)
+    for uncounted in ("seed=0", "checkpoint_minutes=1", "trainer.devices=auto"):
+        assert train(configure("first", uncounted)) == trained
+        assert capsys.readouterr().out.startswith("finished already")
+
+
+def test_the_same_command_on_changed_files_is_another_run(
+    tmp_path: Path, trained: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = trained / "data.json"
+    began = file.read_text()
+    monkeypatch.setattr(command, "run_pipeline", forbidden)
+    try:
+        file.write_text(json.dumps({**json.loads(began), "fingerprint": "0123456789abcdef"}))
+        with pytest.raises(UserError, match=r"0123456789abcdef.*content of the files has changed.*another folder"):
+            train(configure("first"))
+        with pytest.raises(AssertionError, match="this step"):
+            train(configure("changed", "resume=auto"))
+    finally:
+        file.write_text(began)
+
+
+def test_a_command_that_fails_before_training_leaves_no_folder(configure: Configure) -> None:
+    for number, (change, message) in enumerate(
+        [
+            (["model.dim=7"], "heads"),
+            (["evaluation.min_history=99"], "no query"),
+            (["resume=nowhere"], "nowhere"),
+            (["evaluate=nowhere"], "nowhere"),
+            (["data.seed=77", "preparation.memory_gib=0.1"], "memory_gib"),
+        ]
+    ):
+        config = configure(f"mistake-{number}", *change)
+        Path(config.run_dir).mkdir(parents=True)  # as Hydra does
+        with pytest.raises((UserError, InstantiationException), match=message):
+            train(config)
+        assert not Path(config.run_dir).exists()
+
+
+def test_an_evaluation_never_takes_a_run_s_folder(trained: Path, configure: Configure) -> None:
+    with pytest.raises(UserError, match="holds a run"):
+        train(configure("first", f"evaluate={trained}"))
+    assert load_run(trained).metrics["best_epoch"] >= 0
+
+
 def test_an_interrupted_run_prints_the_line_that_resumes_it(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(config: DictConfig) -> None:
+    def interrupt(config: DictConfig, prepared: Prepared) -> None:
+        write_config(Path(config.run_dir), OmegaConf.to_yaml(config, resolve=True))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "run_pipeline", interrupt)

@@ -10,8 +10,9 @@ from typing import Any
 
 from twotower.audit.findings import CHECKS, Finding
 from twotower.audit.leakage import check_contexts, check_split, check_statistics
+from twotower.audit.losses import check_losses, check_unlisted
 from twotower.audit.measure import measure
-from twotower.audit.plausibility import check_clocks, check_coverage, check_rows, check_sessions
+from twotower.audit.plausibility import check_clocks, check_coverage, check_rows, check_sessions, check_values
 from twotower.core.errors import UserError, nearest
 from twotower.core.files import read_json
 from twotower.core.schema import AUDIT_FILE, CARD_FILE, ORDINAL, Prepared
@@ -40,6 +41,9 @@ def audit(prepared: Prepared, statistics: Mapping[str, Any], today: date | None 
         *check_statistics(prepared, measures),
         *check_contexts(measures.contexts),
         *check_rows(statistics),
+        *check_losses(statistics),
+        *check_unlisted(statistics),
+        *check_values(statistics),
         *check_sessions(statistics),
         *(check_clocks(measures, statistics) if statistics["timestamp_unit"] != ORDINAL else ()),
         *check_coverage(measures, statistics),

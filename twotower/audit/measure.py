@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from twotower.core.arrays import Array
-from twotower.core.event_codes import EVENT_TYPE, SIZES
+from twotower.core.event_codes import EVENT_TYPE, MS_PER_DAY, SIZES
 from twotower.core.schema import Prepared, input_file
 
 BLOCK = 2_000_000  # events
@@ -44,18 +44,29 @@ class Measures(NamedTuple):
     before_test: int  # training and validation events
     test_start: int  # after which none of them should be
     late: int  # ... and how many are
-    late_training: int  # training events after the start of the validation, where that is known
-    mixed_sessions: int  # with events in more than one part
+    misplaced: int  # events in another part than that of their time, where the starts of both windows are known
+    mixed_sessions: int  # with events in more than one part, or in the test and before where preparation cut validation
     early: int  # events before `earliest`
     future: int  # events after `latest`
     whole_minutes: int  # events on a full minute
+    whole_days: int  # events at midnight, UTC
     queries: int  # test events with a history
     train_count: Array  # [V] training events by item
     codes: dict[str, Array]  # input -> [size, 2] events before the test, and test events, by code
     contexts: dict[str, Context]  # declared event feature -> what it predicts
 
 
-COUNTS = ("before_test", "late", "late_training", "mixed_sessions", "early", "future", "whole_minutes", "queries")
+COUNTS = (
+    "before_test",
+    "late",
+    "misplaced",
+    "mixed_sessions",
+    "early",
+    "future",
+    "whole_minutes",
+    "whole_days",
+    "queries",
+)
 
 
 class _Block(NamedTuple):
@@ -78,7 +89,7 @@ def measure(prepared: Prepared, split: dict[str, Any], earliest: int, latest: in
         earliest: timestamps below it are counted.
         latest: timestamps above it are counted.
     """
-    test_start, validation_start = split.get("test_start"), split.get("validation_start")
+    validation_start, test_start = starts = split.get("validation_start"), split.get("test_start")
     if test_start is None:
         never = np.iinfo(np.int64).max
         test_start = min(int(b.timestamp[b.part == TEST].min(initial=never)) for b in _blocks(prepared, ()))
@@ -91,14 +102,18 @@ def measure(prepared: Prepared, split: dict[str, Any], earliest: int, latest: in
     pairs = []
     for block in _blocks(prepared, sizes):
         time, part, before_test = block.timestamp, block.part, block.part != TEST
+        label = (
+            part if validation_start is None else part == TEST
+        )  # preparation itself cuts sessions where validation begins
         flags = {
             "before_test": before_test,
             "late": before_test & (time > test_start),
-            "late_training": (part == TRAIN) & (time > validation_start) if validation_start is not None else 0,
-            "mixed_sessions": part[block.starts] != part[block.starts + block.lengths - 1],
+            "misplaced": 0 if None in starts else part != np.searchsorted(np.array(starts), time, side="right"),
+            "mixed_sessions": label[block.starts] != label[block.starts + block.lengths - 1],
             "early": time < earliest,
             "future": time > latest,
             "whole_minutes": time % MINUTE_MS == 0,
+            "whole_days": time % MS_PER_DAY == 0,
         }
         for name, flag in flags.items():
             sums[name] += int(np.count_nonzero(flag))

@@ -9,15 +9,16 @@ import numpy.typing as npt
 from twotower.audit.findings import Finding, error, warning
 from twotower.audit.measure import Measures
 from twotower.core.event_codes import WEEKDAY
-from twotower.core.schema import DUPLICATE_ROW
+from twotower.core.schema import DUPLICATE_ROW, SINGLE_EVENT
 
 Statistics = Mapping[str, Any]
 BOT_EVENTS = 1000
+DIFFERENCES = {"strip": "spaces around them", "case": "case", "zeros": "leading zeros"}
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 def check_rows(statistics: Statistics) -> Iterator[Finding]:
-    """Find targets outside the catalogue, duplicate rows, and items with contradictory features."""
+    """Find targets outside the catalogue, and duplicate rows."""
     targets, rows = statistics["targets_outside_catalogue"], statistics["rows"]
     outside = targets["outside"] / max(1, targets["test_events"])
     if outside > 0.05:
@@ -29,19 +30,41 @@ def check_rows(statistics: Statistics) -> Iterator[Finding]:
         level = error if outside > 0.3 else warning
         yield level("targets_outside_catalogue", message, share=outside, **targets)
     duplicates = rows["dropped"].get(DUPLICATE_ROW, 0)
-    if duplicates > 0.01 * rows["read"]:
+    if 0.01 * rows["read"] < duplicates <= 0.05 * rows["read"]:  # more are a finding of check_losses
         message = (
             f"{duplicates:,} of {rows['read']:,} rows duplicate another one in every column and were left out; "
             "expected at most 1%. Is something logged or exported twice?"
         )
         yield warning("repeated_rows", message, rows=duplicates)
-    for feature, items in statistics["contradictory_items"].items():
-        if items:
+
+
+def check_values(statistics: Statistics) -> Iterator[Finding]:
+    """Find joins that match little, ids that are alike, contradictory features, and numbers that can't be read."""
+    for match in statistics["matches"]:
+        if match["warning"]:
+            yield warning("few_matches", match["warning"])
+    for column, steps in statistics["similar_ids"].items():
+        for step, (groups, one, other) in steps.items():
             message = (
-                f"{items:,} items have several values of '{feature}' at the same time, of which the smallest was "
-                "taken; expected one each. Give the item table one row per item, or a timestamp"
+                f"{groups:,} groups of {column} differ only by {DIFFERENCES[step]}, such as {one!r} and {other!r}, and "
+                f"count as different; expected none. If they are the same: preparation.ids=[{step}]"
             )
-            yield warning("contradictory_items", message, feature=feature, items=items)
+            yield warning("similar_ids", message, column=column, step=step, groups=groups)
+    for who in ("items", "users"):
+        for feature, number in statistics[f"contradictory_{who}"].items():
+            if number:
+                message = (
+                    f"{number:,} {who} have several values of '{feature}' at the same time, of which the smallest was "
+                    f"taken; expected one each. Give the table one row for each of the {who}, or a timestamp"
+                )
+                yield warning(f"contradictory_{who}", message, feature=feature, **{who: number})
+    for feature, facts in statistics["unreadable_numbers"].items():
+        message = (
+            f"{facts['values']:,} of {facts['of']:,} values of '{feature}' are no numbers, such as {facts['first']!r}, "
+            f"and count as null; expected none. For numbers like 12,99 give the feature the setting decimal: ','; for "
+            "words that mean null, preparation.null_words"
+        )
+        yield warning("unreadable_numbers", message, feature=feature, **facts)
 
 
 def check_sessions(statistics: Statistics) -> Iterator[Finding]:
@@ -67,11 +90,15 @@ def check_sessions(statistics: Statistics) -> Iterator[Finding]:
         yield warning("sessions_cut", message, **cuts)
     several = statistics["sessions_of_several_users"]
     if several > 0.001 * sessions:
+        share = several / sessions
         message = (
-            f"{several:,} of {sessions:,} sessions have events of several users; expected at most 0.1%. Are session "
-            "ids reused, or unique only within a day or a site?"
+            f"{several:,} of {sessions:,} sessions ({share:.1%}) have events of several users; expected at most 0.1% "
+            "(50% is an error). Session ids that are used again, or numbered anew for each user as ga_session_id is, "
+            "join what different people did. data.columns.session_id=false ignores the column, and forms sessions from "
+            "users' events"
         )
-        yield warning("session_of_several_users", message, sessions=several)
+        level = error if share >= 0.5 else warning
+        yield level("session_of_several_users", message, sessions=several, share=share)
 
 
 def check_coverage(measures: Measures, statistics: Statistics) -> Iterator[Finding]:
@@ -127,7 +154,19 @@ def check_clocks(measures: Measures, statistics: Statistics) -> Iterator[Finding
             f"{chance:,.0f} by chance. Does one source log local time and another UTC? Convert all to UTC"
         )
         yield warning("time_zone", message, **pauses)
-    yield from _check_hours(np.array(statistics["hours"], dtype=np.int64))
+    if measures.whole_days > 0.9 * events:
+        dropped = statistics["rows"]["dropped"]
+        message = (
+            f"{measures.whole_days:,} of {events:,} events are at midnight, so the timestamps are days without a time: "
+            f"{dropped.get(DUPLICATE_ROW, 0):,} rows were left out as duplicates, though the same item may have been "
+            f"bought twice that day; {dropped.get(SINGLE_EVENT, 0):,} were the only event of their day; and the order "
+            "of a day's events is that of the file. Give timestamps with the time of day. Else: an event feature of a "
+            "column in which such rows differ keeps them (preparation.features.events), and "
+            "preparation.session_gap_minutes=null makes a session of all days of a user"
+        )
+        yield warning("days_without_time", message, events=measures.whole_days)
+    else:
+        yield from _check_hours(np.array(statistics["hours"], dtype=np.int64))
     yield from _check_days(statistics["days"])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from twotower.commands.compose import as_user_error, compose_config
 from twotower.core.errors import UserError
-from twotower.core.files import read_json
+from twotower.core.files import new_directory, read_json
 from twotower.core.schema import MANIFEST_FILE, Prepared
 from twotower.evaluation.comparison import Comparison, compare_runs
 from twotower.evaluation.summary import PRIMARY_METRIC
@@ -55,7 +55,7 @@ def prepare(
     *,
     items: FilePath | None = None,
     users: FilePath | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | None] | None = None,
     overrides: Overrides = (),
     config_dir: FilePath | None = None,
 ) -> Prepared:
@@ -66,7 +66,7 @@ def prepare(
             `data=otto` or an experiment; without any the embedded marketplace.
         items: a table of item features.
         users: a table of user features.
-        columns: item_id, timestamp, session_id, user_id, event_type -> what the files call it.
+        columns: item_id, timestamp, session_id, user_id, event_type -> what the files call it; None: it is ignored.
         overrides: settings as on the command line: `preparation.session_gap_minutes=60`, `split.test_days=3`.
         config_dir: a folder with experiments and groups of your own, as --config-dir.
 
@@ -76,7 +76,7 @@ def prepare(
     from twotower.training.prepare import prepare as prepare_data
 
     values = {**_events(path, overrides), "data.items": items, "data.users": users}
-    values |= {f"data.columns.{name}": column for name, column in (columns or {}).items()}
+    values |= {f"data.columns.{name}": False if column is None else column for name, column in (columns or {}).items()}
     config = compose_config("train", values, overrides, config_dir)
     return prepare_data(config.data, config.accept)
 
@@ -198,11 +198,5 @@ def _data(data: Prepared | FilePath | None, overrides: Overrides) -> dict[str, o
 
 
 def _new_folder(name: str) -> Path:
-    """A folder of the moment that is not there yet."""
-    now = datetime.now()
-    folder = Path("runs") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}-{name}"
-    number = 1
-    while folder.exists():
-        number += 1
-        folder = folder.with_name(f"{now:%H-%M-%S}-{name}-{number}")
-    return folder
+    """Create a folder of the moment."""
+    return new_directory(Path("runs") / f"{datetime.now():%Y-%m-%d/%H-%M-%S}-{name}")

@@ -9,11 +9,13 @@ A folder stands for all runs in it. Prints the tables and writes a page.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from twotower.core.errors import printing_user_errors
 
+
+@printing_user_errors
 def main(arguments: Sequence[str]) -> int:
     """`twotower backtest RUN ...`: print tables and write the page; return the exit status."""
     parser = argparse.ArgumentParser(
@@ -23,22 +25,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("backtest.html"), help="the page (default: %(default)s)")
     options = parser.parse_args(arguments)
 
-    from twotower.core.errors import UserError
     from twotower.core.files import write_bytes
     from twotower.evaluation.backtest import read_runs
     from twotower.evaluation.terminal_tables import print_backtest
     from twotower.report.backtest_page import backtest_page
 
-    try:
-        runs = read_runs(options.runs)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    runs = read_runs(options.runs)
     print_backtest(runs)
     write_bytes(options.out, backtest_page(runs).encode())
     print(f"page: {options.out}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

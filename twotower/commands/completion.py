@@ -6,7 +6,6 @@
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 BASH = """\
@@ -65,7 +64,3 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     print(SCRIPTS[options.shell] if options.shell in SCRIPTS else "\n".join(candidates(options.line)))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -15,6 +15,7 @@ from twotower.core.command_line import override
 from twotower.core.errors import UserError
 from twotower.runs.config_errors import explain
 from twotower.runs.config_folder import CONF
+from twotower.runs.ranges import check_ranges
 
 
 @contextmanager
@@ -44,7 +45,8 @@ def compose_config(
         config_dir: a folder with further groups and experiments, as --config-dir.
 
     Raises:
-        UserError: an override names no setting, group or choice, or what it names can't be composed.
+        UserError: an override names no setting, group or choice, or what it names can't be composed; or a number is out
+            of range.
 
     >>> compose_config("export", {"run": "runs/My Shop (1)"}, ["index=exact"]).run
     'runs/My Shop (1)'
@@ -61,4 +63,5 @@ def compose_config(
             texts: Any = OmegaConf.to_container(config, resolve=False)
             if "hydra:" in str(texts["name"]):  # of the job, which there is none of here
                 config.name = choices["data"]
+    check_ranges(config)
     return config

@@ -14,7 +14,8 @@ from twotower.core.errors import UserError
 from twotower.core.files import read_json
 from twotower.core.schema import TOWER_FILE
 from twotower.runs import layout, run
-from twotower.tracking.lookup import DEFAULT_TRACKING_URI, locate
+from twotower.runs.resume import removed_unless_begun
+from twotower.tracking.lookup import DEFAULT_TRACKING_URI, MODELS, locate
 from twotower.training.evaluate_and_report import evaluate_and_report
 from twotower.training.final_test import test_model
 from twotower.training.fit import build_module, queries
@@ -31,29 +32,33 @@ def evaluate(config: DictConfig) -> Path:
     """
     # Imported here, as a machine that only trains may lack what they import.
     from twotower.evaluation.evaluate_bundle import evaluate_bundle, vocabulary_of_bundle, write_catalogue
+    from twotower.evaluation.ranked import ranked_items, ranked_settings
     from twotower.evaluation.reindex import has_items_of, reindex_to_model, vocabulary_of_run
     from twotower.serving.bundle import open_bundle
 
     if process_count() > 1:
         raise UserError("evaluate=... takes one process; leave torchrun out")
     path = Path(config.run_dir)
-    with tempfile.TemporaryDirectory() as scratch:
+    if (path / layout.CONFIG_FILE).exists():
+        raise UserError(f"{path} holds a run; name another folder for its evaluation: hydra.run.dir=...")
+    with removed_unless_begun(path), tempfile.TemporaryDirectory() as scratch:
         tracking_uri = config.logger.tracking_uri if config.logger else DEFAULT_TRACKING_URI
-        source = locate(str(config.evaluate), tracking_uri, Path(scratch))
-        if not source.is_dir():
-            raise UserError(f"{source} is no run, no bundle and no id of an MLflow run; expected one of them")
+        name = str(config.evaluate)
+        source = locate(name, tracking_uri, Path(scratch), "bundle" if name.startswith(MODELS) else "run")
         model = open_bundle(source) if (source / TOWER_FILE).exists() else run.load_run(source)
         prepared = prepare(config.data, config.accept)
         if isinstance(model, run.Run):
             vocabulary = vocabulary_of_run(model)
-            config.model, config.refit = model.config.model, model.config.refit
+            config.model, config.refit = model.config.model, run.has_learnt_validation(model.path)
         else:
             vocabulary = vocabulary_of_bundle(model)
             config.model.max_length = model.manifest["max_length"]
+            config.refit = model.manifest.get("refit", config.refit)  # bundles of older versions do not say
         position = None  # of each event in the data, where not all are kept
+        data_path = prepared.path
         same_data = prepared.manifest["fingerprint"] == vocabulary.fingerprint
         if not (same_data and has_items_of(vocabulary, prepared)):  # a delta may have changed a bundle's items
-            events, data_path = len(prepared.item_index), prepared.path
+            events = len(prepared.item_index)
             prepared, position = reindex_to_model(vocabulary, prepared)
             if not isinstance(model, run.Run):
                 catalogue = Path(scratch) / "catalogue"
@@ -67,13 +72,15 @@ def evaluate(config: DictConfig) -> Path:
         if isinstance(model, run.Run):
             results = test_model(build_module(config, prepared, test, model.model), test, config.trainer, path)
         else:
-            results = evaluate_bundle(model, test, list(config.evaluation.ks))
+            ranked = ranked_items(prepared, **ranked_settings(config.evaluation))
+            results = evaluate_bundle(model, test, list(config.evaluation.ks), ranked)
         evaluate_and_report(config, prepared, test, results, {}, position=position)
     if config.logger:
         name, tags = f"{config.name} evaluated", {"evaluates": str(config.evaluate)}
         parent = model.config.run_dir if isinstance(model, run.Run) else None
         logger = instantiate(config.logger, run_name=name, tags=tags, parent=parent, system_metrics=False)
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+        logger.log_dataset(str(prepared.manifest["name"]), prepared.manifest["fingerprint"], str(data_path))
         logger.log_metrics(read_json(path / layout.METRICS_FILE, "an evaluation"))
         logger.keep()
     if isinstance(model, run.Run):

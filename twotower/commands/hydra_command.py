@@ -5,14 +5,18 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from twotower.commands.signals import interrupt_on_termination
+from twotower.core.command_line import readable
 from twotower.core.distributed import is_first_process
+from twotower.core.files import new_directory
 from twotower.runs.config_errors import explaining
 from twotower.runs.config_folder import CONF
+from twotower.runs.ranges import check_ranges
 
 TAKES_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p")
 QUIET = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
@@ -34,6 +38,7 @@ def run(task: str | Callable[[DictConfig], object], config_name: str, arguments:
 
     def call_task(config: DictConfig) -> None:
         with explaining(config_name):  # here, too: Hydra would add lines to an error that passes through it
+            check_ranges(config)
             function = task
             if isinstance(function, str):
                 module, _, name = function.partition(":")
@@ -41,7 +46,11 @@ def run(task: str | Callable[[DictConfig], object], config_name: str, arguments:
             function(config)
 
     # Of several processes the first alone writes files and logs.
-    sys.argv[1:] = [*overrides_last(arguments), *(() if is_first_process() else QUIET)]
+    sys.argv[1:] = [*map(readable, overrides_last(arguments)), *(() if is_first_process() else QUIET)]
+    # Runs that begin in the same second get folders of their own.
+    OmegaConf.register_new_resolver(
+        "new_folder", lambda name: str(new_directory(Path(name))), replace=True, use_cache=True
+    )
     interrupt_on_termination()
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells which of its builds it tried
     with explaining(config_name):

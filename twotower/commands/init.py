@@ -9,13 +9,12 @@ Columns are recognised by their names and values; the file says in comments what
 import argparse
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from twotower.core.command_line import command, override
-from twotower.core.errors import UserError
+from twotower.core.errors import UserError, printing_user_errors
 from twotower.core.files import write_bytes
 from twotower.core.schema import EVENT_TYPE, ITEM_ID, TIMESTAMP
 from twotower.data.recognise import Proposal, Recognised, id_column, propose, read_sample, recognise_events
@@ -24,6 +23,7 @@ from twotower.data.timestamps import choose_unit, count_units
 UNITS = {"date": "dates", "ordinal": "numbers that tell the order alone: data.timestamp_unit says otherwise"}
 
 
+@printing_user_errors
 def main(arguments: Sequence[str]) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -42,14 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--config-dir", default="conf", help="folder of the file (default: %(default)s)")
     options = parser.parse_args(arguments)
-    try:
-        given = dict(_pair(text) for text in options.column)
-        file = write_experiment(
-            options.name, options.events, options.items, options.users, given, Path(options.config_dir)
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    given = dict(_pair(text) for text in options.column)
+    file = write_experiment(options.name, options.events, options.items, options.users, given, Path(options.config_dir))
     print(f"wrote {file}; look through it, then train")
     folder = file.parent.parent
     print("next:", command("train", "--config-dir", folder, override("experiment", options.name)))
@@ -179,7 +173,3 @@ def _text(value: str) -> str:
     ):
         return value
     return json.dumps(value.replace("${", "\\${"), ensure_ascii=False)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

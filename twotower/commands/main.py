@@ -3,12 +3,14 @@
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from twotower.core.errors import nearest
+from twotower.core.errors import UserError, nearest
 from twotower.core.extras import install_hint
 from twotower.runs.config_folder import config_dirs, help_text
 
@@ -20,12 +22,13 @@ class Command(NamedTuple):
     target: str  # MODULE:FUNCTION with FUNCTION(arguments) -> exit status, imported when it is called
     help: str
     usage: str = ""  # its arguments; empty: the function itself answers --help
+    takes_bundle: bool = False  # as its first argument; also one that MLflow has
 
 
 EVALUATE = """\
 RUN [KEY=VALUE ...]
 
-  RUN        a run's folder, an MLflow run id, or a bundle
+  RUN        a run's folder, a bundle, an MLflow run id, or models:/NAME@ALIAS
   KEY=VALUE  settings of `twotower train`: the data, the split, evaluation.*; see `twotower train --help`
 
 Nothing is trained. The data may be any: items are matched by their ids.
@@ -34,8 +37,8 @@ Nothing is trained. The data may be any: items are matched by their ids.
 DELTA = """\
 ACTION BUNDLE ...
 
-  upsert BUNDLE ITEMS             add and change the items of a table: item_id and features
-  remove BUNDLE ITEM_ID ...       remove items
+  upsert BUNDLE ITEMS [NAME=COLUMN ...]  add and change the items of a table: item_id and features
+  remove BUNDLE ITEM_ID ...       remove items; or those of a table: remove BUNDLE ITEMS
   rollback BUNDLE [VERSION]       answer from the version before, or from this one
   versions BUNDLE                 list the versions"""
 COMMANDS = {
@@ -50,15 +53,25 @@ COMMANDS = {
     "export": Command("Serve", "twotower.commands.main:export", "turn a run into a bundle that serves without torch"),
     "retrieve": Command(
         "Serve",
-        "twotower.serving.retriever:main",
+        "twotower.serving.retrieve:main",
         "items for one history, from a bundle",
-        "BUNDLE ITEM_ID [ITEM_ID ...]\n\nThe items of the history, oldest first.",
+        "BUNDLE [--strict] ITEM_ID [ITEM_ID ...]\n\nThe items of the history, oldest first.\n"
+        "  --strict  refuse items that the bundle does not have, instead of skipping them",
+        takes_bundle=True,
     ),
     "verify": Command(
-        "Serve", "twotower.serving.verify:main", "check that a bundle answers as the trained model did", "BUNDLE"
+        "Serve",
+        "twotower.serving.verify:main",
+        "check that a bundle answers as the trained model did",
+        "BUNDLE",
+        takes_bundle=True,
     ),
     "measure": Command(
-        "Serve", "twotower.serving.measure:main", "latency, memory and start-up time of a bundle", "BUNDLE"
+        "Serve",
+        "twotower.serving.measure:main",
+        "latency, memory and start-up time of a bundle",
+        "BUNDLE",
+        takes_bundle=True,
     ),
     "delta": Command("Serve", "twotower.serving.updates.delta:main", "add, change or remove a bundle's items", DELTA),
 }
@@ -84,8 +97,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     module, _, function = called.target.partition(":")
     try:
-        status: int = getattr(importlib.import_module(module), function)(rest)
+        with ExitStack() as scratch:
+            if called.takes_bundle and rest:
+                rest[0] = str(local_bundle(rest[0], scratch))
+            status: int = getattr(importlib.import_module(module), function)(rest)
         sys.stdout.flush()
+    except UserError as error:
+        return _refuse(str(error))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever read the output, such as `head`, has enough
@@ -97,6 +115,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _refuse(hint)
     return status
+
+
+def local_bundle(name: str, scratch: ExitStack) -> Path:
+    """The folder of a bundle; where MLFLOW_TRACKING_URI has it, downloaded until `scratch` is closed."""
+    from twotower.tracking.lookup import DEFAULT_TRACKING_URI, MLFLOW_NAME, locate
+
+    if Path(name).exists() or not MLFLOW_NAME.fullmatch(name):
+        return Path(name)
+    folder = Path(scratch.enter_context(tempfile.TemporaryDirectory()))
+    return locate(name, os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_TRACKING_URI), folder, "bundle")
 
 
 def usage() -> str:

@@ -54,7 +54,3 @@ def main(arguments: Sequence[str]) -> int:
     )
     result = trainer.fit()
     return int(result.error is not None)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

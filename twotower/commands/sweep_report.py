@@ -4,13 +4,13 @@ It can be called while the sweep runs; the report then shows the trials that hav
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from twotower.core.errors import UserError
+from twotower.core.errors import printing_user_errors
 
 
+@printing_user_errors
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns its status."""
     parser = argparse.ArgumentParser(
@@ -20,9 +20,5 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     from twotower.sweep.sweep_report import report_sweep
 
-    try:
-        report_sweep(options.sweep.resolve())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    report_sweep(options.sweep.resolve())
     return 0

@@ -2,20 +2,21 @@
 
 import logging
 import warnings
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 from lightning_fabric.utilities.warnings import PossibleUserWarning
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from twotower.commands.evaluate import evaluate
 from twotower.core.command_line import command, override
-from twotower.core.distributed import is_first_process
 from twotower.core.errors import UserError
+from twotower.core.threads import use_threads
 from twotower.runs import resume
-from twotower.runs.lock import exclusive_lock
+from twotower.runs.layout import CONFIG_FILE
 from twotower.training.pipeline import run_pipeline
-from twotower.training.processes import on_first_process, print_once, process_group
+from twotower.training.prepare import prepare
+from twotower.training.processes import first_process_first, on_first_process, print_once, process_group
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ def train(config: DictConfig) -> Path:
         The folder that holds the result: the run directory, the evaluation's or the trial's.
     """
     silence_libraries()
+    use_threads(config.threads)
     if 20 not in config.evaluation.ks:
         raise UserError(f"evaluation.ks={config.evaluation.ks} lacks 20: ndcg@20 picks the epoch; add it")
     if config.evaluate:
@@ -35,28 +37,27 @@ def train(config: DictConfig) -> Path:
         from twotower.sweep.trial import run_trial  # needs packages that a machine which only trains may lack
 
         return run_trial(config)
-    with process_group():
-        text = OmegaConf.to_yaml(config, resolve=True)
-        new, resumed = on_first_process(
-            lambda: (config.run_dir, resume.run_to_resume(config.resume, Path(config.run_dir), text))
-        )
-        config.run_dir = new  # the other processes' clocks may name another
-        if resumed:
-            on_first_process(lambda: resume.continue_log(Path(new), resumed))
-            config = resume.resumed_config(resumed)
-            if resume.is_finished(resumed):
-                print_once(
-                    f"finished already\nnext: {command('export', override('run', resumed.resolve()))}\nrun: {resumed}"
-                )
-                return resumed
-            log.info("resuming %s", resumed)
-        path = Path(config.run_dir)
-        with exclusive_lock(path) if is_first_process() else nullcontext():
-            try:
-                run_pipeline(config)
-            except KeyboardInterrupt:
+    with process_group(), resume.removed_unless_begun(Path(config.run_dir)), ExitStack() as locks:
+        new = on_first_process(lambda: Path(config.run_dir))  # the other processes' clocks may name another
+        runs = on_first_process(lambda: resume.runs_to_go_on_with(config.resume, new, config))
+        if config.resume and config.resume != "auto":
+            asked_for, config = config.resume, resume.resumed_config(runs[0])
+            config.resume = asked_for
+        prepared = first_process_first(lambda: prepare(config.data, config.accept))
+        path = on_first_process(lambda: resume.claim_run(runs, new, config, prepared, locks))
+        on_first_process(lambda: resume.continue_log(new, path))
+        config.run_dir = str(path)
+        if on_first_process(lambda: resume.is_finished(path)):
+            print_once(f"finished already\nnext: {command('export', override('run', path.resolve()))}\nrun: {path}")
+            return path
+        if path in runs:
+            log.info("resuming %s", path)
+        try:
+            run_pipeline(config, prepared)
+        except KeyboardInterrupt:
+            if (path / CONFIG_FILE).exists():
                 print_once(f"interrupted; next: {resume.resume_command(path)}\nrun: {path}")
-                raise
+            raise
         return path
 
 

@@ -1,9 +1,11 @@
 """Command lines to print: quoted so that they work when pasted into a shell, from any folder and with any paths."""
 
+import glob
 import os
 import re
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from shutil import which
 
@@ -21,6 +23,28 @@ def override(key: str, value: object) -> str:
     if PLAIN.fullmatch(text) and not text.startswith("~"):
         return f"{key}={text}"
     return f"{key}='{ESCAPED.sub(lambda m: m[1] * 2 + (chr(92) + m[2] if m[2] == chr(39) else m[2]), text)}'"
+
+
+def readable(word: str) -> str:
+    """Return an override quoted for Hydra where its value, as it stands, is a path that is there.
+
+    >>> readable("data.path=a,b"), readable("model.dim=8,16")
+    ('data.path=a,b', 'model.dim=8,16')
+    """
+    key, separator, value = word.partition("=")
+    path = os.path.expanduser(value)
+    is_read_so = (PLAIN.fullmatch(path) and path == value) or path[:1] in ("[", "{", "'", '"')
+    if separator and not is_read_so:
+        with suppress(OSError, ValueError):  # too long for a path
+            if os.path.exists(path) or ("*" in path and glob.glob(path)):
+                return override(key, path)
+    return word
+
+
+def quoting_hint(word: str) -> str:
+    """How to type an override whose value Hydra can't read, as a word for the shell."""
+    key, _, value = word.partition("=")
+    return f"if the value is a text, as a path is, type {shlex.quote(override(key, os.path.expanduser(value)))}"
 
 
 def command(name: str, *words: object) -> str:

@@ -1,7 +1,9 @@
 """Errors that the user can correct: shown as one message, without a traceback."""
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 
 
 class UserError(ValueError):
@@ -21,3 +23,17 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """
     matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
     return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def printing_user_errors(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
+    """Decorate a command: a UserError is printed as one message, and the exit status is 2."""
+
+    @wraps(main)
+    def command(arguments: Sequence[str]) -> int:
+        try:
+            return main(arguments)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+
+    return command

@@ -78,6 +78,19 @@ def _remove_abandoned(path: Path) -> None:
             os.close(lock)
 
 
+def new_directory(path: Path) -> Path:
+    """Create the directory `path` and return it; where it exists, one with a number at its end."""
+    number = 1
+    while True:
+        directory = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return directory
+
+
 def create_directory_once(path: Path, fill: Callable[[Path], object]) -> None:
     """Create a directory atomically with `fill(temporary)`, unless it exists; of several processes one succeeds."""
     if path.exists():

@@ -15,3 +15,16 @@ def leaves(node: Any, separator: str = ".", name: str = "") -> Iterator[tuple[st
             yield from leaves(value, separator, f"{name}{separator}{key}" if name else str(key))
     else:
         yield name, node
+
+
+def has(node: Any, name: str) -> bool:
+    """Return whether a nested mapping has the dotted name, be it null.
+
+    >>> has({"model": {"layers": None}}, "model.layers"), has({"model": {}}, "model.layers")
+    (True, False)
+    """
+    for key in name.split("."):
+        if not isinstance(node, Mapping) or key not in node:
+            return False
+        node = node[key]
+    return True

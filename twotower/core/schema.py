@@ -27,6 +27,7 @@ EVENT_TYPE = "event_type"
 SPLIT = "split"
 CONSENT = "consent"
 CONSENT_VALUES = ("true", "1", "1.0", "yes", "y", "t", "granted")  # lower-case texts that count as consent
+NO_CONSENT_VALUES = ("false", "0", "0.0", "no", "n", "f", "denied", "")  # and these as none, like null
 ITEM_NAME = "item_name"  # display name, where one is known
 TRAIN_COUNT = "train_count"  # number of training events of an item
 AGE_DAYS = "age_days"  # whole days from an item's first event to the last event before the test; null for ordinals
@@ -34,7 +35,11 @@ EMBEDDING = "embedding"  # vector of an item
 ITEM_COLUMNS = (ITEM_ID, TRAIN_COUNT, AGE_DAYS, ITEM_NAME, EMBEDDING)  # reserved: no item feature may have these names
 RETURNING = "returning"  # of a session: all that is kept of its user's id
 ORDINAL = "ordinal"  # timestamp unit of numbers that only order the events
-DUPLICATE_ROW = "duplicate of another row"  # reason for which preparation drops a row
+# Reasons for which preparation drops a row.
+DUPLICATE_ROW = "duplicate of another row"
+NO_TIMESTAMP = "no readable timestamp"
+ODD_CONSENT = "consent that is neither yes nor no"
+SINGLE_EVENT = "only event of its session"
 
 CATALOGUE_FILE = (
     # item_id, train_count, age_days, item_name where known, and a column of raw values (features.raw_values) for each
@@ -53,7 +58,7 @@ STATISTICS_FILE = "statistics.json"  # counts made by preparation, for the audit
 AUDIT_FILE = "audit.json"
 CARD_FILE = "card.html"
 CEILING_FILE = "ceiling.json"  # metrics of the true distribution, for generated data
-FORMAT_VERSION = 4  # increase it whenever the same events would be prepared differently
+FORMAT_VERSION = 5  # increase it whenever the same events would be prepared differently
 
 
 ARRAYS: dict[str, str] = {

@@ -202,15 +202,17 @@ class SessionLoader:
         rows, last = np.diff(self._bounds), self._bounds[1:] - 1
         return int((rows * self._length[self._sorted[last]].astype(np.int64)).max(initial=0))
 
+    def target_events(self, part: slice = slice(None)) -> Array:
+        """Return the positions of the targets of the rows in `part` among the events, whatever the sign of a weight."""
+        begin, stop = (column[part] for column in self._target_range(self.windows))
+        event = ranges(begin, stop - begin)
+        return event if self.weights.all() else event[self.weights[self.prepared.event_type[event]] != 0]
+
     def target_counts(self) -> Array:
         """Return [V + 1] how often each item_index is a target in an epoch, whether its weight is positive or not."""
-        begin, stop = self._target_range(self.windows)
         counts = np.zeros(self.prepared.num_items + 1, dtype=np.int64)
-        for first in range(0, len(begin), WINDOWS_AT_ONCE):
-            part = slice(first, first + WINDOWS_AT_ONCE)
-            event = ranges(begin[part], stop[part] - begin[part])
-            if not self.weights.all():
-                event = event[self.weights[self.prepared.event_type[event]] != 0]
+        for first in range(0, len(self.windows.start), WINDOWS_AT_ONCE):
+            event = self.target_events(slice(first, first + WINDOWS_AT_ONCE))
             counts += np.bincount(self.prepared.item_index[event], minlength=len(counts))
         return counts
 

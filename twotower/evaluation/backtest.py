@@ -8,9 +8,10 @@ from typing import NamedTuple
 from twotower.core.errors import UserError
 from twotower.core.files import read_json
 from twotower.evaluation.intervals import Mean
-from twotower.evaluation.slices import AGE
+from twotower.evaluation.slices import AGE, TARGET
 from twotower.evaluation.summary import MODEL, PRIMARY_METRIC
 from twotower.evaluation.verdicts import with_interval
+from twotower.metrics.ranking_metrics import TARGETS
 from twotower.runs.layout import ASSESSMENT_FILE, DATA_FILE
 
 NO_MEAN: Mean = [None, None, None]
@@ -26,6 +27,7 @@ class BacktestRun(NamedTuple):
     lead: Mean  # the model's over the best baseline
     best: str | None
     by_day: dict[int, Mean]  # the model's, by the day since training
+    by_target: dict[str, tuple[Mean, Mean]]  # the model's of repeated and of new targets, and its lead over `best`
 
 
 def read_run(path: Path) -> BacktestRun:
@@ -44,6 +46,11 @@ def read_run(path: Path) -> BacktestRun:
         summary["model_minus"][best][PRIMARY_METRIC] if best else NO_MEAN,
         best,
         {int(row["group"].removeprefix("day ")): row["model"][PRIMARY_METRIC] for row in rows},
+        {
+            row["group"]: (row["model"][PRIMARY_METRIC], row["difference"].get(PRIMARY_METRIC, NO_MEAN))
+            for row in summary["slices"]
+            if row["by"] == TARGET
+        },
     )
 
 
@@ -69,8 +76,14 @@ def recall_by_age(runs: Sequence[BacktestRun]) -> dict[int, float]:
 
 def text_rows(runs: Sequence[BacktestRun]) -> Iterator[tuple[str, ...]]:
     """Yield the head of a table, then a row for each run."""
-    yield "test from", "queries", "recall@20", "best baseline", "model - it"
+    parts = [name for name in TARGETS if any(name in run.by_target for run in runs)]  # earlier runs did not tell
+    of_parts = (text for name in parts for text in (f"of {name} targets", "model - it"))
+    yield "test from", "queries", "recall@20", "best baseline", "model - it", *of_parts
     for run in runs:
         lead = with_interval(run.lead, "+.4f") if run.best else ""
         recall = with_interval(run.rankers[MODEL], ".4f")
-        yield f"{run.begin:%Y-%m-%d}", f"{run.queries:,}", recall, run.best or "", lead
+        cells = [f"{run.begin:%Y-%m-%d}", f"{run.queries:,}", recall, run.best or "", lead]
+        for name in parts:
+            mean, part_lead = run.by_target.get(name, (NO_MEAN, NO_MEAN))
+            cells += [with_interval(mean, ".4f"), with_interval(part_lead, "+.4f") if run.best else ""]
+        yield tuple(cells)

@@ -10,9 +10,11 @@ from twotower.core.errors import UserError
 from twotower.core.schema import TOWER_FILE
 from twotower.evaluation.intervals import Mean, bootstrap_means
 from twotower.evaluation.results_file import RESULTS_FILE, SavedResults, read_results
-from twotower.evaluation.summary import PRIMARY_METRIC
-from twotower.evaluation.verdicts import verdict
+from twotower.evaluation.summary import PRIMARY_METRIC, STANDING, VERDICT_METRICS, WEIGHTED
+from twotower.evaluation.verdicts import ALL, Difference, headline, slice_name
 from twotower.metrics.ranking_results import RankingResults, per_query_metrics
+
+SECOND = "B"  # the name of the second model in verdicts; the first is A
 
 
 class Row(NamedTuple):
@@ -29,10 +31,10 @@ class Row(NamedTuple):
 class Comparison(NamedTuple):
     """The comparison of two models."""
 
-    metric: str  # that slices and verdict are about
+    metric: str  # that the slices are about
     metrics: list[Row]  # every metric over all common queries
     slices: list[Row]  # `metric` by slice
-    verdict: str  # the first is better, worse, unclear or too few sessions
+    verdicts: list[str]  # what the first is, beside the second: of `metric`, then of other metrics
 
 
 def compare_runs(first: Path, second: Path, metric: str = PRIMARY_METRIC) -> Comparison:
@@ -54,6 +56,11 @@ def compare_results(first: SavedResults, second: SavedResults, metric: str, repl
         raise UserError(
             f"the two were evaluated on different data (fingerprints {first.fingerprint} and {second.fingerprint}); "
             "evaluate both on one: the same files, preparation and split"
+        )
+    if first.rules != second.rules:
+        rules = " and ".join(repr(saved.rules or "all items") for saved in (first, second))
+        raise UserError(
+            f"the two ranked other items ({rules}); evaluate both with the same evaluation.exclude_seen, filters"
         )
     _, left, right = np.intersect1d(first.ranking.event, second.ranking.event, return_indices=True)
     if len(left) == 0:
@@ -79,7 +86,19 @@ def compare_results(first: SavedResults, second: SavedResults, metric: str, repl
         for k, (by, group) in enumerate(names, start=1)
         if sliced.queries[k]
     ]
-    return Comparison(metric, metrics, slices, verdict(metrics[place].difference))
+    weighted = []
+    for name in [name for name in first.weights if name in second.weights]:
+        means = bootstrap_means(of_metric, session, (), replicates, weight=first.weights[name][left])
+        weighted.append(Row(WEIGHTED, name, len(left), *(means.of(0, c) for c in range(3))))
+    slices = weighted + slices
+    of_all = [Difference(ALL, row.by, SECOND, row.difference) for row in metrics]
+    standing = [
+        Difference(slice_name(row._asdict()), metric, SECOND, row.difference)
+        for row in slices
+        if row.by in (WEIGHTED, *STANDING)
+    ]
+    secondary = [[row] for row in of_all if row.metric in VERDICT_METRICS and row.metric != metric]
+    return Comparison(metric, metrics, slices, [headline(rows) for rows in [[of_all[place], *standing], *secondary]])
 
 
 def _results_of(run: Path) -> SavedResults:

@@ -30,6 +30,7 @@ from twotower.evaluation.evaluate_run import ModelResults
 from twotower.evaluation.reindex import ModelVocabulary
 from twotower.features import encode
 from twotower.features.numbers import numbers_of
+from twotower.metrics.candidates import Candidates
 from twotower.metrics.queries import histories_of, queries_of
 from twotower.metrics.ranking_results import LIST_LENGTH, RankingResults, concatenate_results, means_by_type
 from twotower.metrics.ranks import column_major, rank_and_list
@@ -45,8 +46,8 @@ def vocabulary_of_bundle(bundle: Bundle) -> ModelVocabulary:
     """Return what the indices and codes of a bundle stand for."""
     features = read_json(bundle.file(FEATURES_FILE), "a bundle")
     fingerprint, inputs = bundle.manifest["dataset_fingerprint"], list(bundle.inputs)
-    types, encoders = features["event_types"], features["events"]
-    return ModelVocabulary(bundle.path, fingerprint, bundle.item_ids, inputs, types, encoders)
+    types = dict(zip(features["event_types"], features["input_types"], strict=True))
+    return ModelVocabulary(bundle.path, fingerprint, bundle.item_ids, inputs, types, features["events"])
 
 
 def write_catalogue(bundle: Bundle, prepared_path: Path, directory: Path) -> None:
@@ -75,24 +76,27 @@ def write_catalogue(bundle: Bundle, prepared_path: Path, directory: Path) -> Non
     np.savez(directory / ITEM_FEATURES_FILE, allow_pickle=False, **arrays)
 
 
-def evaluate_bundle(bundle: Bundle, test: SessionLoader, ks: Sequence[int]) -> ModelResults:
-    """Rank the targets of queries that use the bundle's item indices and codes."""
+def evaluate_bundle(bundle: Bundle, test: SessionLoader, ks: Sequence[int], ranked: Candidates) -> ModelResults:
+    """Rank the targets of queries that use the bundle's item indices and codes, among the items of `ranked`."""
     begin = time.perf_counter()
     items = np.array(bundle.vectors)
-    ranking = rank_with_bundle(bundle, items, test)
+    ranking = rank_with_bundle(bundle, items, test, ranked)
     seconds = time.perf_counter() - begin
     event_type, names = test.prepared.event_type[ranking.event], test.prepared.event_types
-    metrics = {f"test/{name}": value for name, value in means_by_type(ranking, event_type, ks, names).items()}
-    return ModelResults(metrics, ranking, items, seconds)
+    means = means_by_type(ranking, event_type, ranked.is_repeat(ranking.event), ks, names)
+    return ModelResults({f"test/{name}": value for name, value in means.items()}, ranking, items, seconds)
 
 
-def rank_with_bundle(bundle: Bundle, items: Array, batches: Iterable[SessionBatch]) -> RankingResults:
-    """Rank the targets of all batches among the whole catalogue, one history a query, as in serving.
+def rank_with_bundle(
+    bundle: Bundle, items: Array, batches: Iterable[SessionBatch], ranked: Candidates
+) -> RankingResults:
+    """Rank the targets of all batches, one history a query, as in serving.
 
     Args:
         bundle: opened.
         items: [V, D] its vectors.
         batches: in the bundle's item indices; inputs [B, L, K] in the order of its event inputs.
+        ranked: the items that are ranked.
     """
     candidates = column_major(torch.from_numpy(items))
     parts = []
@@ -104,5 +108,7 @@ def rank_with_bundle(bundle: Bundle, items: Array, batches: Iterable[SessionBatc
         known = KnownEvents(history[valid].numpy(), codes, valid.sum(1).numpy())
         vectors = encode_histories(bundle.tower, bundle.history_vectors, known, history.shape[1])
         user = torch.from_numpy(vectors)
-        parts.append(RankingResults.of(queries.event, *rank_and_list(user, candidates, queries.target, LIST_LENGTH)))
+        restrict = ranked.restriction(queries.event)
+        results = rank_and_list(user, candidates, queries.target, LIST_LENGTH, restrict)
+        parts.append(RankingResults.of(queries.event, *results))
     return concatenate_results(parts)

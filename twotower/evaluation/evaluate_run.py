@@ -15,12 +15,15 @@ from twotower.core.files import read_json
 from twotower.core.schema import CEILING_FILE, FEATURES_FILE, Prepared, read_item_features
 from twotower.data.loader import SessionLoader, type_weights
 from twotower.evaluation.baselines.baselines import BaselineFit, fit_baselines, rank_with_baselines
+from twotower.evaluation.ranked import ranked_items, rules_in_words
 from twotower.evaluation.results_file import SavedResults
 from twotower.evaluation.slices import Grouping, QueryFacts, feature_groupings, groupings_of, query_facts
-from twotower.evaluation.summary import MODEL, PRIMARY_METRIC, summarize
+from twotower.evaluation.summary import MODEL, PRIMARY_METRIC, WEIGHTED, summarize
 from twotower.metrics import beyond_accuracy
+from twotower.metrics.candidates import Candidates
 from twotower.metrics.collapse import collapse_metrics, collapse_warnings
 from twotower.metrics.ranking_results import LIST_LENGTH, RankingResults, means_by_type, per_query_metrics
+from twotower.metrics.ranks import IMPOSSIBLE
 
 Array = npt.NDArray[Any]
 Metrics = dict[str, float]  # flat: `test/recall_at_20`, `baseline/item_knn/recall_at_20`
@@ -46,12 +49,14 @@ class Settings(NamedTuple):
     replicates: int  # of the bootstrap
     seed: int  # of its draws
     extra_baselines: Mapping[str, BaselineFit] = {}  # by name
+    exclude_seen: bool = False  # see ranked.ranked_items
+    filters: Mapping[str, Any] | None = None
 
 
 class Evaluation(NamedTuple):
     """The evaluation of one model on one test set."""
 
-    summary: dict[str, Any]  # see summary.summarize; also "catalogue": {"coverage", "gini"}, "health": [text]
+    summary: dict[str, Any]  # see summary.summarize and evaluate_results
     metrics: Metrics  # `baseline/item_knn/recall_at_20`, `test/novelty_bits_at_20` and so on
     saved: SavedResults  # for comparisons with other models
     facts: QueryFacts
@@ -71,10 +76,17 @@ def evaluate_results(
         ranking: the model's results.
         items: [V, D] its vectors of the catalogue.
         settings: of the evaluation.
+
+    Returns:
+        The evaluation; its summary has, beside that of summary.summarize, "catalogue": {"coverage", "gini"}, "health":
+        [text], "target_weights", and "ranked": {"rules": in words, "items": that the filters allow, "impossible":
+        targets that are not ranked}, None where all items are ranked for all queries.
     """
-    results, metrics = {MODEL: ranking}, _ceiling(prepared, settings.target_weights)
+    ranked = ranked_items(prepared, settings.exclude_seen, settings.filters)
+    rules = rules_in_words(settings.exclude_seen, settings.filters)
+    results, metrics = {MODEL: ranking}, {} if rules else _ceiling(prepared, settings.target_weights)
     if settings.baselines:
-        baselines, costs = _baselines(prepared, test, settings)
+        baselines, costs = _baselines(prepared, test, settings, ranked)
         results, metrics = results | baselines, metrics | costs
     facts = query_facts(prepared, ranking.event)
     training = prepared.training_mask(settings.refit)
@@ -93,8 +105,15 @@ def evaluate_results(
     exposed = beyond_accuracy.exposures(ranking.top, prepared.num_items)
     summary["catalogue"] = {"coverage": beyond_accuracy.coverage(exposed), "gini": beyond_accuracy.gini(exposed)}
     tensors = (torch.from_numpy(x) for x in (items, items[:0], ranking.top.astype(np.int64), counts))
-    summary["health"] = collapse_warnings(collapse_metrics(*tensors), items.shape[1])
-    saved = SavedResults(prepared.manifest["fingerprint"], settings.ks, ranking, facts.session, groupings)
+    health = collapse_warnings(collapse_metrics(*tensors), items.shape[1])
+    summary["health"] = health if ranked.allowed is None else []  # lists from few items are alike without a collapse
+    summary["target_weights"] = dict(settings.target_weights or {})
+    impossible = int((ranking.better == IMPOSSIBLE).sum())
+    number = prepared.num_items if ranked.allowed is None else int(ranked.allowed.sum())
+    summary["ranked"] = {"rules": rules, "items": number, "impossible": impossible} if rules else None
+    saved = SavedResults(
+        prepared.manifest["fingerprint"], settings.ks, ranking, facts.session, groupings, rules, weights
+    )
     return Evaluation(summary, metrics | _flat(summary), saved, facts, history, counts, features)
 
 
@@ -107,13 +126,14 @@ def _ceiling(prepared: Prepared, target_weights: Mapping[str, float] | None) -> 
 
 
 def _baselines(
-    prepared: Prepared, test: SessionLoader, settings: Settings
+    prepared: Prepared, test: SessionLoader, settings: Settings, ranked: Candidates
 ) -> tuple[dict[str, RankingResults], Metrics]:
     """Return each baseline's results for the queries, and its metrics and costs."""
     baselines = fit_baselines(prepared, settings.refit, settings.extra_baselines)
-    results, metrics = rank_with_baselines(baselines, test, prepared.num_items)
+    results, metrics = rank_with_baselines(baselines, test, prepared.num_items, ranked)
     for name, each in results.items():
-        means = means_by_type(each, prepared.event_type[each.event], settings.ks, prepared.event_types)
+        types, is_repeat = prepared.event_type[each.event], ranked.is_repeat(each.event)
+        means = means_by_type(each, types, is_repeat, settings.ks, prepared.event_types)
         metrics |= {f"{name}/{metric}": value for metric, value in means.items()}
     return results, {f"baseline/{name}": value for name, value in metrics.items()}
 
@@ -154,9 +174,10 @@ def _flat(summary: Mapping[str, Any]) -> Metrics:
     """Return what of the summary belongs to the run's flat metrics."""
     metrics = {f"test/{name}": mean for name, (mean, _, _) in summary["lists"].items()}
     metrics |= {f"test/{name}_at_{LIST_LENGTH}": value for name, value in summary["catalogue"].items()}
-    for weighting, rankers in summary["weighted"].items():
-        for name, (mean, _, _) in rankers.items():
-            metrics[f"{'test' if name == MODEL else f'baseline/{name}'}/{weighting}_{PRIMARY_METRIC}"] = mean
+    for row in (row for row in summary["standing"] if row["by"] == WEIGHTED):
+        for name, means in row["rankers"].items():
+            owner = "test" if name == MODEL else f"baseline/{name}"
+            metrics[f"{owner}/{row['group']}_{PRIMARY_METRIC}"] = means[PRIMARY_METRIC][0]
     _, low, high = summary["rankers"][MODEL][PRIMARY_METRIC]
     interval = {f"test/{PRIMARY_METRIC}_low": low, f"test/{PRIMARY_METRIC}_high": high}
     return metrics | (interval if low is not None else {})

@@ -3,6 +3,7 @@
 Shapes: E events, K of them kept, V items of the model, W items of the data.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from twotower.runs.run import Run
 from twotower.serving.catalogue import rows_of
 
 Array = npt.NDArray[Any]
+log = logging.getLogger(__name__)
 
 
 class ModelVocabulary(NamedTuple):
@@ -31,15 +33,16 @@ class ModelVocabulary(NamedTuple):
     fingerprint: str  # of its data
     item_ids: pa.Array  # [V]
     inputs: list[str]  # event inputs
-    event_types: list[str]  # by code
+    event_types: dict[str, int]  # name -> code of the event input; in the order of their own codes
     encoders: Mapping[str, Any]  # of event features
 
 
 def vocabulary_of_run(run: Run) -> ModelVocabulary:
     """Return what the indices and codes of a run stand for."""
     inputs = list(input_sizes(run.config.model, run.data))
-    events = read_json(run.path / FEATURES_FILE, "a run directory")["events"]
-    return ModelVocabulary(run.path, run.data["fingerprint"], _ids(run.path), inputs, run.data["event_types"], events)
+    features = read_json(run.path / FEATURES_FILE, "a run directory")
+    types = dict(zip(features["event_types"], features["input_types"], strict=True))
+    return ModelVocabulary(run.path, run.data["fingerprint"], _ids(run.path), inputs, types, features["events"])
 
 
 def has_items_of(model: ModelVocabulary, prepared: Prepared) -> bool:
@@ -49,13 +52,15 @@ def has_items_of(model: ModelVocabulary, prepared: Prepared) -> bool:
 
 
 def reindex_to_model(model: ModelVocabulary, prepared: Prepared) -> tuple[Prepared, Array]:
-    """Drop events of items that the model does not know, and replace item indices by the model's.
+    """Drop events of items that the model does not know, and replace item indices and event types by the model's.
+
+    Types that the data has and the model has not follow those of the model, and are unknown (0) as an input.
 
     Returns:
         The events, and [K] the position of each among those given.
 
     Raises:
-        UserError: no item is known, or an event input has other codes here than in the model.
+        UserError: no item is known, or an event feature has other codes here than in the model.
     """
     _require_same_codes(model, prepared)
     item_index = _model_index(model.item_ids, _ids(prepared.path))[np.asarray(prepared.item_index)]
@@ -63,15 +68,17 @@ def reindex_to_model(model: ModelVocabulary, prepared: Prepared) -> tuple[Prepar
     if not kept.any():
         raise UserError(f"{prepared.path} and {model.path} have no item in common; are the ids of one kind?")
     before = np.concatenate([[0], np.cumsum(kept)])
-    columns = {name: np.asarray(getattr(prepared, name))[kept] for name in ("event_type", "timestamp")}
+    names, event_type, type_input = _model_types(model, prepared)
+    inputs = {**prepared.inputs, EVENT_TYPE: type_input}
     bounds = {name: before[getattr(prepared, name)] for name in ("offsets", "train_end", "validation_end")}
     reindexed = replace(
         prepared,
         path=model.path,  # from here on, catalogue and features are the model's
-        manifest={**prepared.manifest, "num_items": len(model.item_ids)},
+        manifest={**prepared.manifest, "num_items": len(model.item_ids), "event_types": names},
         item_index=item_index[kept],
-        inputs={name: np.asarray(codes)[kept] for name, codes in prepared.inputs.items()},
-        **columns,
+        inputs={name: np.asarray(codes)[kept] for name, codes in inputs.items()},
+        event_type=event_type[kept],
+        timestamp=np.asarray(prepared.timestamp)[kept],
         **bounds,
     )
     return reindexed, np.flatnonzero(kept)
@@ -88,12 +95,25 @@ def _model_index(model_ids: pa.Array, data_ids: pa.Array) -> Array:
     return np.concatenate([[0], rows_of(data_ids, model_ids) + 1])
 
 
+def _model_types(model: ModelVocabulary, prepared: Prepared) -> tuple[list[str], Array, Array]:
+    """Return the model's event types and those that only the data has, and [E] each event's type and its input code."""
+    code = np.asarray(prepared.event_type)
+    new = [name for name in prepared.event_types if name not in model.event_types]
+    if new and EVENT_TYPE in model.inputs:
+        counts = np.bincount(code, minlength=len(prepared.event_types))
+        told = ", ".join(f"'{name}' ({counts[prepared.event_types.index(name)]:,})" for name in new)
+        share = sum(counts[prepared.event_types.index(name)] for name in new) / max(1, len(code))
+        log.warning(
+            "event types of %.1f%% of the events are new to the model, which takes them as unknown: %s; it knows %s",
+            100 * share, told, ", ".join(model.event_types),
+        )  # fmt: skip
+    names = [*model.event_types, *new]
+    own = np.array([names.index(name) for name in prepared.event_types], dtype=np.min_scalar_type(len(names)))
+    as_input = np.array([model.event_types.get(name, 0) for name in prepared.event_types], dtype=np.int64)
+    return names, own[code], as_input[code]
+
+
 def _require_same_codes(model: ModelVocabulary, prepared: Prepared) -> None:
-    if EVENT_TYPE in model.inputs and model.event_types != prepared.event_types:
-        raise UserError(
-            f"the model was trained with event types {', '.join(model.event_types)}; this data has "
-            f"{', '.join(prepared.event_types)}: prepare it with the same ones"
-        )
     encoders = read_json(prepared.path / FEATURES_FILE, "a prepared directory")["events"]
     for name in set(model.inputs) - {EVENT_TYPE, GAP, HOUR, WEEKDAY, TIME}:
         if model.encoders.get(name) != encoders.get(name):

@@ -6,6 +6,7 @@ Shapes: Q queries.
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ class SavedResults(NamedTuple):
     ranking: RankingResults
     session: Array  # [Q]
     groupings: list[Grouping]
+    rules: str = ""  # by which items are left out: see ranked.rules_in_words
+    weights: Mapping[str, Array] = {}  # weightings of the queries, each [Q]
 
 
 def write_results(path: Path, saved: SavedResults) -> None:
@@ -39,9 +42,12 @@ def write_results(path: Path, saved: SavedResults) -> None:
         "fingerprint": saved.fingerprint,
         "ks": saved.ks,
         "groupings": [{"name": g.name, "groups": g.groups} for g in saved.groupings],
+        "rules": saved.rules,
+        "weights": list(saved.weights),
     }
     codes = {f"code_{k}": g.code.astype(np.int16) for k, g in enumerate(saved.groupings)}
-    arrays = {**saved.ranking._asdict(), "session": saved.session, **codes}
+    weights = {f"weight_{k}": weight.astype(np.float32) for k, weight in enumerate(saved.weights.values())}
+    arrays = {**saved.ranking._asdict(), "session": saved.session, **codes, **weights}
     content = io.BytesIO()
     np.savez_compressed(content, about=np.frombuffer(json.dumps(about).encode(), dtype=np.uint8), **arrays)
     write_bytes(path, content.getvalue())
@@ -59,6 +65,8 @@ def read_results(path: Path) -> SavedResults:
             )
         groupings = [Grouping(g["name"], g["groups"], arrays[f"code_{k}"]) for k, g in enumerate(about["groupings"])]
         ranking = RankingResults(*(arrays[name] for name in RankingResults._fields))
-        return SavedResults(about["fingerprint"], about["ks"], ranking, arrays["session"], groupings)
+        weights = {name: arrays[f"weight_{k}"] for k, name in enumerate(about.get("weights", []))}
+        rules = about.get("rules", "")  # older files have neither
+        return SavedResults(about["fingerprint"], about["ks"], ranking, arrays["session"], groupings, rules, weights)
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is missing or damaged ({error}); a run has it once its test is done") from None

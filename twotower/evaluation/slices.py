@@ -9,9 +9,12 @@ import numpy.typing as npt
 
 from twotower.core.event_codes import GAP, HOUR, MS_PER_DAY, WEEKDAY
 from twotower.core.schema import Prepared
+from twotower.metrics.candidates import Candidates
+from twotower.metrics.ranking_metrics import TARGETS
 
 Array = npt.NDArray[Any]
 POPULARITY, LENGTH, AGE, EVENT_TYPES = "popularity", "history length", "days since training", "event type"
+TARGET = "target"  # repeated, or new
 LENGTHS = {"1": 1, "2": 2, "3 to 4": 3, "5 to 9": 5, "10 to 19": 10, "20 or more": 20}  # the shortest of each group
 HEAD, TORSO = 0.5, 0.8  # the most popular items, up to these shares of the training events
 DAYS = 10  # after training that have a group each
@@ -26,6 +29,7 @@ class QueryFacts(NamedTuple):
     length: Array  # [Q] events of the session before the target
     target: Array  # [Q] item_index
     event: Array  # [Q] position of the target among the prepared events
+    is_repeat: Array  # [Q] whether the target is in its history
 
 
 class Grouping(NamedTuple):
@@ -47,7 +51,10 @@ class Grouping(NamedTuple):
 def query_facts(prepared: Prepared, event: Array) -> QueryFacts:
     """Look queries up by the positions of their targets [Q]."""
     session = np.searchsorted(prepared.offsets, event, side="right") - 1
-    return QueryFacts(session, event - prepared.offsets[session], np.asarray(prepared.item_index[event]), event)
+    is_repeat = Candidates(prepared.item_index, prepared.offsets).is_repeat(event)
+    return QueryFacts(
+        session, event - prepared.offsets[session], np.asarray(prepared.item_index[event]), event, is_repeat
+    )
 
 
 def groupings_of(
@@ -58,7 +65,7 @@ def groupings_of(
     event_encoders: Mapping[str, Mapping[str, Any]],
     facts: QueryFacts,
 ) -> list[Grouping]:
-    """Group queries by target popularity, history length, days since training, user, event type, time and features.
+    """Group queries by what is known of target, history, user, time, event type and features.
 
     What can change within a session is that of the history's newest event, when the query is asked.
 
@@ -76,7 +83,8 @@ def groupings_of(
         codes: Array = prepared.inputs[name][newest].astype(np.int64)
         return codes
 
-    groupings = [by_popularity(counts, facts.target), by_length(facts.length)]
+    repeats = Grouping(TARGET, list(TARGETS), 1 - facts.is_repeat.astype(np.int64))
+    groupings = [repeats, by_popularity(counts, facts.target), by_length(facts.length)]
     if GAP in prepared.inputs:  # else timestamps are only an order
         groupings.append(by_age(np.asarray(prepared.timestamp[facts.event]) - trained_until))
     groupings.append(Grouping("user", ["new", "returning"], prepared.returning[facts.session].astype(np.int64) - 1))

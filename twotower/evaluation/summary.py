@@ -10,13 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower.evaluation.intervals import BootstrapMeans, Mean, bootstrap_means
-from twotower.evaluation.slices import Grouping
+from twotower.evaluation.slices import EVENT_TYPES, TARGET, Grouping
 from twotower.metrics.ranking_results import RankingResults, per_query_metrics
 
 Array = npt.NDArray[Any]
 Columns = dict[tuple[str, str], Array]  # (ranker, "lists" or "- BASELINE"; metric) -> [Q] values
 MODEL, LISTS = "model", "lists"
-PRIMARY_METRIC = "recall_at_20"  # picks the best baseline and decides every verdict
+PRIMARY_METRIC = "recall_at_20"  # picks the best baseline
+VERDICT_METRICS = (PRIMARY_METRIC, "ndcg_at_20", "mrr_at_20")
+WEIGHTED = "weighted"  # `by` of standing slices that are all queries, each with a weight
+STANDING = (EVENT_TYPES, TARGET)  # groupings whose groups are standing slices
 
 
 def summarize(
@@ -45,7 +48,8 @@ def summarize(
         {"queries", "sessions",
          "rankers": {name: {metric: mean}}, "lists": {name: mean},
          "model_minus": {baseline: {metric: mean of the difference}},
-         "weighted": {weighting: {ranker: weighted mean of PRIMARY_METRIC}},
+         "standing": [{"by", "group", "queries", "sessions", "rankers", "model_minus"}], as above in VERDICT_METRICS, of
+         the slices that every verdict weighs: event types, repeated and new targets, and all queries by each weighting,
          "best_baseline": its name or None,
          "disparity": [{"by", "best", "worst": groups, "difference": mean}] of the model in PRIMARY_METRIC,
          "slices": [{"by", "group", "queries", "sessions", "model": {metric: mean}, "lists": {name: mean},
@@ -63,26 +67,51 @@ def summarize(
     sliced_columns = {key: value for key, value in columns.items() if key[0] in (MODEL, LISTS, f"- {best}")}
     stacked = np.stack(list(sliced_columns.values()), axis=1)
     sliced = bootstrap_means(stacked, session, [g.code for g in groupings], replicates, seed)
-    primary = np.stack([metrics[PRIMARY_METRIC] for metrics in values.values()], axis=1)
-    weighted = {}
+    of_verdicts = {key: value for key, value in columns.items() if key[1] in VERDICT_METRICS and key[0] != LISTS}
+    stacked = np.stack(list(of_verdicts.values()), axis=1)
+    standing_groupings = [grouping for grouping in groupings if grouping.name in STANDING]
+    grouped = bootstrap_means(stacked, session, [g.code for g in standing_groupings], replicates, seed)
+    standing = [_rankers(grouped, row, of_verdicts, by, group) for row, by, group in _used(grouped, standing_groupings)]
     for name, weight in weights.items():
-        means = bootstrap_means(primary, session, (), replicates, seed, weight)
-        weighted[name] = {ranker: means.of(0, k) for k, ranker in enumerate(values)}
+        means = bootstrap_means(stacked, session, (), replicates, seed, weight)
+        standing.append(_rankers(means, 0, of_verdicts, WEIGHTED, name))
     return {
         "queries": int(total.queries[0]),
         "sessions": int(total.sessions[0]),
         "rankers": {name: _means_of(total, 0, columns, name) for name in results},
         "lists": _means_of(total, 0, columns, LISTS),
         "model_minus": {name: _means_of(total, 0, columns, f"- {name}") for name in baselines},
-        "weighted": weighted,
+        "standing": standing,
         "best_baseline": best,
         "disparity": _disparity(sliced, groupings, list(sliced_columns).index((MODEL, PRIMARY_METRIC))),
         "slices": _slices(sliced, groupings, sliced_columns, f"- {best}"),
     }
 
 
-def _slices(means: BootstrapMeans, groupings: Sequence[Grouping], columns: Columns, difference: str) -> list[Any]:
+def standing_slice(summary: Mapping[str, Any], by: str, group: str) -> dict[str, Any] | None:
+    """Return a row of summary["standing"]; None where there is no such query."""
+    rows = (row for row in summary["standing"] if (row["by"], row["group"]) == (by, group))
+    return next(rows, None)
+
+
+def _used(means: BootstrapMeans, groupings: Sequence[Grouping]) -> list[tuple[int, str, str]]:
+    """Return row of `means`, grouping and group of each group that has queries."""
     names = [(grouping.name, group) for grouping in groupings for group in grouping.used()]
+    return [(row, by, group) for row, (by, group) in enumerate(names, start=1) if means.queries[row]]
+
+
+def _rankers(means: BootstrapMeans, row: int, columns: Columns, by: str, group: str) -> dict[str, Any]:
+    owners = dict.fromkeys(owner for owner, _ in columns)
+    return {
+        **{"by": by, "group": group, "queries": int(means.queries[row]), "sessions": int(means.sessions[row])},
+        "rankers": {name: _means_of(means, row, columns, name) for name in owners if not name.startswith("- ")},
+        "model_minus": {
+            name.removeprefix("- "): _means_of(means, row, columns, name) for name in owners if name.startswith("- ")
+        },
+    }
+
+
+def _slices(means: BootstrapMeans, groupings: Sequence[Grouping], columns: Columns, difference: str) -> list[Any]:
     return [
         {
             "by": by,
@@ -93,8 +122,7 @@ def _slices(means: BootstrapMeans, groupings: Sequence[Grouping], columns: Colum
             "lists": _means_of(means, row, columns, LISTS),
             "difference": _means_of(means, row, columns, difference),
         }
-        for row, (by, group) in enumerate(names, start=1)
-        if means.queries[row]
+        for row, by, group in _used(means, groupings)
     ]
 
 

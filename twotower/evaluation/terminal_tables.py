@@ -1,5 +1,6 @@
 """Tables of results in the terminal."""
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,13 +9,14 @@ from rich.table import Table
 
 from twotower.evaluation.backtest import BacktestRun, recall_by_age, text_rows
 from twotower.evaluation.comparison import Comparison, Row
-from twotower.evaluation.slices import EVENT_TYPES, LENGTH, POPULARITY
+from twotower.evaluation.slices import LENGTH, POPULARITY
 from twotower.evaluation.summary import MODEL, PRIMARY_METRIC
-from twotower.evaluation.verdicts import conclusions, slice_cells, verdict, with_interval
+from twotower.evaluation.verdicts import conclusions, slice_cells, standing_rows, verdict, with_interval
 
 COLUMNS = ("recall_at_10", "recall_at_20", "ndcg_at_20", "mrr_at_20")
+WIDTH = 140  # characters, where it is not printed to a terminal
 STYLES = {"error": "bold red", "warning": "yellow", "good": "green", "better": "green", "worse": "red"}
-SHORT_SLICES = (POPULARITY, LENGTH, EVENT_TYPES)  # a run's assessment.json has all slices
+SHORT_SLICES = (POPULARITY, LENGTH)  # a run's assessment.json has all slices
 
 
 def print_evaluation(metrics: Mapping[str, float], summary: Mapping[str, Any], title: str) -> None:
@@ -25,8 +27,9 @@ def print_evaluation(metrics: Mapping[str, float], summary: Mapping[str, Any], t
         summary: see summary.summarize.
         title: what was evaluated.
     """
-    console = Console()
-    tables = [results_table(metrics, title), lead_table(metrics, summary), slices_table(summary)]
+    console = _console()
+    tables = [results_table(metrics, title), lead_table(metrics, summary), standing_table(summary)]
+    tables.append(slices_table(summary))
     for table in filter(None, tables):
         console.print(table)
     for level, text in conclusions(summary):
@@ -34,16 +37,31 @@ def print_evaluation(metrics: Mapping[str, float], summary: Mapping[str, Any], t
 
 
 def results_table(metrics: Mapping[str, float], title: str) -> Table:
-    """Return metrics of the model, the baselines and, where it is known, the ceiling."""
-    rows = _rankers(metrics)
-    if any(key.startswith("ceiling/") for key in metrics):
-        rows["ceiling (true distribution)"] = "ceiling"
+    """Return metrics of model and baselines, the best first and marked, and of the ceiling where it is known."""
+    prefixes = _rankers(metrics)
     columns = [c for c in COLUMNS if f"test/{c}" in metrics]
+    rows = {name: [metrics.get(f"{prefix}/{c}") for c in columns] for name, prefix in prefixes.items()}
     table = Table("", *(c.replace("_at_", "@") for c in columns), title=title, title_justify="left")
-    for label, prefix in rows.items():
-        cells = (_cell(metrics.get(f"{prefix}/{column}")) for column in columns)
+    for label, cells in best_first(rows, columns):
         table.add_row(label, *cells, style="bold" if label == MODEL else None)
+    if any(key.startswith("ceiling/") for key in metrics):
+        table.add_row("ceiling (true distribution)", *(_cell(metrics.get(f"ceiling/{column}")) for column in columns))
     return table
+
+
+def best_first(rows: Mapping[str, Sequence[float | None]], columns: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return rankers' rows of text by recall@20, the best value of each column marked with a star.
+
+    Args:
+        rows: values by ranker.
+        columns: names of the metrics.
+    """
+    place = columns.index(PRIMARY_METRIC) if PRIMARY_METRIC in columns else 0
+    best = [max((v for v in column if v is not None), default=None) for column in zip(*rows.values(), strict=True)]
+    return [
+        (name, [f"{_cell(v)}{'*' if v is not None and v == most else ''}" for v, most in zip(row, best, strict=True)])
+        for name, row in sorted(rows.items(), key=lambda item: -(item[1][place] or 0.0))
+    ]
 
 
 def lead_table(metrics: Mapping[str, float], summary: Mapping[str, Any]) -> Table | None:
@@ -56,6 +74,15 @@ def lead_table(metrics: Mapping[str, float], summary: Mapping[str, Any]) -> Tabl
     for name, difference in summary["model_minus"].items():
         cost = (metrics[f"baseline/{name}/{key}"] for key in ("fit_seconds", "queries_per_second"))
         table.add_row(name, with_interval(difference[PRIMARY_METRIC], "+.4f"), *map(_short, cost))
+    return table
+
+
+def standing_table(summary: Mapping[str, Any]) -> Table:
+    """Return recall@20 of all queries and of those that every verdict weighs, beside the best baseline there."""
+    head, *rows = standing_rows(summary)
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -73,20 +100,21 @@ def slices_table(summary: Mapping[str, Any]) -> Table | None:
 
 def print_comparison(comparison: Comparison, first: str, second: str) -> None:
     """Print two runs' metrics, slices, and which one is better."""
-    console = Console()
+    console = _console()
     queries = comparison.metrics[0].queries
     console.print(f"A: {first}\nB: {second}\n{queries:,} queries, ± half of the 95 % interval")
     console.print(_comparison_table(comparison.metrics, "metric"))
     console.print(_comparison_table(comparison.slices, f"{comparison.metric} by"))
-    words = {"better": "A is better", "worse": "B is better"}
-    console.print(f"{comparison.metric}: {words.get(comparison.verdict, comparison.verdict)}", style="bold")
+    for text in comparison.verdicts:
+        console.print(f"A: {text}", style="bold")
 
 
 def _comparison_table(rows: Sequence[Row], heading: str) -> Table:
     table = Table(heading, "", "queries", "A", "B", "A - B", "A is")
     for by, row in zip(_without_repeats(row.by for row in rows), rows, strict=True):
         means = (_cell(mean[0]) for mean in (row.first, row.second))
-        word, difference = verdict(row.difference), with_interval(row.difference, "+.4f")
+        word = verdict(row.difference)
+        difference = "0" if word == "equal" else with_interval(row.difference, "+.4f")
         table.add_row(by, row.group, f"{row.queries:,}", *means, difference, word, style=STYLES.get(word))
     return table
 
@@ -101,9 +129,13 @@ def print_backtest(runs: Sequence[BacktestRun]) -> None:
     by_age = Table("days since training", "recall@20 / that of the earliest day")
     for day, ratio in recall_by_age(runs).items():
         by_age.add_row(str(day), f"{ratio:.1%}")
-    console = Console()
+    console = _console()
     console.print(table)
     console.print(by_age)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def _without_repeats(names: Iterable[str]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from twotower.core.arrays import Floats, Ints
+from twotower.core.arrays import Floats, Ints, Mask
 from twotower.core.errors import UserError
 from twotower.core.files import atomic_directory, read_json, write_bytes, write_json
 from twotower.core.schema import (
@@ -24,11 +24,13 @@ from twotower.core.schema import (
     TRAIN_COUNT,
     read_item_features,
 )
+from twotower.evaluation.intervals import bootstrap_means
+from twotower.evaluation.ranked import ranked_settings, rules_in_words
 from twotower.exporting import parity
 from twotower.exporting.catalogue import read_catalogue
 from twotower.exporting.choose_index import choose_index, filter_recall
 from twotower.exporting.filter_samples import sample_filters
-from twotower.exporting.int8 import quantise_tower, tower_recall
+from twotower.exporting.int8 import agreement, quantise_tower, tower_results
 from twotower.exporting.item_tower import export_item_tower
 from twotower.exporting.readme import bundle_readme, measured
 from twotower.exporting.user_tower import export_user_tower
@@ -36,11 +38,13 @@ from twotower.exporting.vectors import encode_users, write_item_vectors
 from twotower.model.two_tower import TwoTower
 from twotower.report.index_page import index_page
 from twotower.runs.build import input_sizes
-from twotower.runs.histories import History, read_histories
+from twotower.runs.histories import History, read_histories, read_test_queries
 from twotower.runs.layout import ENVIRONMENT_FILE, HISTORIES_FILE
-from twotower.runs.run import Run
+from twotower.runs.run import Run, has_learnt_validation
 from twotower.serving import bundle_format as fmt
 from twotower.serving.bundle import write_items
+from twotower.serving.contract import contract
+from twotower.serving.event_encoder import EventEncoder
 from twotower.serving.exact_search import exact_top_k
 from twotower.serving.exploration import POOL, exploration_effect, novelty
 from twotower.serving.golden_answers import origin
@@ -66,11 +70,16 @@ class ExportReport:
 
 
 class _Queries(NamedTuple):
-    """Stand-ins for requests: validation histories without their newest event, which is the target."""
+    """Stand-ins for requests.
+
+    Those of the validation data choose and accept; the model may have learnt from them. Those of the test data, from
+    which it has not, give the figures that are reported.
+    """
 
     histories: list[History]
     users: Floats  # [Q, D]
-    target: Ints  # [Q] row of the newest event's item; -1 where that is all of the history
+    target: Ints  # [Q] row of the next item; -1 where it is not known
+    session: Ints  # [Q]
 
 
 def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> ExportReport:
@@ -104,8 +113,9 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> ExportRepor
         tower_gap = parity.user_tower_difference(run.model, tower, checked, history_vectors, inputs, max_length)
         parity.require_parity("ONNX user tower", tower_gap)
 
-        queries = _queries(run.model, histories, max_length)
-        chosen, index_facts = _write_index(directory, vectors, queries, index)
+        queries = _validation(run.model, histories, max_length)
+        test = _test(run.model, run.path, list(inputs), max_length)
+        chosen, index_facts = _write_index(directory, vectors, queries.users, index)
         write_items(directory / ITEMS_FILE, items, vectors)
         features = _serving_features(run.path, inputs)
         write_json(directory / FEATURES_FILE, features)
@@ -118,37 +128,37 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> ExportRepor
             "num_items": len(vectors),
             "max_length": max_length,
             "inputs": [{"name": name, "size": size} for name, size in inputs.items()],
+            "requests": contract(EventEncoder(list(inputs), features), items, golden),
             "index": {**index_facts, "golden_recall": golden_recall},
             "filters": filter_recall(chosen, vectors, queries.users, K, sample_filters(items, K)),
-            "exploration": _exploration(chosen, queries, items),
+            "exploration": _exploration(chosen, test, items) if test else [],
             "int8": _int8(directory, queries, history_vectors, vectors, max_length, index["target_recall"]),
+            "next_item": _next_item(directory, test, chosen, history_vectors, vectors, max_length) if test else None,
             **_item_tower(run, directory, items, features["items"], vectors, history_vectors),
             **_provenance(run),
         }
         fmt.write_manifest(directory, fmt.seal(directory, facts, _files(directory)))
         answer_gap = verify(directory)
-        manifest = _add_pages(directory, path.name, facts, items, golden)
+        manifest = _add_pages(directory, path.name, facts, golden)
         sizes = {file.name: file.stat().st_size for file in sorted(directory.iterdir())}
     example = items[ITEM_ID][int(np.argmax(items[TRAIN_COUNT].to_numpy()))].as_py()
     return ExportReport(path, manifest, sizes, len(checked), tower_gap, answer_gap, example)
 
 
 def _write_index(
-    directory: Path, vectors: Floats, queries: _Queries, settings: Mapping[str, Any]
+    directory: Path, vectors: Floats, users: Floats, settings: Mapping[str, Any]
 ) -> tuple[ItemIndex, dict[str, Any]]:
-    choice = choose_index(vectors, queries.users, queries.target, **settings)
+    choice = choose_index(vectors, users, **settings)
     faiss.write_index(choice.index, str(directory / fmt.INDEX_FILE))
     return ItemIndex(choice.index, vectors, choice.facts["search"], choice.facts["rerank"]), choice.facts
 
 
-def _add_pages(
-    directory: Path, name: str, facts: dict[str, Any], items: pa.Table, golden: dict[str, Any]
-) -> dict[str, Any]:
+def _add_pages(directory: Path, name: str, facts: dict[str, Any], golden: dict[str, Any]) -> dict[str, Any]:
     """Measure the bundle, write its pages for people, and write its final manifest."""
     figures = measured(directory)
-    page = index_page(facts["index"], facts["filters"], f"{facts['run']}: the index")
+    page = index_page(facts["index"], facts["filters"], facts["next_item"], f"{facts['run']}: the index")
     write_bytes(directory / fmt.CURVE_FILE, page.encode())
-    readme = bundle_readme(name, facts, figures, items, golden, {file.name for file in directory.iterdir()})
+    readme = bundle_readme(name, facts, figures, golden, {file.name for file in directory.iterdir()})
     write_bytes(directory / fmt.README_FILE, readme.encode())
     manifest = fmt.seal(directory, {**facts, "measured": figures}, _files(directory))
     fmt.write_manifest(directory, manifest)
@@ -160,15 +170,39 @@ def _evenly(histories: Sequence[History], most: int) -> list[History]:
     return [histories[row] for row in rows]
 
 
-def _queries(model: TwoTower, histories: Sequence[History], max_length: int) -> _Queries:
-    """Without a history of two events, whole histories without targets."""
+def _validation(model: TwoTower, histories: Sequence[History], max_length: int) -> _Queries:
+    """Histories without their newest event, the target; whole ones without targets where none has two events."""
     long = [history for history in histories if len(history.item_index) > 1]
     if long:
         target = np.array([history.item_index[-1] - 1 for history in long])
         prefixes = [History(history.item_index[:-1], history.codes[:-1]) for history in long]
     else:
         target, prefixes = np.full(len(histories), -1), list(histories)
-    return _Queries(prefixes, encode_users(model, prefixes, max_length), target)
+    return _Queries(prefixes, encode_users(model, prefixes, max_length), target, np.arange(len(target)))
+
+
+def _test(model: TwoTower, path: Path, inputs: Sequence[str], max_length: int) -> _Queries | None:
+    histories, target, session = read_test_queries(path, inputs)
+    return _Queries(histories, encode_users(model, histories, max_length), target - 1, session) if histories else None
+
+
+def _next_item(
+    directory: Path, test: _Queries, index: ItemIndex, table: Floats, vectors: Floats, max_length: int
+) -> dict[str, Any]:
+    """Return recall@20 of the next item with 95 % intervals: by exact search, by the index, and with 8-bit weights."""
+    k = min(K, len(vectors))
+    rows = {"exact": exact_top_k(test.users, vectors, k)[0], "index": index.search(test.users, k)[1]}
+    if (file := directory / fmt.TOWER_INT8_FILE).exists():
+        rows["int8"] = tower_results(file, test.histories, table, vectors, k, max_length)
+    hits = np.stack([_hits(each, test.target) for each in rows.values()], axis=1)
+    means = bootstrap_means(hits, test.session)
+    recall = {name: means.of(0, column) for column, name in enumerate(rows)}
+    return {"queries": len(hits), "sessions": int(means.sessions[0]), "recall_at_20": recall}
+
+
+def _hits(rows: Ints, target: Ints) -> Mask:
+    hits: Mask = (rows == target[:, None]).any(axis=1)
+    return hits
 
 
 def _exploration(index: ItemIndex, queries: _Queries, items: pa.Table) -> list[dict[str, float]]:
@@ -181,13 +215,17 @@ def _exploration(index: ItemIndex, queries: _Queries, items: pa.Table) -> list[d
 def _int8(
     directory: Path, queries: _Queries, table: Floats, vectors: Floats, max_length: int, target_recall: float
 ) -> dict[str, Any]:
-    """Write the 8-bit tower, unless its recall of the next item is below `target_recall` of the float32 tower's."""
+    """Write the 8-bit tower, unless its recall of the next item is below `target_recall` of the float32 tower's.
+
+    Recall of validation queries, which the model may have learnt from: it decides, but is in no figure.
+    """
     file = directory / fmt.TOWER_INT8_FILE
     quantise_tower(directory / TOWER_FILE, file)
-    exact = exact_top_k(queries.users, vectors, min(K, len(vectors)))
-    figures = tower_recall(file, queries.histories, table, vectors, exact, queries.target, max_length)
-    figures["kept"] = figures["label_recall"] >= target_recall * figures["float32_label_recall"]
-    if not figures["kept"]:
+    exact, _ = exact_top_k(queries.users, vectors, min(K, len(vectors)))
+    rows = tower_results(file, queries.histories, table, vectors, exact.shape[1], max_length)
+    kept = bool(_hits(rows, queries.target).mean() >= target_recall * _hits(exact, queries.target).mean())
+    figures = {"recall": agreement(rows, exact), "megabytes": file.stat().st_size / 1e6, "kept": kept}
+    if not kept:
         file.unlink()
     return figures
 
@@ -219,7 +257,7 @@ def _serving_features(run_path: Path, inputs: Mapping[str, int]) -> dict[str, An
     """The parts of a run's FEATURES_FILE for the model's event inputs and the items."""
     features = read_json(run_path / FEATURES_FILE, "a run directory")
     encoders = {name: encoder for name, encoder in features["events"].items() if name in inputs}
-    clock = {key: features[key] for key in ("time_zone", "event_types", "input_types")}
+    clock = {key: features[key] for key in ("time_zone", "event_types", "input_types", "values") if key in features}
     return {**clock, "events": encoders, "items": features["items"]}
 
 
@@ -229,6 +267,8 @@ def _provenance(run: Run) -> dict[str, Any]:
     return {
         "run": run.path.resolve().name,
         "dataset_fingerprint": run.data["fingerprint"],
+        "refit": has_learnt_validation(run.path),
         "metrics": metrics,
+        "ranked": rules_in_words(**ranked_settings(run.config.evaluation)),  # by the metrics; empty: all items
         "versions": read_json(run.path / ENVIRONMENT_FILE, "a run directory"),
     }

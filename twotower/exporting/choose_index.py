@@ -1,4 +1,4 @@
-"""Choose the bundle's index: the fastest that reaches the target recall on queries of the validation data.
+"""Choose the bundle's index: the fastest that finds enough of the exact results, for queries of the validation data.
 
 Exact search is tried first, then inverted files (IVF) of 16-bit and of 8-bit codes: of all kinds of index that were
 measured up to ten million items, none else was ever the fastest (experiments/benchmarks/README.md).
@@ -14,7 +14,7 @@ import faiss as typed_faiss
 import numpy as np
 from tqdm import tqdm
 
-from twotower.core.arrays import Floats, Ints, Mask
+from twotower.core.arrays import Floats, Mask
 from twotower.core.errors import UserError, nearest
 from twotower.serving.exact_search import exact_top_k
 from twotower.serving.index import ItemIndex, build_index, centres_of, scan
@@ -40,11 +40,10 @@ class Choice(NamedTuple):
 
 
 class Validation(NamedTuple):
-    """Queries with the results of exact search and the item that came next."""
+    """Queries with the results of exact search."""
 
     queries: Floats  # [Q, D]
     scores: Floats  # [Q, k] of the exact results
-    target: Ints  # [Q] row, -1 where that is unknown
 
 
 def recipes(num_items: int) -> dict[str, dict[str, Sequence[int]]]:
@@ -57,8 +56,18 @@ def recipes(num_items: int) -> dict[str, dict[str, Sequence[int]]]:
     return {EXACT: {"Flat": (1,)}, IVF: {f"IVF{lists},SQfp16": (1,), f"IVF{lists},SQ8": (1, 2, 4)}}
 
 
+def check_settings(families: Sequence[str], target_recall: float) -> None:
+    """Raise UserError for an unknown family or an impossible target."""
+    known = (EXACT, IVF)
+    if not 0 < target_recall <= 1:
+        raise UserError(f"index.target_recall={target_recall:g}; expected a share above 0 and up to 1, as 0.99")
+    for family in families:
+        if family not in known:
+            raise UserError(f"index.families has {family}; expected some of {', '.join(known)}{nearest(family, known)}")
+
+
 def choose_index(
-    vectors: Floats, queries: Floats, target: Ints, families: Sequence[str], target_recall: float, exact_below: int
+    vectors: Floats, queries: Floats, families: Sequence[str], target_recall: float, exact_below: int
 ) -> Choice:
     """Try indexes; choose the fastest of those that find `target_recall` of the exact 20 best.
 
@@ -68,31 +77,25 @@ def choose_index(
     Args:
         vectors: [V, D], may be memory-mapped.
         queries: [Q, D] user vectors.
-        target: [Q] the row of the next item, -1 where that is unknown.
         families: "exact", "ivf" or both.
         target_recall: above 0, up to 1.
         exact_below: with fewer items, exact search alone.
 
     Returns:
         The index and {"kind", "factory", "search", "rerank", "target_recall", "recall", "reason": in words, "tried":
-        rows}. A row has what was tried, `recall` against exact search, `label_recall` of the next item, `p50_ms` and
-        `p99_ms` of one query on one thread, `build_s` (the second inverted file reuses the lists of the first) and
-        `bytes_per_item`: of the index, and of an inverted file 4 * D more for the memory-mapped vectors, by which
-        candidates are scored.
+        rows}. A row has what was tried, `recall` against exact search, `p50_ms` and `p99_ms` of one query on one
+        thread, `build_s` (the second inverted file reuses the lists of the first) and `bytes_per_item`: of the index,
+        and of an inverted file 4 * D more for the memory-mapped vectors, by which candidates are scored.
 
     Raises:
         UserError: an unknown family or an impossible target.
     """
+    check_settings(families, target_recall)
     known = recipes(len(vectors))
-    if not 0 < target_recall <= 1:
-        raise UserError(f"index.target_recall={target_recall:g}; expected a share above 0 and up to 1, as 0.99")
-    for family in families:
-        if family not in known:
-            raise UserError(f"index.families has {family}; expected some of {', '.join(known)}{nearest(family, known)}")
     is_small = len(vectors) < exact_below
     asked = [EXACT] if is_small else list(families)
     exact_scores = exact_top_k(queries, vectors, min(K, len(vectors)))[1]
-    validation = Validation(queries, exact_scores, target)
+    validation = Validation(queries, exact_scores)
     index, seconds = _built(vectors, "Flat", None)
     tried = _tries("Flat", (1,), index, vectors, validation, target_recall, float("inf"), seconds)
     del index
@@ -167,10 +170,9 @@ def _tries(
 
 def _measured(index: ItemIndex, validation: Validation) -> dict[str, float]:
     k = validation.scores.shape[1]
-    scores, rows = index.search(validation.queries, k, threads=faiss.omp_get_max_threads())
+    scores, _ = index.search(validation.queries, k, threads=faiss.omp_get_max_threads())
     p50, p99 = _milliseconds(index, validation.queries, k)
-    label = float((rows == validation.target[:, None]).any(axis=1).mean())
-    return {"recall": _recall(scores, validation.scores), "label_recall": label, "p50_ms": p50, "p99_ms": p99}
+    return {"recall": _recall(scores, validation.scores), "p50_ms": p50, "p99_ms": p99}
 
 
 def _recall(scores: Floats, exact: Floats) -> float:

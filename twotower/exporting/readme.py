@@ -1,17 +1,18 @@
 """The README inside a bundle, for the team that serves it: templates/README.md.j2 with the bundle's figures."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from twotower.core.errors import UserError
-from twotower.core.schema import AGE_DAYS, FEATURES_FILE, ITEM_COLUMNS, ITEMS_FILE, TOWER_FILE, TRAIN_COUNT
+from twotower.core.schema import FEATURES_FILE, ITEMS_FILE, TOWER_FILE
+from twotower.evaluation.verdicts import with_interval
 from twotower.serving import bundle_format as fmt
 from twotower.serving.golden_answers import item_of
 
@@ -44,7 +45,6 @@ def bundle_readme(
     name: str,
     facts: Mapping[str, Any],
     figures: Mapping[str, float],
-    columns: pa.Table,
     golden: Mapping[str, Any],
     files: Collection[str],
 ) -> str:
@@ -54,7 +54,6 @@ def bundle_readme(
         name: of the bundle's folder.
         facts: of the manifest.
         figures: of `measured`.
-        columns: [V] the columns of items.parquet but the vectors.
         golden: the content of GOLDEN_FILE.
         files: names of the bundle's files.
     """
@@ -65,23 +64,59 @@ def bundle_readme(
     environment.filters |= {
         "repr": repr,
         "quote": lambda word: shlex.quote(str(word)),
-        "cell": lambda text: text.replace("|", "\\|"),
+        "code": code,
+        "interval": _interval,
+        "cell": _cell,
+        "values": _values,
     }
-    features = [column for column in columns.column_names if column not in ITEM_COLUMNS]
     return environment.get_template("README.md.j2").render(
         name=name,
+        example=facts["requests"]["example"],
+        request=_request(facts["requests"]["example"]),
         facts={"item_tower": None, **facts},
+        ranked=f" ({facts['ranked']})" if facts["ranked"] else "",
         measured=figures,
         golden=golden,
-        history=[item_of(event) for event in golden["histories"][0][-3:]],
+        item=item_of(golden["histories"][0][-1]),
         is_cosine=facts["similarity"] == fmt.COSINE,
-        columns=[*features, AGE_DAYS, TRAIN_COUNT],
-        example_filter=next(filter(None, (_example_filter(columns, column) for column in features)), None),
         files={file: what for file, what in FILES.items() if file in files},
     )
 
 
-def _example_filter(columns: pa.Table, name: str) -> str | None:
-    """A filter for the first text of a column; None where it has none."""
-    values = columns[name].drop_null()
-    return f'{{"{name}": {values[0].as_py()!r}}}' if len(values) and pa.types.is_string(values.type) else None
+def _interval(mean: list[float | None]) -> str:
+    return with_interval(mean, ".4f")
+
+
+def _request(example: Mapping[str, Any]) -> str:
+    """The example as an HTTP request: see serving.http_request."""
+    params = {name: json.dumps(v) if isinstance(v, dict) else v for name, v in example.items() if name != "histories"}
+    body = {"inputs": example["histories"], "params": params}
+    text = json.dumps(body, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(body)
+
+
+def _values(entry: Mapping[str, Any]) -> str:
+    """What a key or a column of the contract can hold, for a cell of a table."""
+    if "unit" in entry:
+        zone = entry.get("time_zone")
+        return str(entry["unit"]) + (f"; hours and days are those of {zone}" if zone else "")
+    if "from" in entry:
+        return f"from {entry['from']} to {entry['to']}"
+    more = entry.get("number of values", 0) - len(entry.get("values", []))
+    known = ", ".join(map(_cell, entry.get("values", entry.get("edges", []))))
+    return f"{'buckets with the edges ' if 'edges' in entry else ''}{known}{f' and {more:,} more' if more else ''}"
+
+
+def _cell(value: object) -> str:
+    return code(value).replace("|", "\\|")
+
+
+def code(value: object) -> str:
+    """Return a value as inline code in Markdown, whatever characters it has; others than printable ones are escaped.
+
+    >>> code("a `b`")
+    '`` a `b` ``'
+    """
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if text.strip(" `") != text else f"{fence}{text}{fence}"

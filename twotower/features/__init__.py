@@ -5,9 +5,20 @@ which is plain JSON. Code 0 means null or unreadable.
 """
 
 from twotower.features.bags import Bags
-from twotower.features.encoder import Encoder, encode, encode_single, fit, form
+from twotower.features.encoder import Encoder, encode, encode_single, fit, form, unreadable
 from twotower.features.numbers import Dense
 from twotower.features.raw import raw_values
 from twotower.features.spec import check_spec
 
-__all__ = ["Bags", "Dense", "Encoder", "check_spec", "encode", "encode_single", "fit", "form", "raw_values"]
+__all__ = [
+    "Bags",
+    "Dense",
+    "Encoder",
+    "check_spec",
+    "encode",
+    "encode_single",
+    "fit",
+    "form",
+    "raw_values",
+    "unreadable",
+]

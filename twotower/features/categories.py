@@ -1,50 +1,33 @@
 """Categories: values of any type as texts, texts as codes. Shapes: N values, T texts of all values."""
 
-import math
 import zlib
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from twotower.core.arrays import Array
-
-LISTS = (list, tuple, np.ndarray)
-
-
-def text_of(value: Any) -> str | None:
-    """Return the text form of a value: 3, 3.0 and "3" are one category; empty texts, NaN and lists are None."""
-    if value is None or isinstance(value, str):
-        return value or None
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
-    if isinstance(value, float | np.floating):
-        if not math.isfinite(value):
-            return None
-        return str(int(value)) if value == int(value) else str(value)
-    if isinstance(value, (*LISTS, dict)):
-        return None
-    return str(value)
+from twotower.core.values import LISTS, text_of
 
 
 def pieces_of(settings: Mapping[str, Any], values: Sequence[Any]) -> tuple[list[str], Array]:
     """Return the texts [T] of all values [N], and how many each value has [N]."""
+    nulls = settings.get("nulls")
     if settings["kind"] == "categorical":
-        texts = [text_of(value) for value in values]
+        texts = [text_of(value, nulls) for value in values]
         return [t for t in texts if t is not None], np.array([t is not None for t in texts], dtype=np.int64)
-    lists = [_split(value, settings["separator"]) for value in values]
+    lists = [_split(value, settings["separator"], nulls) for value in values]
     return list(chain.from_iterable(lists)), np.array([len(row) for row in lists], dtype=np.int64)
 
 
-def _split(value: Any, separator: str | None) -> dict[str, None]:
-    """Return the distinct texts of one value of a multi-valued feature, in their order."""
+def _split(value: Any, separator: str | None, nulls: Collection[str] | None) -> list[str]:
+    """Return the distinct texts of one value of a multi-valued feature, sorted."""
     if isinstance(value, str):
-        parts = [part.strip() for part in value.split(separator)] if separator else [value]
-    else:
-        parts = [text_of(part) or "" for part in (value if isinstance(value, LISTS) else [value])]
-    return dict.fromkeys(part for part in parts if part)
+        value = [part.strip() for part in value.split(separator)] if separator else [value]
+    parts = {text_of(part, nulls) for part in (value if isinstance(value, LISTS) else [value])}
+    return sorted(part for part in parts if part is not None)
 
 
 def vocabulary_of(pieces: Sequence[str], weight: Array, min_count: int) -> list[str]:

@@ -1,14 +1,15 @@
 """Encoders: fitted on values, stored as plain JSON, applied. Shapes: N values, W numbers a value."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from twotower.core.errors import UserError
+from twotower.core.values import LISTS, NULLS, text_of
 from twotower.features.bags import Bags, bags
-from twotower.features.categories import LISTS, codes_of, pieces_of, text_of, vocabulary_of
+from twotower.features.categories import codes_of, pieces_of, vocabulary_of
 from twotower.features.ngrams import ngram_bags
 from twotower.features.numbers import (
     Dense,
@@ -25,7 +26,13 @@ from twotower.features.spec import settings_of
 Encoder = dict[str, Any]
 
 
-def fit(name: str, spec: Mapping[str, Any], values: Sequence[Any], counts: Sequence[int] | None = None) -> Encoder:
+def fit(
+    name: str,
+    spec: Mapping[str, Any],
+    values: Sequence[Any],
+    counts: Sequence[int] | None = None,
+    nulls: Collection[str] = NULLS,
+) -> Encoder:
     """Fit an encoder on values [N].
 
     Args:
@@ -33,6 +40,7 @@ def fit(name: str, spec: Mapping[str, Any], values: Sequence[Any], counts: Seque
         spec: a declaration that check_spec accepts.
         values: of any type, None for null; for multi lists or text, for vector lists of floats.
         counts: [N] how often each value occurs; None: once.
+        nulls: texts that are null.
 
     Raises:
         UserError: the values don't fit the kind.
@@ -40,12 +48,12 @@ def fit(name: str, spec: Mapping[str, Any], values: Sequence[Any], counts: Seque
     >>> fit("brand", {"kind": "categorical"}, ["B", "A", None])["vocabulary"]
     ['A', 'B']
     """
-    settings = settings_of(spec)
+    settings = {**settings_of(spec), "nulls": list(nulls)}
     weight = np.ones(len(values), dtype=np.int64) if counts is None else np.asarray(counts, dtype=np.int64)
     kind = settings["kind"]
     place = f"feature '{name}' (kind {kind})"
     if kind == "text":
-        return {key: settings[key] for key in ("kind", "ngrams", "buckets")}
+        return {key: settings[key] for key in ("kind", "ngrams", "buckets", "nulls")}
     if kind == "vector":
         return {"kind": kind, **fit_vectors(place, values, weight)}
     if kind in ("categorical", "multi"):
@@ -55,18 +63,19 @@ def fit(name: str, spec: Mapping[str, Any], values: Sequence[Any], counts: Seque
         pieces, length = pieces_of(settings, values)
         vocabulary = vocabulary_of(pieces, np.repeat(weight, length), settings["min_count"])
         kept: dict[str, Any] = {
-            key: settings[key] for key in ("kind", "separator", "out_of_vocabulary") if key in settings
+            key: settings[key] for key in ("kind", "separator", "out_of_vocabulary", "nulls") if key in settings
         }
         return {**kept, "vocabulary": vocabulary}
-    numbers = numbers_of(values)
+    number = {"kind": "numeric", "nulls": settings["nulls"], "decimal": settings["decimal"] or "."}
+    numbers = numbers_of(values, number["decimal"])
     if np.isnan(numbers).all():  # nulls are valid, but a column of texts is not
         for value in values:
-            if isinstance(value, LISTS) or text_of(value) is not None:
+            if isinstance(value, LISTS) or text_of(value, nulls) is not None:
                 raise UserError(f"{place} has no number: the first value is {value!r}; is it the right column?")
     if settings["standardise"]:
-        return {"kind": "numeric", **moments(numbers, weight, settings["log"])}
+        return {**number, **moments(numbers, weight, settings["log"])}
     edges = settings["edges"] or quantile_edges(numbers, weight, settings["buckets"])
-    return {"kind": "numeric", "edges": [float(edge) for edge in edges]}
+    return {**number, "edges": [float(edge) for edge in edges]}
 
 
 def encode(encoder: Encoder, values: Sequence[Any]) -> Bags | Dense:
@@ -77,11 +86,12 @@ def encode(encoder: Encoder, values: Sequence[Any]) -> Bags | Dense:
     """
     kind = encoder["kind"]
     if kind == "text":
-        return ngram_bags(values, encoder["ngrams"], encoder["buckets"])
+        texts = [text_of(value, encoder.get("nulls")) for value in values]
+        return ngram_bags(texts, encoder["ngrams"], encoder["buckets"])
     if kind == "vector":
         return vectors_of(encoder, values)
     if kind == "numeric" and "edges" not in encoder:
-        numbers = numbers_of(values)
+        numbers = numbers_of(values, encoder.get("decimal", "."))
         return with_null_flag(standard(numbers, encoder)[:, None], np.isnan(numbers))
     if kind == "multi":
         pieces, length = pieces_of(encoder, values)
@@ -97,9 +107,23 @@ def encode_single(encoder: Encoder, values: Sequence[Any]) -> npt.NDArray[np.int
     if encoder["kind"] == "categorical":
         pieces, length = pieces_of(encoder, values)
         return bags(codes_of(encoder, pieces), length).codes
-    numbers = numbers_of(values)
+    numbers = numbers_of(values, encoder.get("decimal", "."))
     codes = 1 + np.searchsorted(encoder["edges"], numbers, side="right")
     return np.where(np.isnan(numbers), 0, codes).astype(np.int32)
+
+
+def unreadable(encoder: Encoder, values: Sequence[Any]) -> npt.NDArray[np.bool_]:
+    """Return [N] which values are neither null nor a number, though the encoder's kind is numeric.
+
+    >>> unreadable({"kind": "numeric", "nulls": ["NA"]}, ["12,99", 3, "NA", None]).tolist()
+    [True, False, False, False]
+    """
+    if encoder["kind"] != "numeric":
+        return np.zeros(len(values), dtype=bool)
+    suspects = np.isnan(numbers_of(values, encoder.get("decimal", ".")))
+    for i in np.flatnonzero(suspects).tolist():
+        suspects[i] = text_of(values[i], encoder.get("nulls", ())) is not None
+    return suspects
 
 
 def form(encoder: Encoder) -> dict[str, Any]:

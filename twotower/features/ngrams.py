@@ -2,20 +2,18 @@
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from twotower.core.arrays import Array
 from twotower.core.ragged import ranges
 from twotower.features.bags import Bags, bags
-from twotower.features.categories import text_of
 
 TEXTS_AT_ONCE = 1 << 16
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that products keep all bits (Knuth's multiplicative hashing)
 
 
-def ngram_bags(values: Sequence[Any], ngrams: Sequence[int], buckets: int) -> Bags:
+def ngram_bags(values: Sequence[str | None], ngrams: Sequence[int], buckets: int) -> Bags:
     """Return the hashed n-grams of each value's text; chunks of values bound the memory."""
     parts = [
         _ngram_codes(values[i : i + TEXTS_AT_ONCE], ngrams, buckets)
@@ -25,7 +23,7 @@ def ngram_bags(values: Sequence[Any], ngrams: Sequence[int], buckets: int) -> Ba
     return bags(np.concatenate([codes for codes, _ in parts]), length)
 
 
-def _ngram_codes(values: Sequence[Any], ngrams: Sequence[int], buckets: int) -> tuple[Array, Array]:
+def _ngram_codes(values: Sequence[str | None], ngrams: Sequence[int], buckets: int) -> tuple[Array, Array]:
     """Return codes [T] from 1, value after value, and how many each value has [N].
 
     All texts are in one array of code points. The n-grams at all positions are hashed at once, as polynomials of their
@@ -49,7 +47,7 @@ def _ngram_codes(values: Sequence[Any], ngrams: Sequence[int], buckets: int) -> 
     return codes, number.sum(axis=1)
 
 
-def _normal(value: Any, longest: int) -> str:
+def _normal(value: str | None, longest: int) -> str:
     """Normalise a text: NFKC, lower case, single spaces, one at each end, padded to the longest n-gram."""
-    words = unicodedata.normalize("NFKC", text_of(value) or "").lower().split()
+    words = unicodedata.normalize("NFKC", value or "").lower().split()
     return f" {' '.join(words)} ".ljust(longest) if words else ""

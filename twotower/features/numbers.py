@@ -1,6 +1,5 @@
 """Numbers: buckets, standardised values and vectors. Shapes: N values, W numbers a value."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ import numpy.typing as npt
 
 from twotower.core.arrays import Array
 from twotower.core.errors import UserError
-from twotower.features.categories import LISTS
+from twotower.core.values import LISTS, number_of
 
 LIMIT = 10.0  # standard deviations to which standardised numbers are clipped
 
@@ -25,22 +24,15 @@ class Dense(NamedTuple):
     values: npt.NDArray[np.float32]  # [N, W]
 
 
-def numbers_of(values: Sequence[Any]) -> npt.NDArray[np.float64]:
-    """Return [N] floats; NaN for null, for values that are not numbers, and for infinity."""
+def numbers_of(values: Sequence[Any], decimal: str = ".") -> npt.NDArray[np.float64]:
+    """Return [N] floats; NaN for null, for values that are not numbers (see core.values), and for infinity."""
     try:
-        numbers = np.array(values, dtype=np.float64)
+        numbers = np.array(values, dtype=np.float64) if decimal == "." else np.empty(0)
     except (TypeError, ValueError, OverflowError):
         numbers = np.empty(0)
     if numbers.shape != (len(values),):
-        numbers = np.array([_number(value) for value in values], dtype=np.float64)
+        numbers = np.array([number_of(value, decimal) for value in values], dtype=np.float64)
     return np.where(np.isfinite(numbers), numbers, np.nan)
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
 
 
 def quantile_edges(numbers: Array, weight: Array, buckets: int) -> list[float]:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from twotower.features.categories import pieces_of, text_of
+from twotower.core.values import text_of
+from twotower.features.categories import pieces_of
 from twotower.features.encoder import Encoder
 from twotower.features.numbers import numbers_of
 
@@ -26,7 +27,7 @@ def raw_values(encoder: Encoder, values: Sequence[Any]) -> list[Any]:
         stop = np.cumsum(length)
         return [pieces[i:j] or None for i, j in zip((stop - length).tolist(), stop.tolist(), strict=True)]
     if kind == "numeric":
-        numbers = numbers_of(values)
+        numbers = numbers_of(values, encoder.get("decimal", "."))
         is_null = np.isnan(numbers).tolist()
         return [None if null else number for number, null in zip(numbers.tolist(), is_null, strict=True)]
-    return [text_of(value) for value in values]
+    return [text_of(value, encoder.get("nulls")) for value in values]

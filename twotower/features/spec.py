@@ -8,7 +8,7 @@ from typing import Any
 from twotower.core.errors import UserError, nearest
 
 VOCABULARY = {"min_count": 1, "out_of_vocabulary": 1}
-NUMBER = {"buckets": None, "edges": None, "standardise": False, "log": False}
+NUMBER = {"buckets": None, "edges": None, "standardise": False, "log": False, "decimal": None}
 KINDS: dict[str, dict[str, Any]] = {  # kind -> settings with defaults; each has `kind` and `column`, too
     "categorical": VOCABULARY,
     "multi": {"separator": None, **VOCABULARY},
@@ -95,5 +95,6 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "edges": (_are_edges, "different numbers in ascending order"),
     "standardise": (lambda v: isinstance(v, bool), "true or false"),
     "log": (lambda v: isinstance(v, bool), "true or false"),
+    "decimal": (lambda v: v in (".", ","), "'.' or ',': what is before the decimals of numbers that are texts"),
     "ngrams": (_are_lengths, "lengths of n-grams in ascending order, as [3, 4]"),
 }

@@ -1,5 +1,6 @@
 """Metrics of recommended lists beside accuracy: coverage, concentration, novelty, popularity, diversity, serendipity.
 
+Where fewer than K items are ranked for a query, PAD fills the end of its list, which then counts for nothing.
 Shapes: Q queries, L history length, K items of a list, V items, D embedding dim.
 """
 
@@ -41,14 +42,12 @@ def novelty(top: Array, counts: Array) -> Array:
     """
     seen = counts[1:] + 1.0
     bits = np.concatenate([[0.0], -np.log2(seen / seen.sum())])
-    mean: Array = bits[top].mean(1)
-    return mean
+    return _mean_of_list(bits[top], top)
 
 
 def popularity(top: Array, counts: Array) -> Array:
     """[Q] mean number of training events of a list's items."""
-    mean: Array = counts[top].mean(1)
-    return mean
+    return _mean_of_list(counts[top], top)
 
 
 def history_popularity(history: Array, counts: Array) -> Array:
@@ -57,9 +56,7 @@ def history_popularity(history: Array, counts: Array) -> Array:
     The relative difference between the means of `popularity` and this is ΔGAP (Abdollahpouri et al. 2019,
     arXiv:1907.13286).
     """
-    seen = history != PAD
-    mean: Array = np.where(seen, counts[history], 0).sum(1) / np.maximum(1, seen.sum(1))
-    return mean
+    return _mean_of_list(counts[history], history)
 
 
 def vector_diversity(top: Array, items: Array) -> Array:
@@ -69,18 +66,18 @@ def vector_diversity(top: Array, items: Array) -> Array:
         top: [Q, K].
         items: [V, D].
     """
-    size = top.shape[1]
     result = np.zeros(len(top))
-    if size < 2:
-        return result
     for begin in range(0, len(top), QUERIES_AT_ONCE):
         part = slice(begin, begin + QUERIES_AT_ONCE)
+        size = (top[part] != PAD).sum(1)
         listed = items[top[part] - 1]  # a copy of these vectors, never of all items
+        listed[top[part] == PAD] = 0
         length = np.linalg.norm(listed, axis=2, keepdims=True)
         listed /= np.where(length == 0, 1, length)
         same_item = np.square(listed).sum((1, 2))
         all_pairs = np.square(listed.sum(1, dtype=np.float64)).sum(1)  # sum of all cosines, an item with itself too
-        result[part] = 1 - (all_pairs - same_item) / (size * (size - 1))
+        pairs = size * (size - 1)
+        result[part] = np.where(pairs > 0, 1 - (all_pairs - same_item) / np.maximum(1, pairs), 0)
     return result
 
 
@@ -91,16 +88,22 @@ def category_diversity(top: Array, category: Array) -> Array:
         top: [Q, K].
         category: [V + 1] code of each item_index.
     """
-    size = top.shape[1]
-    listed = np.sort(category[top], axis=1)
-    if size < 2:
-        return np.zeros(len(top))
+    size = (top != PAD).sum(1)
+    listed = np.sort(np.where(top == PAD, -2 - np.arange(top.shape[1]), category[top]), axis=1)  # no two PAD are alike
     same = np.zeros(len(top))
     run = np.zeros(len(top))  # number of earlier places with the category of this place
-    for k in range(1, size):
+    for k in range(1, top.shape[1]):
         run = np.where(listed[:, k] == listed[:, k - 1], run + 1, 0)
         same += run
-    mean: Array = 1 - same / (size * (size - 1) / 2)
+    pairs = size * (size - 1) / 2
+    mean: Array = np.where(pairs > 0, 1 - same / np.maximum(1, pairs), 0)
+    return mean
+
+
+def _mean_of_list(values: Array, items: Array) -> Array:
+    """[Q] mean of values [Q, K] without those of PAD among items [Q, K]; 0 where there is no other."""
+    is_item = items != PAD
+    mean: Array = np.where(is_item, values, 0).sum(1) / np.maximum(1, is_item.sum(1))
     return mean
 
 

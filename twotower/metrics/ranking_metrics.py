@@ -1,4 +1,4 @@
-"""recall@k, ndcg@k and mrr@k over the whole catalogue, of all queries and by event type.
+"""recall@k, ndcg@k and mrr@k over the whole catalogue, of all queries, by event type, and of repeated and new targets.
 
 A new metric is one function of the target's rank, added to METRICS: logs, tables, intervals, slices and comparisons
 take names and values from there. Another package adds its metrics as entry points of the group "twotower.metrics".
@@ -38,6 +38,9 @@ METRICS: tuple[Callable[[Tensor], Tensor], ...] = (
 )
 
 
+TARGETS = ("repeat", "new")  # a target that is in its own history, and one that is not
+
+
 class RankingMetrics(Metric):
     """Means of the per-query values of METRICS, accumulated over batches and summed over processes.
 
@@ -52,6 +55,9 @@ class RankingMetrics(Metric):
     Args:
         ks: cut-offs.
         event_types: names by code; with more than one, each has metrics of its own beside the total.
+
+    Targets that are in their history and those that are not have metrics of their own, too (`recall_at_20_repeat`,
+    `recall_at_20_new`), where `update` tells them apart.
     """
 
     full_state_update = False
@@ -60,27 +66,31 @@ class RankingMetrics(Metric):
         super().__init__()
         self.ks = list(ks)
         self.event_types = list(event_types)
-        shape = (len(self.event_types), len(metric_names(ks)))
+        shape = (len(self.event_types), len(TARGETS) + 1, len(metric_names(ks)))  # the last: not told apart
         self.add_state("total", torch.zeros(shape, dtype=torch.double), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros(shape[0], dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(shape[:2], dtype=torch.long), dist_reduce_fx="sum")
         self.total: Tensor
         self.count: Tensor
 
-    def update(self, ranks: Ranks, event_type: Tensor) -> None:
-        """Add queries: ranks [Q] and their targets' event types [Q]."""
-        self.total.index_add_(0, event_type, metric_values(ranks, self.ks))
-        self.count += torch.bincount(event_type, minlength=len(self.event_types))
+    def update(self, ranks: Ranks, event_type: Tensor, is_repeat: Tensor | None = None) -> None:
+        """Add queries: ranks [Q], their targets' event types [Q], and whether these are in their histories [Q]."""
+        kind = torch.full_like(event_type, len(TARGETS)) if is_repeat is None else 1 - is_repeat.long()
+        cell = event_type * (len(TARGETS) + 1) + kind
+        self.total.view(-1, self.total.shape[-1]).index_add_(0, cell, metric_values(ranks, self.ks))
+        self.count += torch.bincount(cell, minlength=self.count.numel()).view_as(self.count)
 
     def compute(self) -> dict[str, float]:
-        """Return `recall_at_20` and so on, and `purchase/recall_at_20` for each type; 0 where there is no query."""
+        """Return `recall_at_20` and so on, 0 without a query; `purchase/recall_at_20` and `recall_at_20_new` if any."""
         names = metric_names(self.ks)
-        mean = (self.total.sum(0) / self.count.sum().clamp(min=1)).tolist()
+        mean = (self.total.sum((0, 1)) / self.count.sum().clamp(min=1)).tolist()
         result = dict(zip(names, mean, strict=True))
-        if len(self.event_types) > 1:
-            for event_type, total, count in zip(self.event_types, self.total, self.count, strict=True):
-                if count:
-                    values = (total / count).tolist()
-                    result |= {f"{event_type}/{name}": value for name, value in zip(names, values, strict=True)}
+        types = [(f"{event_type}/", "") for event_type in self.event_types] if len(self.event_types) > 1 else []
+        parts = [*zip(types, self.total.sum(1), self.count.sum(1), strict=False)]
+        parts += zip((("", f"_{name}") for name in TARGETS), self.total.sum(0), self.count.sum(0), strict=False)
+        for (before, after), total, count in parts:
+            if count:
+                values = (total / count).tolist()
+                result |= {f"{before}{name}{after}": value for name, value in zip(names, values, strict=True)}
         return result
 
 

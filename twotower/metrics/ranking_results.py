@@ -27,9 +27,9 @@ class RankingResults(NamedTuple):
     """
 
     event: Array  # [Q] int64 position of the target among the prepared events; it identifies the query
-    better: Array  # [Q] int32 number of items with a better score than the target
+    better: Array  # [Q] int32 number of items with a better score than the target; IMPOSSIBLE: it is not ranked
     tied: Array  # [Q] int32 number of items with the target's score, itself included
-    top: Array  # [Q, K] int32 item_index of the first K items; K is 0 where they were not kept
+    top: Array  # [Q, K] int32 item_index of the first K items, PAD after the last; K is 0 where they were not kept
 
     @classmethod
     def of(cls, event: Tensor, ranks: Ranks, top: Tensor) -> "RankingResults":
@@ -50,11 +50,11 @@ def concatenate_results(parts: Sequence[RankingResults]) -> RankingResults:
 
 
 def means_by_type(
-    results: RankingResults, event_type: Array, ks: Sequence[int], event_types: Sequence[str]
+    results: RankingResults, event_type: Array, is_repeat: Array, ks: Sequence[int], event_types: Sequence[str]
 ) -> dict[str, float]:
-    """Mean metrics of all queries and of each target event type [Q]; keys as in RankingMetrics.compute."""
+    """Mean metrics of all queries, by target event type [Q] and by repeats [Q]; keys as in RankingMetrics.compute."""
     metrics = RankingMetrics(ks, event_types)
-    metrics.update(results.ranks(), torch.from_numpy(event_type.astype(np.int64)))
+    metrics.update(results.ranks(), torch.from_numpy(event_type.astype(np.int64)), torch.from_numpy(is_repeat))
     return metrics.compute()
 
 

@@ -1,14 +1,18 @@
 """Rank of the target among the whole catalogue. Shapes: Q queries, V items, D embedding dim."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from twotower.core.schema import PAD
+
 SCORES_AT_ONCE = 1 << 22  # elements of a score matrix held at one time: 16 MiB of float32
 COMPARED_AT_ONCE = 1 << 18  # elements of it compared at one time: 1 MiB, so that both comparisons find them in a cache
 ROUNDING = 4 * torch.finfo(torch.float32).eps  # error of a dot product, relative to the product of the two lengths
+Restriction = Callable[[Tensor, slice], None]  # sets scores [n, V] of the queries in a slice to -inf: not ranked
+IMPOSSIBLE = 2**30  # items before a target that is not ranked: more than any catalogue has
 FEWEST_QUERIES = 16  # multiplied at one time, however many items there are: each product reads all of them
 
 
@@ -38,7 +42,7 @@ def rank(scores: Tensor, target: Tensor, tolerance: Tensor | float = 0.0) -> Ran
 
     Args:
         scores: [Q, V]; column c belongs to item_index c + 1.
-        target: [Q] item_index.
+        target: [Q] item_index; where its score is -inf it is not ranked, and IMPOSSIBLE items are before it.
         tolerance: [Q, 1] a score that differs from the target's by no more is tied with it.
     """
     ranks = Ranks(torch.empty_like(target), torch.empty_like(target))
@@ -52,22 +56,21 @@ def rank(scores: Tensor, target: Tensor, tolerance: Tensor | float = 0.0) -> Ran
         not_better = _count(torch.le(scores[part], most[part], out=flags))
         ranks.better[part] = scores.shape[1] - not_better  # so a NaN counts as better, and never improves a rank
         ranks.tied[part] = not_better - below
-    return ranks
+    is_impossible = torch.isneginf(target_score[:, 0])
+    return Ranks(ranks.better.masked_fill_(is_impossible, IMPOSSIBLE), ranks.tied.masked_fill_(is_impossible, 1))
 
 
-def rank_by_dot_product(user: Tensor, items: Tensor, target: Tensor) -> Ranks:
-    """Rank targets [Q] by the dot product of users [Q, D] and items [V, D]: see rank_and_list."""
-    return rank_and_list(user, items, target, 0)[0]
-
-
-def rank_and_list(user: Tensor, items: Tensor, target: Tensor, list_length: int) -> tuple[Ranks, Tensor]:
-    """Rank by the dot product of users [Q, D] and items [V, D], a chunk of queries at a time.
+def rank_and_list(
+    user: Tensor, items: Tensor, target: Tensor, list_length: int, restrict: Restriction | None = None
+) -> tuple[Ranks, Tensor]:
+    """Rank targets [Q] by the dot product of users [Q, D] and items [V, D], a chunk of queries at a time.
 
     Scores are float32 even if training is not: coarser ones would tie. Equal vectors tie at any position, although
     some processors round their products differently. Items in `column_major` layout are multiplied a quarter faster.
 
     Returns:
-        The targets' ranks, and [Q, list_length] item_index of the best items; all V where there are fewer.
+        The targets' ranks, and [Q, list_length] item_index of the best items; all V where there are fewer, and PAD at
+        the end where fewer are ranked.
     """
     user, items = user.float(), items.float()
     ranks = Ranks(torch.empty_like(target), torch.empty_like(target))
@@ -76,10 +79,13 @@ def rank_and_list(user: Tensor, items: Tensor, target: Tensor, list_length: int)
     memory = user.new_empty(min(queries_at_once(len(items)), len(user)), len(items))
     for chunk in chunks(len(user), len(items)):
         scores = torch.mm(user[chunk], items.T, out=memory[: chunk.stop - chunk.start])
+        if restrict:
+            restrict(scores, chunk)
         lengths = user[chunk].norm(dim=1) * items[target[chunk] - 1].norm(dim=1)
         ranks.better[chunk], ranks.tied[chunk] = rank(scores, target[chunk], ROUNDING * lengths[:, None])
         if list_length:
-            top[chunk] = scores.topk(top.shape[1]).indices + 1
+            best = scores.topk(top.shape[1])
+            top[chunk] = torch.where(torch.isneginf(best.values), PAD, best.indices + 1)
     return ranks, top
 
 

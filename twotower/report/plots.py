@@ -14,14 +14,15 @@ BINS = 40
 
 
 @svg
-def groups(axes: Any, names: Sequence[str], mean: Sequence[float], low: Sequence[float], high: Sequence[float]) -> None:
-    """Draw means [G] with their intervals, one below the other; NaN for none."""
+def groups(axes: Any, names: Sequence[str], *series: Sequence[Sequence[float | None]]) -> None:
+    """Draw [mean, low, high] of groups [G], one below the other, in a colour for each series; None for no number."""
     axes.figure.set_size_inches(4.7, max(2.6, 0.22 * len(names)))
     axes.set_position((0.26, 0.12, 0.7, 0.78))  # names are wider than numbers
     place = np.arange(len(names))[::-1]
-    means = np.array(mean, dtype=float)
-    away = np.abs(np.array([low, high], dtype=float) - means)
-    axes.errorbar(means, place, xerr=np.nan_to_num(away), fmt="o", color=COLORS[0], markersize=4, elinewidth=1.4)
+    for k, (color, values) in enumerate(zip(COLORS, series, strict=False)):
+        mean, low, high = np.array(values, dtype=float).T
+        away = np.nan_to_num(np.abs(np.stack([low, high]) - mean))
+        axes.errorbar(mean, place - 0.2 * k, xerr=away, fmt="o", color=color, markersize=4, elinewidth=1.4)
     axes.set_yticks(place, names, fontsize=8)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.grid(axis="y", visible=False)

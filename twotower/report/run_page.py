@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from twotower.core.schema import CARD_FILE, Prepared
+from twotower.core.schema import Prepared
 from twotower.evaluation.evaluate_run import Evaluation
 from twotower.evaluation.slices import Grouping, largest
-from twotower.evaluation.summary import MODEL, PRIMARY_METRIC
-from twotower.evaluation.verdicts import conclusions, slice_cells, with_interval
+from twotower.evaluation.summary import MODEL, PRIMARY_METRIC, STANDING, WEIGHTED
+from twotower.evaluation.verdicts import conclusions, slice_cells, slice_name, standing_rows, with_interval
 from twotower.metrics.beyond_accuracy import exposures
 from twotower.report import plots
 from twotower.report.html import card, details, document, figure, finding, grid, heading, table
@@ -37,7 +37,8 @@ def run_page(
     items: Array,
     validation: Mapping[int, Numbers],
     prepared: Prepared,
-    has_card: bool,
+    about: Mapping[str, str],
+    files: Sequence[str],
     settings: str,
 ) -> str:
     """Return the page as HTML.
@@ -49,7 +50,8 @@ def run_page(
         items: [V, D] item vectors.
         validation: metrics of each epoch's validation.
         prepared: the data that was tested on.
-        has_card: whether the data card is in the report's folder.
+        about: facts of the run, by name.
+        files: names of files in the report's folder, to link to.
         settings: of the run, as YAML.
     """
     summary = evaluation.summary
@@ -61,14 +63,16 @@ def run_page(
         _popularity(evaluation),
         *_item_maps(items, evaluation.counts, evaluation.features),
     ]
-    note = "± is half of the interval; model - it: recall@20"
+    note = "Best first; the best of each column is bold. ± is half of the 95 % interval; model - it: recall@20."
+    head, *rows = standing_rows(summary)
     parts = [
         _heading(title, summary, len(items)),
         *(finding(level, text[:1].upper() + text[1:]) for level, text in conclusions(summary)),
+        card("For whom", table(head, rows), "Same: the interval of the difference contains zero."),
         card("Model and baselines", _rankers(summary, metrics), note),
-        grid(sections),
+        grid([*_charts(summary), _run(about, files), *sections]),
         card("Examples", _examples(evaluation, item_names(prepared.path))),
-        *_data(prepared.manifest, has_card),
+        *_data(prepared.manifest),
         details("Configuration", Markup("<pre>{}</pre>").format(settings), boxed=True),
     ]
     return document(title, parts)
@@ -76,34 +80,72 @@ def run_page(
 
 def _heading(title: str, summary: Mapping[str, Any], num_items: int) -> Markup:
     model, sessions = summary["rankers"][MODEL], f"{summary['sessions']:,}"
-    tiles = {
-        "recall@20": f"{model[PRIMARY_METRIC][0]:.4f}",
+    tiles = {"recall@20": f"{model[PRIMARY_METRIC][0]:.4f}"}
+    for row in summary["standing"]:
+        if row["by"] in STANDING:
+            tiles[f"of {slice_name(row)}"] = f"{row['rankers'][MODEL][PRIMARY_METRIC][0]:.4f}"
+    tiles |= {
         "mrr@20": f"{model['mrr_at_20'][0]:.4f}",
         "queries": f"{summary['queries']:,}",
         "sessions": sessions,
         "items": f"{num_items:,}",
         "of them in a list": f"{summary['catalogue']['coverage']:.0%}",
     }
-    note = f"Ranking is over the whole catalogue; 95 % intervals by a bootstrap of {sessions} sessions."
+    ranked = summary.get("ranked")
+    over = f"{ranked['items']:,} items ({ranked['rules']})" if ranked else "the whole catalogue"
+    note = f"Ranking is over {over}; 95 % intervals by a bootstrap of {sessions} sessions."
     return heading(title, note, tiles)
+
+
+def _run(about: Mapping[str, str], files: Sequence[str]) -> Markup:
+    """Return a card of what the run is, with links to the files beside the report."""
+    links = Markup(" · ").join(Markup('<a href="{}">{}</a>').format(file, file) for file in files)
+    return card("This run", table(("", ""), about.items(), texts=True) + Markup("<p>{}</p>").format(links))
 
 
 def _rankers(summary: Mapping[str, Any], metrics: Numbers) -> Markup:
     names = [m for m in METRICS if m in summary["rankers"][MODEL]]
-    rows = []
-    for name, means in summary["rankers"].items():
+    cells: dict[str, list[Any]] = {name: [name] for name in _best_first(summary)}
+    weighted = [row for row in summary["standing"] if row["by"] == WEIGHTED]  # by target_weights, and by price
+    columns = [(m, summary["rankers"]) for m in names] + [(PRIMARY_METRIC, row["rankers"]) for row in weighted]
+    for metric, rankers in columns:
+        best = max(rankers[name][metric][0] or 0.0 for name in cells)
+        for name, row in cells.items():
+            text = with_interval(rankers[name][metric], ".4f")
+            row.append(Markup("<b>{}</b>").format(text) if rankers[name][metric][0] == best else text)
+    for name, row in cells.items():
         lead = summary["model_minus"].get(name, {}).get(PRIMARY_METRIC)
-        rows.append([name, *(with_interval(means[m], ".4f") for m in names)])
-        rows[-1].append(with_interval(lead, "+.4f") if lead else "")
+        row.append(with_interval(lead, "+.4f") if lead else "")
+    rows = [*cells.values()]
     if f"ceiling/{PRIMARY_METRIC}" in metrics:
         ceiling = (metrics.get(f"ceiling/{m}") for m in names)
-        rows.append(["ceiling (true distribution)", *("" if c is None else f"{c:.4f}" for c in ceiling), ""])
-    head = ["", *(m.replace("_at_", "@") for m in names), "model - it"]
-    for weighting, rankers in summary["weighted"].items():  # by target_weights, and by price: the shop's revenue
-        head.append(f"{weighting} recall@20")
-        for row in rows:
-            row.append(with_interval(rankers[row[0]], ".4f") if row[0] in rankers else "")
-    return table(head, rows)
+        texts = ["" if c is None else f"{c:.4f}" for c in ceiling]
+        rows.append(["ceiling (true distribution)", *texts, *([""] * (1 + len(weighted)))])
+    head = [*(m.replace("_at_", "@") for m in names), *(f"{row['group']} recall@20" for row in weighted)]
+    return table(["", *head, "model - it"], rows)
+
+
+def _best_first(summary: Mapping[str, Any]) -> list[str]:
+    return sorted(summary["rankers"], key=lambda name: -(summary["rankers"][name][PRIMARY_METRIC][0] or 0.0))
+
+
+def _charts(summary: Mapping[str, Any]) -> Iterator[Markup]:
+    """Yield charts of the model beside each baseline, and beside the best one for all queries and standing slices."""
+    names, none = _best_first(summary), [None, None, None]
+    if len(names) < 2:
+        return
+    means = [summary["rankers"][name][PRIMARY_METRIC] for name in names]
+    model = [mean if name == MODEL else none for name, mean in zip(names, means, strict=True)]
+    others = [none if name == MODEL else mean for name, mean in zip(names, means, strict=True)]
+    yield figure("Beside each baseline", plots.groups(names, model, others), legend=[MODEL, "baselines"])
+    views = [("all queries", summary["rankers"]), *((slice_name(row), row["rankers"]) for row in summary["standing"])]
+    if len(views) > 1:
+        model = [rankers[MODEL][PRIMARY_METRIC] for _, rankers in views]
+        beside = [[each[PRIMARY_METRIC] for name, each in rankers.items() if name != MODEL] for _, rankers in views]
+        best = [max(each, key=lambda mean: mean[0] or 0.0) for each in beside]
+        short = [name.removesuffix(" targets").replace("all queries by", "by") for name, _ in views]
+        plot = plots.groups(short, model, best)
+        yield figure("For whom: beside the best baseline there", plot, legend=[MODEL, "best baseline"])
 
 
 def _slices(summary: Mapping[str, Any]) -> Iterator[Markup]:
@@ -113,8 +155,7 @@ def _slices(summary: Mapping[str, Any]) -> Iterator[Markup]:
         rows = [row for row in summary["slices"] if row["by"] == by]
         if len(rows) < 2:
             continue
-        means = np.array([row["model"][PRIMARY_METRIC] for row in rows], dtype=float)
-        plot = plots.groups([row["group"] for row in rows], *means.T)
+        plot = plots.groups([row["group"] for row in rows], [row["model"][PRIMARY_METRIC] for row in rows])
         numbers = table(head, [slice_cells(row, best) for row in rows])
         yield figure(f"By {by}", plot + (details("numbers", numbers) if len(rows) > MOST_ROWS else numbers))
 
@@ -186,7 +227,7 @@ def _examples(evaluation: Evaluation, names: Sequence[str]) -> Markup:
     return table(("history, newest last", "top of the list", "target", "its rank"), cells, texts=True)
 
 
-def _data(manifest: Mapping[str, Any], has_card: bool) -> Iterator[Markup]:
+def _data(manifest: Mapping[str, Any]) -> Iterator[Markup]:
     """Yield a table of what the model was tested on; the data card has more."""
     if "rows" not in manifest:
         return
@@ -198,5 +239,4 @@ def _data(manifest: Mapping[str, Any], has_card: bool) -> Iterator[Markup]:
         ("split", f"{split['kind']}: " + ", ".join(f"{part} {n:,} events" for part, n in split["events"].items())),
         ("outside the catalogue", f"{split['test_events_outside_catalogue']:.2%} of the test's events"),
     ]
-    link = Markup('<p><a href="{}">the data card</a></p>').format(CARD_FILE) if has_card else ""
-    yield card("Data", table(("", ""), rows, texts=True) + link)
+    yield card("Data", table(("", ""), rows, texts=True))

@@ -9,10 +9,17 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from twotower.core.command_line import quoting_hint
 from twotower.core.errors import UserError, nearest
 from twotower.core.extras import install_hint
 from twotower.runs.config_folder import CONF, config_dirs
@@ -43,6 +50,13 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
     """
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, OverrideParseException):
+        word = str(error.override)
+        return f"{word} can't be read" + (
+            f"; {quoting_hint(word)}" if re.match(r"[+~]*[\w./@]+=", word) else f": {error.message}"
+        )
+    if ambiguous := re.search(r"Ambiguous value for argument '(.*)'", str(error).splitlines()[0]):
+        return f"{ambiguous[1]} is several values: -m runs each; {quoting_hint(ambiguous[1])}"
     if isinstance(error, InstantiationException):
         return _explain_target(error)
     if isinstance(error, MissingConfigException):

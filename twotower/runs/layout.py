@@ -7,7 +7,8 @@ features.json        how feature values become codes; item_features.npz: the ite
 audit.json           findings of the data audit; card.html: the data card (both copied from the prepared directory)
 fitted.json          the picked epoch: {"best_epoch", "summary": of training, "validated": {epoch: metrics}}
 histories.json       sample of validation histories for the export's parity checks and index choice:
-                     {"item_index": [Q][l], "codes": {event input: [Q][l]}}
+                     {"item_index": [Q][l], "codes": {event input: [Q][l]}}, and in "test" a sample of the test's
+                     queries for its figures: the same, "target": [Q] item_index and "session": [Q]
 environment.json     git commit and package versions
 checkpoints/         refit.safetensors (with refit=true), best.safetensors; until the run is finished also last and
                      refit_last, each with the one before it as previous_*

@@ -28,14 +28,3 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         finally:
             if not (path / CONFIG_FILE).exists():  # no run has begun, so there is nothing to resume
                 (path / LOCK_FILE).unlink(missing_ok=True)
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock on the run directory `path`."""
-    if not (path / LOCK_FILE).exists():
-        return False
-    try:
-        with exclusive_lock(path):
-            return False
-    except UserError:
-        return True

@@ -8,6 +8,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
+from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.files import read_json, write_bytes, write_json
 from twotower.core.schema import Prepared, read_item_features
@@ -36,13 +37,14 @@ def write_config(path: Path, config_text: str) -> None:
     write_bytes(path / layout.CONFIG_FILE, config_text.encode())
 
 
-def begin_run(path: Path, model_settings: DictConfig, prepared: Prepared) -> None:
+def begin_run(path: Path, model_settings: DictConfig, prepared: Prepared, test_events: Array) -> None:
     """Write what the export needs beside a checkpoint, so that an interrupted run can be exported too.
 
     Args:
         path: the run directory.
         model_settings: the configuration's group `model`.
         prepared: the data.
+        test_events: positions of the test's targets among the events.
 
     Raises:
         UserError: the run began with other data, whose item indices mean other items.
@@ -54,18 +56,23 @@ def begin_run(path: Path, model_settings: DictConfig, prepared: Prepared) -> Non
         if (prepared.path / name).is_file():
             write_bytes(path / name, (prepared.path / name).read_bytes())
     inputs = list(input_sizes(model_settings, prepared.manifest))
-    write_json(path / layout.HISTORIES_FILE, sample_histories(prepared, model_settings.max_length, inputs))
+    sample = sample_histories(prepared, model_settings.max_length, inputs, test_events)
+    write_json(path / layout.HISTORIES_FILE, sample)
     write_json(path / layout.ENVIRONMENT_FILE, environment())
+
+
+def differing_data(path: Path, prepared: Prepared) -> str:
+    """Return how the data of the run in directory `path` differs from `prepared`; empty where it does not."""
+    if not (path / layout.DATA_FILE).exists():
+        return ""
+    began, now = read_json(path / layout.DATA_FILE, "a run directory")["fingerprint"], prepared.manifest["fingerprint"]
+    return "" if began == now else f"began with data of fingerprint {began}, and now it is {now}"
 
 
 def require_same_data(path: Path, prepared: Prepared) -> None:
     """Raise UserError where the run in directory `path` began with other data."""
-    began = read_json(path / layout.DATA_FILE, "a run directory")["fingerprint"]
-    if began != prepared.manifest["fingerprint"]:
-        raise UserError(
-            f"{path} began with data of fingerprint {began}, and now it is {prepared.manifest['fingerprint']}; "
-            "bring the old data back, or begin a new run"
-        )
+    if changed := differing_data(path, prepared):
+        raise UserError(f"{path} {changed}; bring the old data back, or begin a new run")
 
 
 def load_run(path: str | Path) -> Run:
@@ -88,6 +95,11 @@ def load_run(path: str | Path) -> Run:
     file = path / layout.METRICS_FILE
     metrics = read_json(file, "a run directory") if file.is_file() else {}
     return Run(path, config, data, metrics, model.eval())
+
+
+def has_learnt_validation(path: Path) -> bool:
+    """Whether the model of the run in directory `path` was trained on its validation data, too."""
+    return layout.checkpoint_of(path).name == layout.REFIT
 
 
 def load_config(path: Path) -> DictConfig:

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twotower.core.errors import UserError
-from twotower.core.files import create_file_once
-from twotower.core.schema import ITEM_ID
+from twotower.core.files import create_file_once, read_json
+from twotower.core.schema import CATALOGUE_FILE, FEATURES_FILE, ITEM_ID
+from twotower.core.values import TextForm
 from twotower.segments.user_histories import (
     Histories,
     HistorySource,
@@ -73,26 +74,13 @@ def write_audience(
         UserError: `out` exists, the bundle has none of the items, or audiences would be smaller than `min_size`; see
             `source`, too.
     """
-    require_positive_integer("audience.k", k)
-    require_positive_integer("audience.min_size", min_size)
-    if k < min_size:
-        raise UserError(
-            f"audience.k={k} is below audience.min_size={min_size}, the smallest audience that may be written; "
-            "raise k, or lower the floor if your rules on privacy allow it"
-        )
+    check_sizes(k, min_size)
     if out.exists():
         raise UserError(f"{out} exists already; delete it, or name another file")
     bundle = open_bundle(bundle_path)
-    ids = _as_catalogue_ids(bundle, items)
-    row = rows_of(ids, bundle.item_ids)
-    present, missing = ids.filter(pa.array(row >= 0)), ids.filter(pa.array(row < 0)).to_pylist()
-    if len(present) == 0:
-        raise UserError(
-            f"the bundle has none of the items {', '.join(map(str, missing)) or '(none are given)'}; it has ids like "
-            f"{bundle.item_ids[0].as_py()!r}"
-        )
+    present, missing, rows = _divided(items, bundle.item_ids, bundle.encoder.form)
     histories = source(bundle)
-    nearest, scores, known = _nearest(bundle, histories, np.array(bundle.vectors[row[row >= 0]]), k)
+    nearest, scores, known = _nearest(bundle, histories, np.array(bundle.vectors[rows]), k)
     require_floor("audience.min_size", min_size, histories, known)
     size = nearest.shape[1]
     columns = {
@@ -106,14 +94,42 @@ def write_audience(
     return AudienceReport(out, histories.whose, present.to_pylist(), size, missing, unknown, histories.unusable)
 
 
-def _as_catalogue_ids(bundle: Bundle, items: Sequence[ItemId]) -> pa.Array:
-    """Return distinct ids in the catalogue's type: a command line does not distinguish the text 12 from the number."""
+def check_sizes(k: int, min_size: int) -> None:
+    """Raise UserError where no audience of `k` places may be written."""
+    require_positive_integer("audience.k", k)
+    require_positive_integer("audience.min_size", min_size)
+    if k < min_size:
+        raise UserError(
+            f"audience.k={k} is below audience.min_size={min_size}, the smallest audience that may be written; "
+            "raise k, or lower the floor if your rules on privacy allow it"
+        )
+
+
+def check_items(items: Sequence[ItemId], run_path: Path) -> None:
+    """Raise UserError where none of the items is in a run's catalogue, of which the bundle is to be made."""
+    form = TextForm.of(read_json(run_path / FEATURES_FILE, "a run directory"))
+    _divided(items, pq.read_table(run_path / CATALOGUE_FILE, columns=[ITEM_ID])[ITEM_ID].combine_chunks(), form)
+
+
+def _divided(items: Sequence[ItemId], item_ids: pa.Array, form: TextForm) -> tuple[pa.Array, list[ItemId], Ints]:
+    """Divide items, without repeats, into those of the catalogue and others; and return the first ones' rows.
+
+    Ids are taken in the catalogue's type, as a command line does not distinguish the text 12 from the number.
+    """
     try:
-        return pa.array(list(dict.fromkeys(map(str, items))), pa.string()).cast(bundle.item_ids.type)
+        ids = pa.array(list(dict.fromkeys(map(form.id, items))), pa.string()).cast(item_ids.type).drop_null()
     except pa.ArrowException:
         raise UserError(
-            f"audience.items={list(items)}: the bundle has numbers for ids, like {bundle.item_ids[0].as_py()}"
+            f"audience.items={list(items)}: the bundle has numbers for ids, like {item_ids[0].as_py()}"
         ) from None
+    row = rows_of(ids, item_ids)
+    present, missing = ids.filter(pa.array(row >= 0)), ids.filter(pa.array(row < 0)).to_pylist()
+    if len(present) == 0:
+        raise UserError(
+            f"the bundle has none of the items {', '.join(map(str, missing)) or '(none are given)'}; it has ids like "
+            f"{item_ids[0].as_py()!r}"
+        )
+    return present, missing, row[row >= 0]
 
 
 def _nearest(bundle: Bundle, histories: Histories, vectors: Floats, k: int) -> tuple[Ints, Floats, int]:

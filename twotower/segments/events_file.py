@@ -19,8 +19,10 @@ from twotower.core.errors import UserError
 from twotower.core.files import read_json
 from twotower.core.schema import CONSENT, EVENT_TYPE, FEATURES_FILE, ITEM_ID, ORDINAL, SESSION_ID, TIMESTAMP, USER_ID
 from twotower.data.preparation.clean import drop_unusable
-from twotower.data.preparation.identifiers import Dictionary, item_id_key
-from twotower.data.readers.events import event_source
+from twotower.data.preparation.identifiers import Dictionary
+from twotower.data.readers.events import AUTO, event_source
+from twotower.data.readers.source import Source
+from twotower.data.text_form import in_text_form
 from twotower.data.timestamps import DATE, whole_timestamps
 from twotower.segments.user_histories import Histories
 from twotower.serving.bundle import Bundle
@@ -32,8 +34,24 @@ KEYS = (USER_ID, SESSION_ID)
 NO_TYPE = "(none)"
 
 
+def open_events(path: Path, columns: Mapping[str, str | bool | None] | None, unit: str) -> tuple[Source, str]:
+    """Open what `read_events` reads, and name the column of its histories; raises UserError where that can't be."""
+    if not glob.glob(str(path)):
+        raise UserError(f"events={path}: no such file, folder or glob")
+    names = {name: (columns or {}).get(name, AUTO) for name in (ITEM_ID, TIMESTAMP, *KEYS, EVENT_TYPE, CONSENT)}
+    if names[ITEM_ID] is None:  # a run of an older version, where null meant auto
+        names = {name: source or AUTO for name, source in names.items()}
+    if names[USER_ID] not in (None, False, AUTO):
+        names[SESSION_ID] = False
+    source = event_source(str(path), names, unit)
+    key = next((name for name in KEYS if name in source.columns), None)
+    if key is None:
+        raise UserError(f"{path} has no column for {' or '.join(KEYS)} (it has: {', '.join(source.columns)})")
+    return source, key
+
+
 def read_events(
-    bundle: Bundle, path: Path, columns: Mapping[str, str | None] | None = None, unit: str = "ms"
+    bundle: Bundle, path: Path, columns: Mapping[str, str | bool | None] | None = None, unit: str = "ms"
 ) -> Histories:
     """Return one history for each user; where events have no user_id, one for each session.
 
@@ -44,21 +62,13 @@ def read_events(
         bundle: the items and event inputs are expressed in its indices and codes.
         path: a file, a folder or a glob, as in training: item_id, timestamp, user_id or session_id; optional:
             event_type, consent, and columns of the model's event features.
-        columns: the files' name of each, as in the data's configuration; None or missing: the same name.
+        columns: the files' name of each, as in the data's configuration; missing: the same name.
         unit: of numeric timestamps: s, ms, us, ns or ordinal.
 
     Raises:
         UserError: a file can't be read, lacks a column, or has no usable row.
     """
-    if not glob.glob(str(path)):
-        raise UserError(f"events={path}: no such file, folder or glob")
-    names = {name: (columns or {}).get(name) for name in (ITEM_ID, TIMESTAMP, *KEYS, EVENT_TYPE, CONSENT)}
-    if names[USER_ID]:
-        names[SESSION_ID] = None
-    source = event_source(str(path), names, unit)
-    key = next((name for name in KEYS if name in source.columns), None)
-    if key is None:
-        raise UserError(f"{path} has no column for {' or '.join(KEYS)} (it has: {', '.join(source.columns)})")
+    source, key = open_events(path, columns, unit)
     encoders = read_json(bundle.file(FEATURES_FILE), "a bundle")["events"]
     features = [str(encoders[name].get("column") or name) for name in bundle.inputs if name in encoders]
     wanted = dict.fromkeys([key, ITEM_ID, TIMESTAMP, EVENT_TYPE, CONSENT, *features])
@@ -66,7 +76,9 @@ def read_events(
     parts = []
     for chunk in source.chunks([name for name in wanted if name in source.columns]):
         is_date = chunk[TIMESTAMP].dtype.is_temporal()
-        chunk = chunk.with_columns(whole_timestamps(chunk[TIMESTAMP], DATE if is_date else unit))
+        chunk = in_text_form(chunk, bundle.encoder.form).with_columns(
+            whole_timestamps(chunk[TIMESTAMP], DATE if is_date else unit)
+        )
         chunk = drop_unusable(chunk, (key, ITEM_ID), (), None, dropped)
         coded = [
             ids.encode(chunk[key]),
@@ -83,7 +95,7 @@ def read_events(
 
 def _item_index(bundle: Bundle, events: pl.DataFrame) -> Array:
     """Return [E] the bundle's item_index of each event; PAD where it does not have the item."""
-    keys = events.select(item_id_key(pl.Series(bundle.item_ids))).to_series().to_arrow()
+    keys = events[ITEM_ID].cast(pl.String).to_arrow()
     return (rows_of(keys.cast(pa.string()), bundle.item_ids.cast(pa.string())) + 1).astype(np.int32)
 
 

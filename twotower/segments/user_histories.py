@@ -21,7 +21,7 @@ from tqdm import tqdm
 from twotower.core.errors import UserError
 from twotower.core.event_codes import TIME, time_codes
 from twotower.core.files import read_json
-from twotower.core.schema import CATALOGUE_FILE, ITEM_ID, PAD, USER_ID, open_prepared
+from twotower.core.schema import CATALOGUE_FILE, ITEM_ID, PAD, USER_ID, Prepared, open_prepared
 from twotower.runs.layout import DATA_FILE
 from twotower.runs.run import require_same_data
 from twotower.serving.bundle import Bundle
@@ -120,6 +120,21 @@ def known_vectors(bundle: Bundle, histories: Histories, task: str) -> Iterator[t
         yield start + known, vectors[known]
 
 
+def prepared_sessions(run_path: Path, check: bool = True) -> Prepared:
+    """Open the prepared directory of a run; raises UserError where it is missing, or has other data now.
+
+    Args:
+        run_path: the run directory.
+        check: whether to read all files and compare checksums.
+    """
+    try:
+        prepared = open_prepared(read_json(run_path / DATA_FILE, "a run directory")["path"], check)
+        require_same_data(run_path, prepared)
+    except UserError as error:
+        raise UserError(f"{error}; or take the histories from a file: events=events.parquet") from None
+    return prepared
+
+
 def run_sessions(bundle: Bundle, run_path: Path, newest: int | None = None) -> Histories:
     """Return the prepared sessions of a run: training, validation and test.
 
@@ -131,11 +146,7 @@ def run_sessions(bundle: Bundle, run_path: Path, newest: int | None = None) -> H
     Raises:
         UserError: the prepared directory is missing, or has other data now.
     """
-    try:
-        prepared = open_prepared(read_json(run_path / DATA_FILE, "a run directory")["path"])
-        require_same_data(run_path, prepared)
-    except UserError as error:
-        raise UserError(f"{error}; or take the histories from a file: events=events.parquet") from None
+    prepared = prepared_sessions(run_path)
     total = len(prepared.offsets) - 1
     first = 0 if newest is None else max(0, total - newest)
     begin = int(prepared.offsets[first])

@@ -62,14 +62,11 @@ def write_items(file: Path, columns: pa.Table, vectors: Floats) -> None:
             writer.write_table(rows.add_column(1, pa.field(EMBEDDING, kind), embedding))
 
 
-def open_bundle(
-    path: str | Path, threads: int = 1, int8: bool = False, manifest_file: str = fmt.MANIFEST_FILE
-) -> Bundle:
+def open_bundle(path: str | Path, int8: bool = False, manifest_file: str = fmt.MANIFEST_FILE) -> Bundle:
     """Open a bundle after checking each file against the manifest, and the files against each other.
 
     Args:
         path: its folder.
-        threads: of the user tower.
         int8: use the user tower with 8-bit weights.
         manifest_file: that of another version than the current one.
 
@@ -92,7 +89,7 @@ def open_bundle(
     sizes = {entry["name"]: entry["size"] for entry in manifest["inputs"]}
     encoder = _open_features(file[FEATURES_FILE], sizes)
     tower_file = file[fmt.TOWER_INT8_FILE if int8 else TOWER_FILE]
-    tower = _open_tower(tower_file, history_vectors, dim, max_length, list(sizes.values()), threads)
+    tower = _open_tower(tower_file, history_vectors, dim, max_length, list(sizes.values()))
     return Bundle(path, manifest, item_ids, train_count, age_days, vectors, history_vectors, index, tower, encoder)
 
 
@@ -169,13 +166,13 @@ def _open_features(file: Path, sizes: dict[str, int]) -> EventEncoder:
     return encoder
 
 
-def _open_tower(file: Path, table: Floats, dim: int, max_length: int, sizes: list[int], threads: int) -> Any:
+def _open_tower(file: Path, table: Floats, dim: int, max_length: int, sizes: list[int]) -> Any:
     # Run with the last item and the last codes, which a tower of smaller tables lacks.
     last = np.full(2 * max_length, len(table), dtype=np.int64)
     codes = np.tile(np.array(sizes, dtype=np.int64) - 1, (len(last), 1))
     end = np.array([max_length, 2 * max_length])
     try:
-        tower = open_session(file, threads)
+        tower = open_session(file)
         (vectors,) = tower.run([TOWER_OUTPUT], tower_feed(table, last, codes, end, np.full(2, max_length), max_length))
     except Exception as error:  # onnxruntime's own exceptions have no common base
         expected = f"a tower of item vectors of {table.shape[1]} numbers and event inputs of {sizes} codes"

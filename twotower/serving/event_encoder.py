@@ -29,7 +29,9 @@ from twotower.core.event_codes import (
     weekday_codes,
 )
 from twotower.core.schema import ITEM_ID, TIMESTAMP
+from twotower.core.values import TextForm
 from twotower.features import encode_single, form
+from twotower.serving.unknown import Unknown
 
 Event = Mapping[str, Any]
 
@@ -58,10 +60,14 @@ class EventEncoder:
 
     def __init__(self, inputs: Sequence[str], features: Mapping[str, Any]) -> None:
         self.inputs = list(inputs)
+        self.form = TextForm.of(features)
         self._zone = features["time_zone"]
-        self._type_code = dict(zip(features["event_types"], features["input_types"], strict=True))
+        self._type_code: dict[str | None, int] = dict(
+            zip(features["event_types"], features["input_types"], strict=True)
+        )
         self._encoders = {name: features["events"][name] for name in inputs if name not in (EVENT_TYPE, TIME, *SIZES)}
         self._column = {name: str(encoder.get("column") or name) for name, encoder in self._encoders.items()}
+        self._used = {ITEM_ID, TIMESTAMP, EVENT_TYPE, *self._column.values()}
         try:
             if HOUR in inputs or WEEKDAY in inputs:
                 hour_codes(np.zeros(1, dtype=np.int64), self._zone)
@@ -74,6 +80,21 @@ class EventEncoder:
         sizes = {**SIZES, TIME: TIME_SIZE, EVENT_TYPE: 1 + len(self._type_code)}
         sizes |= {name: int(form(encoder)["size"]) for name, encoder in self._encoders.items()}
         return {name: sizes[name] for name in self.inputs}
+
+    def keys(self) -> dict[str, dict[str, Any]]:
+        """Return what an event may hold beside its item, by key; see serving.contract."""
+        timed = [name for name in self.inputs if name in (GAP, HOUR, WEEKDAY, TIME)]
+        zone = {"time_zone": self._zone} if {HOUR, WEEKDAY} & {*timed} else {}
+        used = [EVENT_TYPE] if EVENT_TYPE in self.inputs else []
+        keys: dict[str, dict[str, Any]] = {
+            TIMESTAMP: {"type": "integer", "inputs": timed, "unit": "milliseconds since 1970-01-01 00:00 UTC", **zone},
+            EVENT_TYPE: {"type": "text", "inputs": used, "values": [*self._type_code]},
+        }
+        for name, encoder in self._encoders.items():
+            known = {"values": encoder["vocabulary"]} if "vocabulary" in encoder else {"edges": encoder["edges"]}
+            inputs = [each for each, column in self._column.items() if column == self._column[name]]
+            keys[self._column[name]] = {"type": "number" if "edges" in encoder else "text", "inputs": inputs, **known}
+        return keys
 
     def codes(self, events: Sequence[Event], first: Mask) -> Ints:
         """Return [E, K] the codes of raw events; 0 where a value is missing.
@@ -107,9 +128,33 @@ class EventEncoder:
                 codes[:, k] = encode_single(self._encoders[name], column)
         return codes
 
+    def note_unknown(self, events: Sequence[Event], codes: Ints, unknown: Unknown) -> None:
+        """Report keys that the model does not use, and values that training did not have.
+
+        Args:
+            events: E mappings.
+            codes: [E, K] of `codes`.
+            unknown: what they are reported to.
+        """
+        keys = set().union(*events)
+        if not self._used >= keys:
+            unknown.note("event keys", sorted(keys - self._used, key=str), len(keys), sorted(self._used))
+        for place, name in enumerate(self.inputs):
+            if name != EVENT_TYPE and name not in self._column:  # made of the timestamp
+                continue
+            column, encoder = self._column.get(name, EVENT_TYPE), self._encoders.get(name, {})
+            strange = np.flatnonzero(codes[:, place] <= encoder.get("out_of_vocabulary", 0)).tolist()
+            values = [
+                value for value in (events[row].get(column) for row in strange) if self.form.text(value) is not None
+            ]
+            if values:
+                kind = "event types" if name == EVENT_TYPE else f"values of {column}"
+                known = [*self._type_code] if name == EVENT_TYPE else encoder.get("vocabulary", "numbers")
+                unknown.note(kind, values, len(events), known)
+
     def _types(self, events: Sequence[Event]) -> list[int]:
         """Types are texts, as in preparation; a type that training did not have is unknown."""
-        return [self._type_code.get(str(event.get(EVENT_TYPE)), 0) for event in events]
+        return [self._type_code.get(self.form.text(event.get(EVENT_TYPE)), 0) for event in events]
 
     def _check_keys(self, events: Sequence[Event]) -> None:
         """Refuse a key like that of a column that no event has: it is misspelt. Other unknown keys are normal."""

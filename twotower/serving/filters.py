@@ -20,14 +20,17 @@ import pyarrow.parquet as pq
 from twotower.core.arrays import Mask
 from twotower.core.errors import UserError, nearest
 from twotower.core.schema import EMBEDDING
+from twotower.core.values import TextForm
 from twotower.serving.caps import Cap
 from twotower.serving.catalogue import Catalogue
 from twotower.serving.exclusions import apply_lists
 from twotower.serving.histories import positive
 from twotower.serving.item_columns import CategoryColumn, NumberColumn, category_column, is_number, number_column
 from twotower.serving.predicates import ANY, NOT, Predicate, checked
+from twotower.serving.unknown import Unknown
 
 Column = NumberColumn | CategoryColumn
+Missing = tuple[str, list[Any], int, str | list[str]]  # what Unknown.note takes of a condition that no item satisfies
 MASKS = 8  # of predicates that are kept, V bytes each: shops send the same few again and again
 
 
@@ -39,15 +42,18 @@ class ItemFilter:
     Args:
         file: items.parquet.
         catalogue: its ids.
+        unknown: gets ids and values that no item has.
+        form: how texts are read.
     """
 
-    def __init__(self, file: Path, catalogue: Catalogue) -> None:
-        self._file = file
+    def __init__(self, file: Path, catalogue: Catalogue, unknown: Unknown, form: TextForm) -> None:
+        self._file, self._form = file, form
         self._catalogue = catalogue
+        self._unknown = unknown
         types = {field.name: field.type for field in pq.read_schema(file) if field.name != EMBEDDING}
         self._is_number = {name: is_number(kind) for name, kind in types.items()}
         self._columns: dict[str, Column] = {}
-        self._masks: OrderedDict[str, Mask] = OrderedDict()
+        self._masks: OrderedDict[str, tuple[Mask, list[Missing]]] = OrderedDict()
         self._lock = Lock()
 
     def allowed(self, predicate: Any = None, include: Any = None, exclude: Any = None) -> Mask | None:
@@ -60,8 +66,8 @@ class ItemFilter:
         Raises:
             UserError: a malformed predicate, or ids that are no list or all of another type.
         """
-        mask = None if predicate is None else self._satisfied(checked(predicate, self._is_number))
-        return apply_lists(mask, include, exclude, self._catalogue)
+        mask = None if predicate is None else self._satisfied(checked(predicate, self._is_number, self._form))
+        return apply_lists(mask, include, exclude, self._catalogue, self._unknown)
 
     def caps(self, max_per: Any) -> list[Cap]:
         """Return the caps of `max_per`, as {"brand": 2}; None or {}: no caps.
@@ -90,16 +96,19 @@ class ItemFilter:
             return None
         key = json.dumps(predicate, sort_keys=True)
         with self._lock:
-            if key in self._masks:
-                self._masks.move_to_end(key)
-                return self._masks[key]
-        mask = satisfied(predicate, self._column, len(self._catalogue.ids))  # outside the lock: others need not wait
-        mask.flags.writeable = False
+            kept = self._masks.get(key)
+        if kept is None:  # computed outside the lock: others need not wait
+            missing: list[Missing] = []
+            kept = satisfied(predicate, self._column, len(self._catalogue.ids), missing), missing
+            kept[0].flags.writeable = False
         with self._lock:
-            self._masks[key] = mask
+            self._masks[key] = kept
+            self._masks.move_to_end(key)
             while len(self._masks) > MASKS:
                 self._masks.popitem(last=False)
-        return mask
+        for each in kept[1]:
+            self._unknown.note(*each, each_time=True)
+        return kept[0]
 
     def _column(self, name: str) -> Column:
         if name not in self._columns:  # two threads may read it at the same time, which does no harm
@@ -108,19 +117,30 @@ class ItemFilter:
         return self._columns[name]
 
 
-def satisfied(predicate: Predicate, column: Callable[[str], Column], num_items: int) -> Mask:
-    """Return [V] for which items a checked predicate holds; `column` gives the items' column by name."""
+def satisfied(predicate: Predicate, column: Callable[[str], Column], num_items: int, missing: list[Missing]) -> Mask:
+    """Return [V] for which items a checked predicate holds.
+
+    Args:
+        predicate: of `checked`.
+        column: gives the items' column by name.
+        num_items: V.
+        missing: gets the ranges and the values that no item has.
+    """
     mask = np.ones(num_items, dtype=bool)
     for name, condition in predicate.items():
         if name == NOT:
-            mask &= ~satisfied(condition, column, num_items)
+            mask &= ~satisfied(condition, column, num_items, missing)
         elif name == ANY:
-            holds = [satisfied(alternative, column, num_items) for alternative in condition]
-            mask &= np.logical_or.reduce(holds, axis=0) if holds else False
-        elif isinstance(condition, dict):
-            mask &= _within(column(name), condition)
+            masks = [satisfied(alternative, column, num_items, missing) for alternative in condition]
+            mask &= np.logical_or.reduce(masks, axis=0) if masks else False
         else:
-            mask &= _is_one_of(column(name), condition)
+            is_range = isinstance(condition, dict)
+            holds = (_within if is_range else _is_one_of)(column(name), condition)
+            mask &= holds
+            lacking = ([] if holds.any() else [condition]) if is_range else _lacking(column(name), condition, holds)
+            if lacking:
+                number = 1 if is_range else len(condition)
+                missing.append((f"filter of {name}", lacking, number, _known(column(name))))
     return mask
 
 
@@ -143,6 +163,26 @@ def _is_one_of(column: Column, values: list[Any]) -> Mask:
     before = np.concatenate([[0], np.cumsum(is_wanted[column.codes])])
     mask = before[column.offsets[1:]] > before[column.offsets[:-1]]
     return mask | (np.diff(column.offsets) == 0) if None in values else mask
+
+
+def _lacking(column: Column, values: list[Any], mask: Mask) -> list[Any]:
+    """Those of the values that no item has; `mask` [V] is where an item has one of them."""
+    if isinstance(column, NumberColumn):
+        present = {*np.unique(column.values[mask & ~column.is_null]).tolist()}
+        has_null = bool(column.is_null.any())
+    else:
+        wanted = pa.array([value for value in values if value is not None], column.values.type)
+        present = {*wanted.filter(pc.is_in(wanted, value_set=column.values)).to_pylist()}
+        has_null = bool((np.diff(column.offsets) == 0).any())
+    return [value for value in values if (not has_null if value is None else value not in present)]
+
+
+def _known(column: Column) -> str | list[str]:
+    """The values of the items, numbers in words."""
+    if isinstance(column, CategoryColumn):
+        return list(column.values.to_pylist())
+    values = column.values[~column.is_null]
+    return f"numbers from {values.min():g} to {values.max():g}" if len(values) else "no value, as no item has one"
 
 
 def _as_numbers(wanted: list[float], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -16,6 +16,7 @@ from twotower.core.errors import UserError
 from twotower.core.schema import ITEM_ID, PAD
 from twotower.serving.catalogue import Catalogue
 from twotower.serving.event_encoder import EventEncoder, item_ids
+from twotower.serving.unknown import Unknown
 
 HISTORIES = "a list of histories, each a list of item ids or events, oldest first. For one history write [[...]]"
 ITEMS = "a list of item ids"
@@ -38,7 +39,9 @@ class KnownEvents(NamedTuple):
         return np.cumsum(self.length)
 
 
-def read_histories(histories: Any, context: Any, catalogue: Catalogue, encoder: EventEncoder) -> KnownEvents:
+def read_histories(
+    histories: Any, context: Any, catalogue: Catalogue, encoder: EventEncoder, unknown: Unknown
+) -> KnownEvents:
     """Check a request's histories and encode them.
 
     Args:
@@ -46,6 +49,7 @@ def read_histories(histories: Any, context: Any, catalogue: Catalogue, encoder: 
         context: what holds for all events that do not say otherwise; None: nothing.
         catalogue: the bundle's ids.
         encoder: of the model's event inputs.
+        unknown: gets what the bundle does not have.
 
     Raises:
         UserError: histories that are no lists, events without item_id or with a malformed value.
@@ -54,17 +58,19 @@ def read_histories(histories: Any, context: Any, catalogue: Catalogue, encoder: 
     shared = _checked_context(context)
     if not shared and not any(issubclass(kind, Mapping) for kind in set(map(type, events))):
         codes = np.zeros((len(events), len(encoder.inputs)), dtype=np.int64)
-        return known_events(catalogue, events, codes, length)
+        return known_events(catalogue, events, codes, length, unknown)
     rows = [{**shared, **(event if isinstance(event, Mapping) else {ITEM_ID: event})} for event in events]
     ids = item_ids(rows)
     first = np.zeros(len(rows), dtype=bool)
     first[(np.cumsum(length) - length)[length > 0]] = True
-    return known_events(catalogue, ids, encoder.codes(rows, first), length)
+    codes = encoder.codes(rows, first)
+    encoder.note_unknown(rows, codes, unknown)
+    return known_events(catalogue, ids, codes, length, unknown)
 
 
-def known_events(catalogue: Catalogue, ids: list[Any], codes: Ints, length: Ints) -> KnownEvents:
+def known_events(catalogue: Catalogue, ids: list[Any], codes: Ints, length: Ints, unknown: Unknown) -> KnownEvents:
     """Leave out events of unknown items: `ids` [E] with `codes` [E, K], of histories of `length` [Q] events."""
-    item_index = catalogue.item_index(ids, "histories")
+    item_index = catalogue.item_index(ids, "histories", unknown)
     is_known = item_index != PAD
     history = np.repeat(np.arange(len(length)), length)
     return KnownEvents(item_index[is_known], codes[is_known], np.bincount(history[is_known], minlength=len(length)))

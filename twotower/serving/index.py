@@ -13,6 +13,7 @@ import faiss as typed_faiss
 import numpy as np
 
 from twotower.core.arrays import Floats, Ints, Mask
+from twotower.serving.parallel import in_parts
 
 faiss: Any = typed_faiss  # its type annotations lack half of what is used here
 ROWS = 2**16  # vectors copied, encoded or scored at once
@@ -107,8 +108,17 @@ class ItemIndex:
         queries, k = np.ascontiguousarray(queries, dtype=np.float32), min(k, size)
         if k == 0 or len(queries) == 0:
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        count = len(queries)
+        parts = in_parts(lambda part: self._search(queries[part], k, allowed, size), count, count, threads)
+        if len(parts) == 1:
+            return parts[0]
+        scores, rows = zip(*parts, strict=True)
+        return np.concatenate(scores), np.concatenate(rows)
+
+    def _search(self, queries: Floats, k: int, allowed: Mask | None, size: int) -> tuple[Floats, Ints]:
+        """As `search`, in this thread; `size` items are allowed."""
         probes, fetch = -(-self._probes * len(self._vectors) // size), min(k * self._rerank, size)
-        with _threads(min(threads, len(queries))):
+        with _one_thread():
             if self._cost(probes, size) >= size:
                 return scan(queries, self._vectors, k, allowed)
             selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
@@ -180,10 +190,10 @@ def _sorted(scores: Floats, rows: Ints, k: int) -> tuple[Floats, Ints]:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Let FAISS use this many threads for calls of this thread; with one, no thread waits for another."""
+def _one_thread() -> Iterator[None]:
+    """Let FAISS use no pool for calls of this thread: see serving.parallel."""
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(number)
+    faiss.omp_set_num_threads(1)
     try:
         yield
     finally:
@@ -207,7 +217,9 @@ def check_index(index: Any, vectors: Floats, facts: Mapping[str, Any]) -> tuple[
         return name, f"one of the factory {facts['factory']!r}, which FAISS does not know"
     if expected is None or _structure(index) != expected:
         return f"{_structure(index) or name}", f"{expected}, as the manifest's factory {facts['factory']!r} gives"
-    return None if _holds(index, vectors) else ("other vectors", "those of the embeddings, in their order")
+    with _one_thread():
+        is_same = _holds(index, vectors)
+    return None if is_same else ("other vectors", "those of the embeddings, in their order")
 
 
 def _structure(index: Any) -> str | None:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from twotower.core.errors import printing_user_errors
+
 CALLS = 500
 WARM_UP = 20
 
@@ -66,19 +68,15 @@ def _peak_memory() -> float:
     return float(peak) / (1e6 if sys.platform == "darwin" else 1e3)
 
 
+@printing_user_errors
 def main(arguments: Sequence[str]) -> int:
     """Print the measurements, last as JSON; returns 0, or 2 for a mistake that the user can correct."""
     if len(arguments) != 1:
         print("usage: twotower measure BUNDLE", file=sys.stderr)
         return 2
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads wait for each other on a busy machine
-    from twotower.core.errors import UserError
 
-    try:
-        figures = measure(arguments[0])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    figures = measure(arguments[0])
     for name, value in figures.items():
         print(f"{name:<15}  {value:,}")
     print(json.dumps(figures))

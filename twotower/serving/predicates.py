@@ -10,13 +10,15 @@
 
 All keys of a predicate must hold; {} holds for every item. Where items have several values of a column, one of them
 must satisfy the condition. Columns are texts or numbers: a value compared with texts becomes the text that preparation
-makes of it (12 and 12.0 are "12", true is "true"), and true is 1 among numbers, as there. An item without a value
-satisfies no comparison, so `not` of a comparison holds for it. Features named `not` or `any` can't be filtered by.
+makes of it (12, 12.0 and "12.0" are "12", true and "True" are "true", null words are null), a text compared with
+numbers becomes a number, and true is 1 among numbers, as there. An item without a value satisfies no comparison, so
+`not` of a comparison holds for it. Features named `not` or `any` can't be filtered by.
 
 Predicates come from requests, so their depth and size are limited.
 """
 
 import math
+import re
 import reprlib
 from collections.abc import Mapping
 from numbers import Integral, Real
@@ -25,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from twotower.core.errors import UserError, nearest
-from twotower.features.categories import text_of
+from twotower.core.values import TextForm, number_of
 
 Predicate = dict[str, Any]
 NOT, ANY = "not", "any"
@@ -36,20 +38,21 @@ VALUES = 10_000
 FORMS = 'a value, a list of values, {"min": ..., "max": ...}, true, false or null'
 
 
-def checked(predicate: Any, is_number: Mapping[str, bool]) -> Predicate:
+def checked(predicate: Any, is_number: Mapping[str, bool], form: TextForm) -> Predicate:
     """Return the predicate in canonical form: plain JSON, values of their column's type, conditions lists or bounds.
 
     Args:
         predicate: as it arrived.
         is_number: each column's name, and whether it holds numbers; else it holds texts.
+        form: how texts are read.
 
     Raises:
         UserError: an unknown column, a value that its column can't hold, a malformed predicate, or too large a one.
 
-    >>> checked({"price": {"max": 50}, "brand": "a"}, {"price": True, "brand": False})
+    >>> checked({"price": {"max": 50}, "brand": "a"}, {"price": True, "brand": False}, TextForm())
     {'price': {'max': 50}, 'brand': ['a']}
     """
-    result = _predicate(predicate, is_number, 1)
+    result = _predicate(predicate, is_number, form, 1)
     conditions, values = _size(result)
     if conditions > CONDITIONS or values > VALUES:
         raise UserError(
@@ -59,21 +62,21 @@ def checked(predicate: Any, is_number: Mapping[str, bool]) -> Predicate:
     return result
 
 
-def _predicate(predicate: Any, is_number: Mapping[str, bool], depth: int) -> Predicate:
+def _predicate(predicate: Any, is_number: Mapping[str, bool], form: TextForm, depth: int) -> Predicate:
     if not isinstance(predicate, Mapping):
         raise UserError(f'a filter is {reprlib.repr(predicate)}; expected an object, as in {{"category": "shoes"}}')
     if depth > DEPTH:
         raise UserError(f"the filter is nested more than {DEPTH} levels deep; write it with fewer")
-    return {str(name): _condition(name, value, is_number, depth) for name, value in predicate.items()}
+    return {str(name): _condition(name, value, is_number, form, depth) for name, value in predicate.items()}
 
 
-def _condition(name: Any, value: Any, is_number: Mapping[str, bool], depth: int) -> Any:
+def _condition(name: Any, value: Any, is_number: Mapping[str, bool], form: TextForm, depth: int) -> Any:
     if name == NOT:
-        return _predicate(value, is_number, depth + 1)
+        return _predicate(value, is_number, form, depth + 1)
     if name == ANY:
         if not isinstance(value, list | tuple):
             raise UserError(f"'{ANY}' in a filter is {reprlib.repr(value)}; expected a list of filters")
-        return [_predicate(alternative, is_number, depth + 1) for alternative in value]
+        return [_predicate(alternative, is_number, form, depth + 1) for alternative in value]
     if name not in is_number:
         hint = nearest(name[:100], is_number) if isinstance(name, str) else ""
         raise UserError(
@@ -82,7 +85,7 @@ def _condition(name: Any, value: Any, is_number: Mapping[str, bool], depth: int)
         )
     if isinstance(value, Mapping):
         return _bounds(name, value, is_number[name])
-    return [_value(name, v, is_number[name]) for v in (value if isinstance(value, list | tuple) else [value])]
+    return [_value(name, v, is_number[name], form) for v in (value if isinstance(value, list | tuple) else [value])]
 
 
 def _bounds(name: str, bounds: Mapping[Any, Any], is_number: bool) -> dict[str, float]:
@@ -93,12 +96,12 @@ def _bounds(name: str, bounds: Mapping[Any, Any], is_number: bool) -> dict[str, 
     return {str(key): _number(name, value) for key, value in bounds.items()}
 
 
-def _value(name: str, value: Any, is_number: bool) -> str | float | None:
-    if value is None:
+def _value(name: str, value: Any, is_number: bool, form: TextForm) -> str | float | None:
+    if value is None or (isinstance(value, str) and form.text(value) is None):
         return None
     if is_number:
         return _number(name, value)
-    text = text_of(value) if isinstance(value, str | Real | np.bool_) else None
+    text = form.text(value) if isinstance(value, str | Real | np.bool_) else None
     if text is None or not _is_unicode(text):
         raise UserError(f"the filter of '{name}' has {reprlib.repr(value)}; expected {FORMS}")
     return text
@@ -107,9 +110,14 @@ def _value(name: str, value: Any, is_number: bool) -> str | float | None:
 def _number(name: str, value: Any) -> float:
     """Return an int or a float; an int stays one, so that ids and counts are compared exactly."""
     try:
-        if isinstance(value, Integral | np.bool_) and math.isfinite(float(value)):
+        if isinstance(value, str):
+            if re.fullmatch("[+-]?[0-9]{1,30}", value):
+                return int(value)
+            if math.isfinite(number := number_of(value)):
+                return number
+        elif isinstance(value, Integral | np.bool_) and math.isfinite(float(value)):
             return int(value)
-        if isinstance(value, Real) and math.isfinite(value):
+        elif isinstance(value, Real) and math.isfinite(value):
             return float(value)
     except OverflowError:
         raise UserError(f"the filter of '{name}' has a number too large to compare with") from None

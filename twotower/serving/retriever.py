@@ -1,11 +1,8 @@
 """Retriever: histories of item ids or events in, the best items of the catalogue out.
 
-    twotower retrieve BUNDLE ITEM_ID [ITEM_ID ...]
-
 Shapes: Q queries, k results each, V items, K event inputs, D embedding dim.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +15,12 @@ from twotower.core.schema import ITEMS_FILE, PAD
 from twotower.serving.bundle import Bundle, open_bundle
 from twotower.serving.catalogue import Catalogue, ItemId
 from twotower.serving.event_encoder import Event
+from twotower.serving.exclusions import rows_by_history
 from twotower.serving.exploration import check_exploration, novelty
 from twotower.serving.filters import ItemFilter
 from twotower.serving.histories import ITEMS, KnownEvents, as_list, flatten, known_events, positive, read_histories
 from twotower.serving.selection import Selection, select
+from twotower.serving.unknown import Unknown
 from twotower.serving.user_tower import encode_histories
 
 
@@ -47,32 +46,36 @@ class Retriever:
         for item_id, score in zip(result.ids[0], result.scores[0]):
             print(item_id, score)
 
-    Memory: the index, the ids, and the part of the vectors that is read; they stay on disk. Each call is computed by
-    the thread that makes it and at most `threads` in all; one is best where requests arrive concurrently.
+    Memory: the index, the ids, and the part of the vectors that is read; they stay on disk. At most `threads` compute a
+    call, each its share of the histories; one is best where requests arrive concurrently. A process may fork at any
+    time between calls.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, strict: bool = False) -> None:
         self._bundle = bundle
         self._threads = threads
-        self._catalogue = Catalogue(bundle.item_ids)
-        self._filter = ItemFilter(bundle.file(ITEMS_FILE), self._catalogue)
+        form = bundle.encoder.form
+        self._catalogue = Catalogue(bundle.item_ids, form)
+        self._unknown = Unknown(strict)
+        self._filter = ItemFilter(bundle.file(ITEMS_FILE), self._catalogue, self._unknown, form)
         self._popular = np.argsort(-bundle.train_count, kind="stable")  # [V] rows; ties in the catalogue's order
         self._novelty = novelty(bundle.train_count, bundle.age_days)  # [V]
 
     @classmethod
-    def load(cls, path: str | Path, threads: int = 1, int8: bool = False) -> "Retriever":
+    def load(cls, path: str | Path, threads: int = 1, int8: bool = False, strict: bool = False) -> "Retriever":
         """Open a bundle.
 
         Args:
             path: its folder.
             threads: that a call may use.
             int8: use the user tower with 8-bit weights.
+            strict: refuse requests that name what the bundle does not have, instead of counting it in `unknown`.
 
         Raises:
             UserError: a file is missing, damaged, of another bundle or of another format version; or `int8` and the
                 bundle has no 8-bit tower.
         """
-        return cls(open_bundle(path, threads, int8), threads)
+        return cls(open_bundle(path, int8), threads, strict)
 
     @property
     def bundle(self) -> Bundle:
@@ -83,6 +86,14 @@ class Retriever:
     def id_type(self) -> type[int] | type[str]:
         """The type of the catalogue's ids."""
         return self._catalogue.id_type
+
+    @property
+    def unknown(self) -> dict[str, int]:
+        """How many ids, event keys and values the bundle did not have, by kind, in all requests so far.
+
+        The kinds are those of serving.unknown; the first of each is logged as a warning.
+        """
+        return self._unknown.counts
 
     @property
     def inputs(self) -> list[str]:
@@ -98,7 +109,7 @@ class Retriever:
         exclude_seen: bool = False,
         filters: Mapping[str, Any] | None = None,
         include: Sequence[ItemId] | None = None,
-        exclude: Sequence[ItemId] | None = None,
+        exclude: Sequence[ItemId] | Sequence[Sequence[ItemId]] | None = None,
         max_per: Mapping[str, int] | None = None,
         exploration: float = 0.0,
         seed: int | None = None,
@@ -111,7 +122,8 @@ class Retriever:
         counts as unknown, as does everything but the item of a bare id, and an event type that training did not have;
         a new value of a feature is encoded as the feature's encoder encodes new values.
 
-        Items that the catalogue does not have are skipped, then the newest `max_length` of the others are used. A
+        What the bundle does not have is counted in `unknown`, and refused where the retriever is strict. Items that the
+        catalogue does not have are skipped, then the newest `max_length` of the others are used. A
         history without a known item gets the items most frequent in training, with NaN for scores. Items of the
         history can be among the results. NumPy integers count as integers.
 
@@ -122,7 +134,7 @@ class Retriever:
             exclude_seen: leave out all items of the history, however long ago.
             filters: a predicate that results must satisfy: see serving.predicates.
             include: ids that results must be among; None: all.
-            exclude: ids that results must not have. Unknown ids are ignored in both.
+            exclude: ids that results must not have: one list for all histories, or Q lists, one for each.
             max_per: the most results that may share a value of a column of items.parquet, as {"brand": 2}.
             exploration: the share of results, from 0 to 1, drawn from beyond the best k, new and rare items more
                 often: see serving.exploration.
@@ -137,10 +149,11 @@ class Retriever:
                 catalogue's, an event without item_id, with a malformed timestamp or a misspelt key, a malformed filter.
         """
         events = self._read(histories, context)
-        allowed = self._filter.allowed(filters, include, exclude)
+        seen = np.split(events.item_index - 1, events.end[:-1]) if exclude_seen and len(events.length) else None
+        allowed, excluded = self._allowed(filters, include, exclude, len(events.length), seen)
         caps = self._filter.caps(max_per)
-        selection = Selection(positive(k), exclude_seen, caps, *check_exploration(exploration, seed))
-        return self._results(self._encode(events), events, allowed, selection)
+        selection = Selection(positive(k), excluded, caps, *check_exploration(exploration, seed))
+        return self._results(self._encode(events), allowed, selection)
 
     def recommend_encoded(
         self, histories: Sequence[Sequence[ItemId]], codes: Sequence[Sequence[Sequence[int]]], k: int = 20
@@ -155,8 +168,8 @@ class Retriever:
             raise UserError(f"expected one code for each of {len(ids)} items and {len(sizes)} inputs") from None
         if ((table < 0) | (table >= sizes)).any():
             raise UserError(f"a code is outside its input's range; expected 0 to less than {sizes}")
-        events = known_events(self._catalogue, ids, table, length)
-        return self._results(self._encode(events), events, None, Selection(positive(k)))
+        events = known_events(self._catalogue, ids, table, length, self._unknown)
+        return self._results(self._encode(events), None, Selection(positive(k)))
 
     def similar_items(
         self,
@@ -165,21 +178,21 @@ class Retriever:
         *,
         filters: Mapping[str, Any] | None = None,
         include: Sequence[ItemId] | None = None,
-        exclude: Sequence[ItemId] | None = None,
+        exclude: Sequence[ItemId] | Sequence[Sequence[ItemId]] | None = None,
         max_per: Mapping[str, int] | None = None,
     ) -> Recommendations:
         """Return the k items most similar to each item, by the dot product of their vectors, without the item itself.
 
-        An item that the catalogue does not have gets the items most frequent in training, with NaN for scores. For
-        the other arguments and errors see `recommend`.
+        An item that the catalogue does not have gets an empty list; a strict retriever refuses it. For the other
+        arguments and errors see `recommend`.
         """
-        index = self._catalogue.item_index(as_list(items, "items", ITEMS), "items")
-        is_known = index != PAD
-        itself = KnownEvents(index[is_known], np.zeros((int(is_known.sum()), 0), np.int64), is_known.astype(np.int64))
-        queries = np.full((len(index), self._bundle.vectors.shape[1]), np.nan, dtype=np.float32)
-        queries[is_known] = self._bundle.vectors[itself.item_index - 1]
-        allowed = self._filter.allowed(filters, include, exclude)
-        return self._results(queries, itself, allowed, Selection(positive(k), True, self._filter.caps(max_per)))
+        index = self._item_index(items)
+        itself = np.split(index - 1, len(index)) if len(index) else None
+        allowed, excluded = self._allowed(filters, include, exclude, len(index), itself)
+        selection = Selection(positive(k), excluded, self._filter.caps(max_per))
+        ids, scores = self._results(self._bundle.vectors[np.maximum(index - 1, 0)], allowed, selection)
+        scores[index == PAD] = np.nan
+        return Recommendations([row if item != PAD else [] for row, item in zip(ids, index, strict=True)], scores)
 
     def audience(self, items: Sequence[ItemId], histories: Sequence[Sequence[ItemId | Event]], k: int = 20) -> Audience:
         """Return the k histories of the request, of users or sessions, with the highest scores for each item.
@@ -187,7 +200,7 @@ class Retriever:
         Histories without a known item are in no audience, and an item that the catalogue does not have has none.
         Memory: the scores of all histories with all items of the request.
         """
-        index = self._catalogue.item_index(as_list(items, "items", ITEMS), "items")
+        index = self._item_index(items)
         users = self.encode(histories)
         k = min(positive(k), len(users))
         known = np.flatnonzero(~np.isnan(users[:, 0]))
@@ -204,17 +217,29 @@ class Retriever:
         return self._encode(self._read(histories, context))
 
     def _read(self, histories: Any, context: Any) -> KnownEvents:
-        return read_histories(histories, context, self._catalogue, self._bundle.encoder)
+        return read_histories(histories, context, self._catalogue, self._bundle.encoder, self._unknown)
+
+    def _item_index(self, items: Any) -> Ints:
+        return self._catalogue.item_index(as_list(items, "items", ITEMS), "items", self._unknown)
+
+    def _allowed(
+        self, filters: Any, include: Any, exclude: Any, queries: int, others: list[Ints] | None
+    ) -> tuple[Mask | None, list[Ints] | None]:
+        """The mask [V] of items that all queries may get, and rows [Q] that each may not: those of `others`, too."""
+        excluded = rows_by_history(exclude, queries, self._catalogue, self._unknown)
+        allowed = self._filter.allowed(filters, include, exclude if excluded is None else None)
+        if excluded is None or others is None:
+            return allowed, excluded or others
+        return allowed, [np.concatenate(pair) for pair in zip(excluded, others, strict=True)]
 
     def _encode(self, events: KnownEvents) -> Floats:
         """[Q, D] user vectors; NaN where no item is known."""
         bundle = self._bundle
-        return encode_histories(bundle.tower, bundle.history_vectors, events, int(bundle.manifest["max_length"]))
+        length = int(bundle.manifest["max_length"])
+        return encode_histories(bundle.tower, bundle.history_vectors, events, length, self._threads)
 
-    def _results(
-        self, queries: Floats, events: KnownEvents, allowed: Mask | None, selection: Selection
-    ) -> Recommendations:
-        """Results for queries [Q, D], NaN where no item is known; `events` are the items that each has seen."""
+    def _results(self, queries: Floats, allowed: Mask | None, selection: Selection) -> Recommendations:
+        """Results for queries [Q, D], NaN where no item is known."""
         size = len(self._catalogue.ids) if allowed is None else int(np.count_nonzero(allowed))
         k = min(selection.k, size)
         if selection.is_plain or k == 0 or len(queries) == 0:  # most requests: whole arrays
@@ -224,7 +249,7 @@ class Retriever:
         scores = np.full((len(queries), k), np.nan, dtype=np.float32)
         selected = select(
             lambda numbers, m: self._rank(queries[numbers], m, allowed),
-            np.split(events.item_index - 1, events.end[:-1]),
+            len(queries),
             size,
             selection._replace(k=k),
             self._novelty,
@@ -245,35 +270,3 @@ class Retriever:
         if not unknown.all():
             scores[~unknown], rows[~unknown] = self._bundle.index.search(queries[~unknown], k, allowed, self._threads)
         return scores, rows
-
-
-def main(arguments: list[str]) -> int:
-    """Print recommendations for one history; returns 0, or 2 for a mistake that the user can correct."""
-    if len(arguments) < 2:
-        print("usage: twotower retrieve BUNDLE ITEM_ID [ITEM_ID ...]   (oldest first)")
-        return 2
-    try:
-        retriever = Retriever.load(arguments[0])
-        history = [_parse(text, retriever.id_type) for text in arguments[1:]]
-        (ids,), (scores,) = retriever.recommend([history], k=10)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if np.isnan(scores[0]):
-        print("no item of the history is in the catalogue; the most popular items:")
-    width = max(7, *(len(str(item)) for item in ids))
-    print(f"rank  {'item_id':<{width}}  score")
-    for rank, (item, score) in enumerate(zip(ids, scores, strict=True), start=1):
-        print(f"{rank:>4}  {item!s:<{width}}  {'-' if np.isnan(score) else f'{score:.4f}'}")
-    return 0
-
-
-def _parse(text: str, id_type: type[int] | type[str]) -> ItemId:
-    try:
-        return id_type(text)
-    except ValueError:
-        raise UserError(f"{text!r} is not an item id: the ids of this catalogue are integers") from None
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

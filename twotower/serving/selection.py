@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from twotower.core.arrays import Floats, Ints
 from twotower.serving.caps import Cap, within_caps
-from twotower.serving.exclusions import unseen_places
 from twotower.serving.exploration import POOL, explore
 
 Rank = Callable[[Ints, int], tuple[Floats, Ints]]  # queries' numbers [n], m -> scores and rows [n, m]
@@ -23,7 +22,7 @@ class Selection(NamedTuple):
     """What a request asks of its list of results."""
 
     k: int
-    exclude_seen: bool = False
+    excluded: Sequence[Ints] | None = None  # [Q] rows that each query's results must not have
     caps: Sequence[Cap] = ()
     exploration: float = 0.0
     seed: int | None = None
@@ -31,40 +30,41 @@ class Selection(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """Whether the k best items are the results."""
-        return not (self.exclude_seen or self.caps or self.exploration)
+        return self.excluded is None and not (self.caps or self.exploration)
 
 
 def select(
-    rank: Rank, seen: Sequence[Ints], size: int, selection: Selection, novelty: npt.NDArray[np.float64]
+    rank: Rank, queries: int, size: int, selection: Selection, novelty: npt.NDArray[np.float64]
 ) -> Iterator[tuple[int, Floats, Ints]]:
     """Yield each query's number with scores and rows [up to k] of its results, in no particular order of queries.
 
     Args:
         rank: searches the allowed items.
-        seen: [Q] rows of each history's items.
+        queries: Q.
         size: how many items are allowed; at least k.
         selection: what the request asks for.
         novelty: [V] weights for exploration.
     """
     wanted = selection.k * (POOL if selection.exploration else 1)
-    for query, scores, rows in _widen(rank, seen, size, selection, wanted):
+    for query, scores, rows in _widen(rank, queries, size, selection, wanted):
         places = _choose(rows, selection, novelty)
         yield query, scores[places], rows[places]
 
 
 def _widen(
-    rank: Rank, seen: Sequence[Ints], size: int, selection: Selection, wanted: int
+    rank: Rank, queries: int, size: int, selection: Selection, wanted: int
 ) -> Iterator[tuple[int, Floats, Ints]]:
     """Yield candidates that pass; search four times as many for queries with fewer than `wanted`, up to CANDIDATES."""
-    most_seen = max(map(len, seen), default=0) if selection.exclude_seen else 0
-    most = min(size, max(wanted + most_seen, CANDIDATES))
-    fetch = most_seen + wanted * (4 if selection.caps else 1)
-    pending = np.arange(len(seen))
+    excluded = selection.excluded or [np.empty(0, np.int64)] * queries
+    most_excluded = max(map(len, excluded), default=0)
+    most = min(size, max(wanted + most_excluded, CANDIDATES))
+    fetch = most_excluded + wanted * (4 if selection.caps else 1)
+    pending = np.arange(queries)
     while len(pending):
         fetch = min(fetch, most)
         short = []
         for query, scores, rows in zip(pending.tolist(), *rank(pending, fetch), strict=True):
-            places = _filter(rows, seen[query], selection, wanted)
+            places = _filter(rows, excluded[query], selection.caps, wanted)
             if len(places) < wanted and fetch < most:
                 short.append(query)
             else:
@@ -73,10 +73,10 @@ def _widen(
         fetch *= 4
 
 
-def _filter(rows: Ints, seen: Ints, selection: Selection, wanted: int) -> Ints:
-    """Places of the candidates that are not seen, where that is asked for, and within all caps."""
-    places = unseen_places(rows, seen) if selection.exclude_seen else np.arange(len(rows))
-    return places[within_caps(rows[places], selection.caps, wanted)] if selection.caps else places
+def _filter(rows: Ints, excluded: Ints, caps: Sequence[Cap], wanted: int) -> Ints:
+    """Places of the candidates that are not excluded, and within all caps."""
+    places = np.flatnonzero(~np.isin(rows, excluded))
+    return places[within_caps(rows[places], caps, wanted)] if caps else places
 
 
 def _choose(rows: Ints, selection: Selection, novelty: npt.NDArray[np.float64]) -> Ints:

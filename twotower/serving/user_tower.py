@@ -19,6 +19,7 @@ from twotower.core.arrays import Array, Floats
 from twotower.core.batch import gather, history_positions
 from twotower.core.schema import PAD
 from twotower.serving.histories import KnownEvents
+from twotower.serving.parallel import in_parts
 
 TOWER_VECTORS, TOWER_NEWEST, TOWER_CODES, TOWER_OUTPUT = "history_vectors", "newest", "event_inputs", "user_vector"
 
@@ -27,7 +28,7 @@ POSITIONS = 2**14  # history positions that the tower sees at once; bounds the m
 Feed = dict[str, Array]
 
 
-def encode_histories(tower: Any, table: Floats, known: KnownEvents, max_length: int) -> Floats:
+def encode_histories(tower: Any, table: Floats, known: KnownEvents, max_length: int, threads: int = 1) -> Floats:
     """Return [Q, D] the user vectors of Q histories; NaN for one without a known item.
 
     Args:
@@ -35,17 +36,20 @@ def encode_histories(tower: Any, table: Floats, known: KnownEvents, max_length: 
         table: [V, H] the items' vectors in histories.
         known: the histories' events.
         max_length: the newest events that are used.
+        threads: that compute concurrently.
     """
     dim = tower.get_outputs()[0].shape[1]
     vectors = np.full((len(known.length), dim), np.nan, dtype=np.float32)
     full = np.flatnonzero(known.length)
     full = full[np.argsort(known.length[full], kind="stable")]  # similar lengths together: little padding
-    step = max(1, POSITIONS // max_length)
     end = known.end
-    for start in range(0, len(full), step):
-        rows = full[start : start + step]
+
+    def encode(part: slice) -> None:
+        rows = full[part]
         feed = tower_feed(table, known.item_index, known.codes, end[rows], known.length[rows], max_length)
         (vectors[rows],) = tower.run([TOWER_OUTPUT], feed)
+
+    in_parts(encode, len(full), POSITIONS // max_length, threads)
     return vectors
 
 
@@ -73,11 +77,9 @@ def padded_feed(table: Array, item_index: Array, codes: Array) -> Feed:
     return feed | ({TOWER_CODES: codes} if codes.shape[2] else {})
 
 
-def open_session(file: Path, threads: int = 1) -> Any:
-    """Open an ONNX file; the session is thread-safe. Raises onnxruntime's exceptions."""
+def open_session(file: Path) -> Any:
+    """Open an ONNX file; the session is thread-safe, and works after a fork. Raises onnxruntime's exceptions."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors arrive as exceptions
-    options.intra_op_num_threads = threads
-    # Idle threads sleep; spinning, they would take the cores that the index search needs next.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = 1  # the caller's: see serving.parallel
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

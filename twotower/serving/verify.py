@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from twotower.core.arrays import Ints, Mask
-from twotower.core.errors import UserError
+from twotower.core.errors import UserError, printing_user_errors
 from twotower.core.files import read_json
 from twotower.core.schema import EMBEDDING, FEATURES_FILE, ITEMS_FILE
 from twotower.serving.bundle import Bundle, open_bundle
@@ -123,16 +123,13 @@ def _codes(*tables: Any) -> list[Ints]:
     return [np.array([[code.setdefault(i, len(code)) for i in row] for row in table]) for table in tables]
 
 
+@printing_user_errors
 def main(arguments: Sequence[str]) -> int:
     """Print whether a bundle is sound; returns 0 if so, else 2."""
     if len(arguments) != 1:
         print("usage: twotower verify BUNDLE", file=sys.stderr)
         return 2
-    try:
-        difference = verify(arguments[0])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    difference = verify(arguments[0])
     print(f"{arguments[0]} answers as the trained model did; largest difference of a score: {difference:.1e}")
     return 0
 

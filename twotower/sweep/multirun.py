@@ -3,7 +3,8 @@
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,11 +16,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from twotower.core.command_line import command, in_this_folder
 from twotower.core.distributed import process_count
-from twotower.core.errors import UserError
+from twotower.core.errors import UserError, nearest
 from twotower.core.files import read_json, write_json
-from twotower.core.nested import leaves
+from twotower.core.nested import has, leaves
 from twotower.runs import resume
 from twotower.runs.config_errors import explaining
+from twotower.runs.config_folder import CONF, choices_by_group
+from twotower.runs.identity import NOT_COUNTED, differences, is_in, listed
 from twotower.runs.lock import exclusive_lock
 from twotower.runs.run import load_config
 from twotower.sweep.space import distributions, grid, parse_value, settings_of, text_of
@@ -98,16 +101,19 @@ def start(plan: Plan, lock: contextlib.ExitStack) -> list[int]:
             raise UserError(f"{override.input_line}: with sweep=..., values to try belong in sweep.space")
     lock.enter_context(exclusive_lock(plan.path))
     settings = plan.sweep
-    asked = identity(plan)
-    require_same_settings(plan.path, asked)
+    require_same_settings(plan.path, identity(plan))
+    folders = [CONF, *map(Path, typed_command(plan.hydra)["config_folders"])]
+    require_known_settings(settings.space, _plain(plan.shared), folders)
     points = grid(settings.space) if settings.trials is None else list(default_point(plan))
+    prepared = prepare(plan.shared.data, plan.shared.accept)  # once, before the workers
+    asked = {**identity(plan), "data_fingerprint": prepared.manifest["fingerprint"]}
+    require_same_settings(plan.path, asked)
     study = open_study(settings, plan.shared.seed)
     write_json(plan.path / SWEEP_FILE, {**asked, "command": typed_command(plan.hydra)})
     enqueue(study, settings.trials or len(points), points)
     left = unfinished(study)
     if left:
         print(f"{plan.path}: {len(study.trials)} trials, {len(left)} of them to do", flush=True)
-        prepare(plan.shared.data, plan.shared.accept)  # once, before the workers
         logger = mlflow_logger(plan)
         if logger:
             logger.log_hyperparams({"space": dict(settings_of(settings.space))})
@@ -150,16 +156,39 @@ def require_same_settings(path: Path, asked: dict[str, Any]) -> None:
     if not (path / SWEEP_FILE).exists():
         return
     began = read_json(path / SWEEP_FILE, "a sweep's folder")
-    one, other = (
-        {(name, repr(value)) for name, value in leaves({key: content[key] for key in asked}) if value is not None}
-        for content in (began, asked)
-    )
-    names = sorted({name.removeprefix("run.") for name, _ in one ^ other})
-    if names:
+    one, other = (dict(leaves({key: content.get(key) for key in asked})) for content in (began, asked))
+    changed = {name.removeprefix("run."): line for name, line in differences(one, other).items()}
+    lines = [line.removeprefix("run.") for name, line in changed.items() if not is_in(name, NOT_COUNTED)]
+    if lines:
         raise UserError(
-            f"{path} is a sweep that was begun with other settings ({', '.join(names)}); "
-            "give this one a name of its own: sweep.name=..."
+            f"{path} is a sweep that was begun with other settings or data ({listed(lines)}); "
+            "give this one a name of its own: sweep.name=..., or delete that folder"
         )
+
+
+def require_known_settings(space: Mapping[str, Any], shared: Mapping[str, Any], folders: Sequence[Path]) -> None:
+    """Raise UserError for a setting of the space that no choice has; one that only some have is left out elsewhere.
+
+    Args:
+        space: of the sweep.
+        shared: the configuration of a run that is no trial.
+        folders: of configuration.
+    """
+    groups = choices_by_group(folders)
+
+    def is_in_a_choice(name: str) -> bool:
+        for folder, group in product(folders, groups):
+            setting = name.removeprefix(f"{group.replace('/', '.')}.")
+            if setting != name:
+                files = (folder / group).glob("*.yaml")
+                if any(has(OmegaConf.to_container(OmegaConf.load(file)), setting) for file in files):
+                    return True
+        return False
+
+    for name, _ in settings_of(space):
+        if name not in groups and not has(shared, name) and not is_in_a_choice(name):
+            hint = nearest(name, [*(known for known, _ in leaves(shared)), *groups])
+            raise UserError(f"sweep.space.{name}: there is no such setting{hint}")
 
 
 def default_point(plan: Plan) -> Iterator[dict[str, Any]]:
@@ -167,12 +196,18 @@ def default_point(plan: Plan) -> Iterator[dict[str, Any]]:
     choices = plan.hydra.runtime.choices
     values = {}
     for name, distribution in distributions(plan.sweep.space).items():
+        if name not in choices and not has(_plain(plan.shared), name):
+            continue  # which this run's choices do not have
         value = choices[name] if name in choices else OmegaConf.select(plan.shared, name, throw_on_missing=False)
         if OmegaConf.is_config(value):
             value = OmegaConf.to_container(value, resolve=True)
         values[name] = parse_value(distribution, text_of(value))
     if all(value is not None for value in values.values()):
         yield values
+
+
+def _plain(config: DictConfig) -> Any:
+    return OmegaConf.to_container(config, resolve=False)
 
 
 def mlflow_logger(plan: Plan) -> Any:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 SQLITE = "sqlite:///"
 STUDY_FILE = "study.db"  # in the sweep's folder, with the storage that conf/sweep/tpe.yaml names
 SWEEP_FILE = "sweep.json"  # in the sweep's folder: its settings, and the command that resumes it
-PRUNED, FAILED, SECONDS = "pruned", "error", "seconds"  # attributes of a trial: epoch, message, duration
+# Attributes of a trial: epoch, message, duration, and settings of the space that its choices do not have.
+PRUNED, FAILED, SECONDS, LEFT_OUT = "pruned", "error", "seconds", "left_out"
+BY_TARGET = "by target"  # attribute of a trial: validation metrics of repeated and of new targets
 LOCK_TIMEOUT = 60.0  # seconds that a worker waits for another's write to SQLite
 
 
@@ -85,6 +87,12 @@ def claim_trial(study: "optuna.Study", number: int, space: "Mapping[str, BaseDis
     for name, distribution in space.items():
         trial._suggest(name, distribution)  # of any kind
     return trial
+
+
+def used_settings(trial: Any) -> dict[str, Any]:
+    """The settings that a trial drew and used."""
+    left_out = trial.user_attrs.get(LEFT_OUT, ())
+    return {name: value for name, value in trial.params.items() if name not in left_out}
 
 
 def short_text(value: Any) -> str:

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from twotower.core.command_line import command, in_this_folder, override
+from twotower.core.command_line import command, in_this_folder
 from twotower.core.errors import UserError
 from twotower.core.files import read_json, write_bytes
 from twotower.report.html import card, document, figure, grid, heading, table
 from twotower.report.sweep_plots import history, importances, settings, trade_off
 from twotower.runs.resume import resume_command
 from twotower.runs.run import load_config
-from twotower.sweep.study import FAILED, SECONDS, SWEEP_FILE, load_study, short_text
+from twotower.sweep.study import BY_TARGET, FAILED, SECONDS, SWEEP_FILE, load_study, short_text, used_settings
 
 if TYPE_CHECKING:
     import optuna
@@ -65,6 +65,7 @@ def report_sweep(path: Path) -> int:
         print("no trial came to its end; nothing can be recommended")
         return len(trials)
     best = results.ranked[0]
+    copy_groups(typed["config_folders"], typed["groups"], path)
     write_experiment(path, best, results.objectives, typed["overrides"], typed["groups"])
     print(f"again: {again(path, typed)}")
     print(f"next: {resume_command(path / str(best.number))}    # trial {best.number}: its refit and test")
@@ -85,11 +86,17 @@ def results_of(study: "optuna.Study", objectives: Iterable[str]) -> Results:
 def again(path: Path, typed: Mapping[str, Any]) -> str:
     """The shell line that trains with the best trial's settings; `typed` is SWEEP_FILE's "command"."""
     words = ["--config-dir", str(path.resolve()), "experiment=best"]
-    if typed["config_folders"]:  # beside --config-dir, of which Hydra takes one
-        folders = ",".join(override("", f"file://{folder}")[1:] for folder in typed["config_folders"])
-        words.append(f"hydra.searchpath=[{folders}]")
     deleted = [word for word in typed["overrides"] if word.startswith("~")]  # which a file can't express
     return in_this_folder(command("train", *words, *deleted))
+
+
+def copy_groups(folders: Iterable[str], groups: Iterable[str], path: Path) -> None:
+    """Copy the groups' files of the user's own config folders into `path`, so that its experiment needs no other."""
+    for folder in map(Path, folders):
+        for group in groups:
+            for file in sorted((folder / group).glob("*.yaml")):
+                (path / group).mkdir(parents=True, exist_ok=True)
+                write_bytes(path / group / file.name, file.read_bytes())
 
 
 def importance_of(study: "optuna.Study") -> dict[str, float]:
@@ -109,7 +116,7 @@ def best_trials(results: Results) -> Table:
     """The terminal's table; the best trial is bold, or the whole Pareto front."""
     rows = Table(*header(results))
     for trial in results.ranked[:SHOWN]:
-        rows.add_row(*map(escape, row(trial)), style="bold" if trial.number in results.front else None)
+        rows.add_row(*map(escape, row(trial, _parts(results))), style="bold" if trial.number in results.front else None)
     return rows
 
 
@@ -118,13 +125,22 @@ def header(results: Results) -> list[str]:
     names = list(results.ranked[0].params) if results.ranked else []
     last = [name.replace("/", ".").rpartition(".")[2] for name in names]
     short = [part if last.count(part) == 1 else name for name, part in zip(names, last, strict=True)]
-    return ["trial", *(name.replace("_at_", "@") for name in results.objectives), "seconds", *short]
+    objectives = (name.replace("_at_", "@") for name in results.objectives)
+    return ["trial", *objectives, *(name.replace("_at_", "@") for name in _parts(results)), "seconds", *short]
 
 
-def row(trial: "FrozenTrial") -> list[str]:
-    """A trial's number, values, duration and settings as text."""
-    values = [f"{value:.4f}" for value in trial.values]
-    return [str(trial.number), *values, f"{trial.user_attrs[SECONDS]:.0f}", *map(short_text, trial.params.values())]
+def _parts(results: Results) -> list[str]:
+    """Names of the metrics of repeated and of new targets, where the trials have them."""
+    return list(results.ranked[0].user_attrs.get(BY_TARGET, {})) if results.ranked else []
+
+
+def row(trial: "FrozenTrial", parts: Sequence[str]) -> list[str]:
+    """A trial's number, values, metrics `parts` of its validation, duration and settings as text."""
+    by_target = trial.user_attrs.get(BY_TARGET, {})
+    values = [f"{value:.4f}" for value in (*trial.values, *(by_target.get(name, float("nan")) for name in parts))]
+    used = used_settings(trial)
+    settings = [short_text(used[name]) if name in used else "-" for name in trial.params]
+    return [str(trial.number), *values, f"{trial.user_attrs[SECONDS]:.0f}", *settings]
 
 
 def page(results: Results, name: str) -> str:
@@ -135,8 +151,15 @@ def page(results: Results, name: str) -> str:
     if results.ranked:
         best = results.ranked[0].values
         tiles |= {objective: f"{value:.4f}" for objective, value in zip(results.objectives, best, strict=True)}
-    rows = card("Complete trials, best first", table(header(results), list(map(row, results.ranked))))
-    return document(title, [heading(title, results.states, tiles), grid(figures(results)), grid([rows])])
+    parts = _parts(results)
+    rows = card("Complete trials, best first", table(header(results), [row(trial, parts) for trial in results.ranked]))
+    failed = [trial for trial in trials if FAILED in trial.user_attrs]
+    reasons = [
+        [str(t.number), t.user_attrs[FAILED], " ".join(f"{n}={short_text(v)}" for n, v in used_settings(t).items())]
+        for t in failed
+    ]
+    cards = [rows, *([card("Failed trials", table(["trial", "reason", "settings"], reasons))] if failed else [])]
+    return document(title, [heading(title, results.states, tiles), grid(figures(results)), grid(cards)])
 
 
 def figures(results: Results) -> list[Any]:
@@ -159,8 +182,10 @@ def figures(results: Results) -> list[Any]:
         plot = trade_off(second, first, [trial.number in front for trial in ranked], objectives[1], objectives[0])
         cards.append(figure("Trade-off", plot, "large: no other trial is better in all objectives"))
     for setting, distribution in ranked[0].distributions.items():
-        values, log = [trial.params[setting] for trial in ranked], getattr(distribution, "log", False)
-        cards.append(figure(setting, settings(values, first, log, objectives[0])))
+        used = [(trial.params[setting], trial.values[0]) for trial in ranked if setting in used_settings(trial)]
+        if used:
+            values, found = map(list, zip(*used, strict=True))
+            cards.append(figure(setting, settings(values, found, getattr(distribution, "log", False), objectives[0])))
     return cards
 
 
@@ -178,7 +203,7 @@ def write_experiment(
     """
     config = load_config(path / str(best.number))
     typed = dict(word.split("=", 1) for word in overrides if "=" in word)
-    drawn = typed | {name: str(value) for name, value in best.params.items()}
+    drawn = typed | {name: str(value) for name, value in used_settings(best).items()}
     base = [drawn.pop("experiment")] if drawn.get("experiment", "null") != "null" else []
     chosen: list[Any] = [{f"override /{name}": value} for name, value in drawn.items() if name in groups]
     values = OmegaConf.create()

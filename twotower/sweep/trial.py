@@ -8,18 +8,33 @@ from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from twotower.core.command_line import command
 from twotower.core.errors import UserError
 from twotower.core.files import read_json
+from twotower.core.nested import has
+from twotower.evaluation.summary import PRIMARY_METRIC
+from twotower.metrics.ranking_metrics import TARGETS
 from twotower.runs import layout, resume, run
 from twotower.runs.lock import exclusive_lock
 from twotower.sweep.serving_cost import SERVING, serving_cost
 from twotower.sweep.space import distributions
-from twotower.sweep.study import FAILED, PRUNED, SECONDS, SWEEP_FILE, claim_trial, open_study, short_text
+from twotower.sweep.study import (
+    BY_TARGET,
+    FAILED,
+    LEFT_OUT,
+    PRUNED,
+    SECONDS,
+    SWEEP_FILE,
+    claim_trial,
+    open_study,
+    short_text,
+    used_settings,
+)
 from twotower.training.pipeline import train_with_validation
+from twotower.training.prepare import prepare
 
 if TYPE_CHECKING:
     import optuna
@@ -65,8 +80,11 @@ def validate(trial: "optuna.Trial", path: Path, sweep_name: str, objectives: lis
     """Train the trial's run, and return the values of the sweep's objectives."""
     prunable = len(objectives) == 1 and objectives[0].startswith("val/")  # Optuna prunes by a single value
     callbacks = [Pruning(trial, objectives[0])] if prunable else []
-    trained = train_with_validation(trial_config(trial, path, sweep_name), callbacks)
+    config = trial_config(trial, path, sweep_name)
+    trained = train_with_validation(config, prepare(config.data, config.accept), callbacks)
     metrics, logger = trained.picked.metrics(), trained.logger
+    by_target = {name: metrics.get(name) for name in (f"val/{PRIMARY_METRIC}_{part}" for part in TARGETS)}
+    trial.set_user_attr(BY_TARGET, {name: value for name, value in by_target.items() if value is not None})
     if any(name.startswith(SERVING) for name in objectives):
         metrics |= serving_cost(run.load_run(path))
     if logger:
@@ -77,13 +95,21 @@ def validate(trial: "optuna.Trial", path: Path, sweep_name: str, objectives: lis
 
 
 def trial_config(trial: "optuna.Trial", path: Path, sweep_name: str) -> DictConfig:
-    """Compose the configuration of the trial's run: the overrides of the command line, then the settings it drew."""
+    """Compose the configuration of the trial's run: the overrides of the command line, then the settings it drew.
+
+    Settings that the drawn choices do not have, as the layers of a mean, are left out, and the study keeps their names.
+    """
     job = HydraConfig.get()
-    drawn = [f"{name}={value}" for name, value in trial.params.items()]
     typed = [
         o for o in job.overrides.task if not is_of_sweep(o) and o.lstrip("+").partition("=")[0] not in trial.params
     ]
-    config = hydra.compose(job.job.config_name, [*typed, *drawn])
+    drawn = {name: f"{name}={value}" for name, value in trial.params.items()}
+    chosen = [drawn[name] for name in drawn if name in job.runtime.choices]
+    plain = OmegaConf.to_container(hydra.compose(job.job.config_name, [*typed, *chosen]), resolve=False)
+    left_out = [name for name in drawn if name not in job.runtime.choices and not has(plain, name)]
+    trial.set_user_attr(LEFT_OUT, left_out)
+    words = [word for name, word in drawn.items() if name not in left_out]
+    config = hydra.compose(job.job.config_name, [*typed, *words])
     config.sweep, config.run_dir, config.resume = None, str(path), None
     with open_dict(config.callbacks):
         config.callbacks.pop("progress_bar", None)
@@ -103,7 +129,9 @@ def trial_line(trial: "optuna.trial.FrozenTrial", trials: int) -> str:
     """One line on a trial that has ended."""
     values = " ".join(f"{value:.4f}" for value in trial.values or [])
     outcome = {"COMPLETE": values, "PRUNED": f"pruned at {values}", "FAIL": f"failed: {trial.user_attrs.get(FAILED)}"}
-    settings = " ".join(f"{name}={short_text(value)}" for name, value in trial.params.items())
+    settings = " ".join(f"{name}={short_text(value)}" for name, value in used_settings(trial).items())
+    if left_out := trial.user_attrs.get(LEFT_OUT):
+        settings += f" (without {', '.join(left_out)}, which this choice does not have)"
     end = f"{outcome[trial.state.name]}  {trial.user_attrs[SECONDS]:.0f} s"
     return f"trial {trial.number} of {trials}  {end}  {settings}"
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 # How long one call waits for a server; training continues afterwards.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 from pytorch_lightning.loggers import MLFlowLogger
@@ -19,13 +18,13 @@ from pytorch_lightning.loggers import MLFlowLogger
 from twotower.core.files import create_file_once
 from twotower.core.nested import leaves
 from twotower.tracking.lookup import RUN_DIR_TAG, SQLITE, find_run
-from twotower.tracking.names import add_allowed_names
+from twotower.tracking.names import add_allowed_names, metric_name, override_value
 
 log = logging.getLogger(__name__)
 PARENT_TAG = "mlflow.parentRunId"
 SYSTEM = "system/"  # prefix of MLflow's system metrics
 UNSENT_FILE = "unsent.jsonl"  # in the run directory: pending entries, one JSON object a line
-PAUSE = 30.0  # seconds after a failure until the next attempt
+PAUSE, LONGEST_PAUSE = 30.0, 960.0  # seconds after a failure until the next attempt: doubled each time
 MAX_PARAM_LENGTH = 500  # characters
 PARAMS_PER_REQUEST, METRICS_PER_REQUEST = 100, 1000  # the most that MLflow takes
 # Error codes of answers that stay the same however often one asks; all others may be those of an outage.
@@ -79,6 +78,7 @@ class Tracker(MLFlowLogger):
         self._monitor: Any = None
         self._opened = False
         self._paused_until = 0.0
+        self._pause = PAUSE
 
     @property
     def name(self) -> str:
@@ -124,8 +124,14 @@ class Tracker(MLFlowLogger):
         self._send_or_keep({"metrics": dict(metrics), "step": step or 0, "time": int(1000 * time.time())})
 
     def log_hyperparams(self, params: Any) -> None:
-        """Send parameters, named `model/dim` and so on, or keep them for later."""
-        self._send_or_keep({"params": {name: str(value)[:MAX_PARAM_LENGTH] for name, value in leaves(params, "/")}})
+        """Send parameters as overrides have them, `model.dim` and so on, or keep them for later."""
+        self._send_or_keep(
+            {"params": {name: override_value(value)[:MAX_PARAM_LENGTH] for name, value in leaves(params)}}
+        )
+
+    def log_dataset(self, name: str, digest: str, source: str) -> None:
+        """Send what the run is trained and tested on as MLflow's dataset, or keep it for later."""
+        self._send_or_keep({"dataset": {"name": name, "digest": digest, "source": source}})
 
     def finalize(self, status: str = "success") -> None:
         """Set status FAILED where training failed; otherwise the run goes on until `keep`."""
@@ -170,11 +176,12 @@ class Tracker(MLFlowLogger):
             if not self._paused_until:
                 failure = "rejected the run" if _is_rejection(error) else "can't be reached"
                 log.warning("MLflow %s (%s); metrics are kept in %s", failure, _reason(error), self._unsent)
-            self._paused_until = time.monotonic() + PAUSE
+            self._paused_until = time.monotonic() + self._pause  # a server that never answers costs ever less
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
             return False
         if self._paused_until:
             log.info("MLflow reachable again; pending metrics sent")
-        self._paused_until = 0.0
+        self._paused_until, self._pause = 0.0, PAUSE
         return True
 
     def _start_monitor(self) -> None:
@@ -196,6 +203,7 @@ class Tracker(MLFlowLogger):
         from mlflow.entities import Metric, Param
 
         metrics, step, params = entry.get("metrics", {}), entry.get("step", 0), entry.get("params", {})
+        metrics = {metric_name(name): value for name, value in metrics.items()}
         add_allowed_names(self._metric_names, metrics)
         add_allowed_names(self._param_names, params)
         named = {self._metric_names[name]: value for name, value in metrics.items()}
@@ -209,6 +217,16 @@ class Tracker(MLFlowLogger):
             [Param(self._param_names[name], value) for name, value in params.items()], PARAMS_PER_REQUEST
         ):
             self._log_batch(f"{len(part)} parameters", params=part)
+        if dataset := entry.get("dataset"):
+            self._send_dataset(**dataset)
+
+    def _send_dataset(self, name: str, digest: str, source: str) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+        dataset = Dataset(name, digest, "local", json.dumps({"uri": source}))
+        inputs = [DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training and test")])]
+        self._unless_rejected("the dataset", partial(self.experiment.log_inputs, self.run_id, inputs))
 
     def _log_batch(self, what: str, **batch: Any) -> bool:
         return self._unless_rejected(what, partial(self.experiment.log_batch, self.run_id, **batch))

@@ -1,11 +1,18 @@
-"""Find MLflow runs and fetch their files; MLflow is imported only when one is asked for."""
+"""Find runs and bundles by whatever names them, and fetch what MLflow has, which is imported only then."""
 
+import os
 import re
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from twotower.core.errors import UserError
+from twotower.serving.bundle_format import MANIFEST_FILE
 
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # else a server that is down is asked for minutes
+MODELS = "models:/"  # begins the address of a registered model
+MLFLOW_NAME = re.compile(rf"[0-9a-f]{{32}}|{MODELS}[^/@]+(@[^/@]+|/\d+)")
+BUNDLE = "bundle"  # a run's tag, and the folder among artifacts of run and model
 RUN_DIR_TAG = "run_dir"  # tag of an MLflow run: the absolute path of its run directory
 SQLITE = "sqlite:///"
 DEFAULT_TRACKING_URI = f"{SQLITE}mlflow.db"
@@ -30,35 +37,54 @@ def find_run(client: Any, experiment_name: str, run_dir: str) -> Any:
     return runs[0] if runs else None
 
 
-def locate(run: str, tracking_uri: str, scratch: Path, file: str = "") -> Path:
-    """Return the folder with a run's files, which are downloaded where `run` is an MLflow run id.
+def locate(
+    name: str, tracking_uri: str, scratch: Path, wanted: Literal["run", "bundle"] = "run", file: str = ""
+) -> Path:
+    """Return the folder of a run or a bundle, downloaded into `scratch` where MLflow has it.
 
     Args:
-        run: a folder, or the id of an MLflow run.
+        name: a folder; the id of an MLflow run; or models:/NAME@ALIAS or models:/NAME/VERSION of the model registry.
         tracking_uri: MLflow's.
         scratch: a folder for what is downloaded.
-        file: the only file that is wanted; "" for all.
-
-    Returns:
-        The folder, which may not exist where `run` is no id.
+        wanted: of an MLflow run or a registered model its training run, or the bundle that was kept with it.
+        file: of a run the only file that is wanted; "" for all.
 
     Raises:
-        UserError: MLflow has no such run, or the run has no such file.
+        UserError: there is no such folder, run or model, or it has no such file.
     """
-    if Path(run).exists() or not re.fullmatch("[0-9a-f]{32}", run):
-        return Path(run)
-    if client_of(tracking_uri) is None:
+    if Path(name).is_dir():
+        return Path(name)
+    if not MLFLOW_NAME.fullmatch(name):
+        kinds = f"a folder, an MLflow run id, {MODELS}NAME@ALIAS or {MODELS}NAME/VERSION"
+        raise UserError(f"{name} is no folder; expected a {wanted}: {kinds}")
+    client = client_of(tracking_uri)
+    if client is None:
         raise UserError(
-            f"{run} is no folder, and there is no MLflow database {tracking_uri}; name another tracking URI"
+            f"{name} is no folder, and there is no MLflow database {tracking_uri}; name another tracking URI"
         )
     import mlflow
 
-    folder = scratch / run
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(dir=scratch))
     try:
-        mlflow.artifacts.download_artifacts(
-            run_id=run, artifact_path=file, dst_path=str(folder), tracking_uri=tracking_uri
-        )
+        if not name.startswith(MODELS):
+            source = {"run_id": name, "artifact_path": BUNDLE if wanted == "bundle" else file}
+        else:
+            version = _version(client, name.removeprefix(MODELS))
+            source = {"run_id": version.run_id, "artifact_path": file}
+            if wanted == "bundle":
+                source = {"artifact_uri": f"{version.source}/artifacts"}
+        found = mlflow.artifacts.download_artifacts(**source, dst_path=str(folder), tracking_uri=tracking_uri)
     except (mlflow.MlflowException, OSError) as error:
-        raise UserError(f"{run} is no folder, and MLflow at {tracking_uri} answers: {error}") from None
-    return folder
+        raise UserError(f"{name} is no folder, and MLflow at {tracking_uri} answers: {error}") from None
+    if wanted == "run":
+        return folder
+    manifests = sorted(Path(found).glob(f"**/{MANIFEST_FILE}"), key=lambda path: len(path.parts))
+    if not manifests:
+        raise UserError(f"{name} keeps no bundle in MLflow; export its run with register=NAME")
+    return manifests[0].parent
+
+
+def _version(client: Any, name: str) -> Any:
+    model, alias, version = name.partition("@") if "@" in name else name.partition("/")
+    get = client.get_model_version_by_alias if alias == "@" else client.get_model_version
+    return get(model, version)

@@ -1,12 +1,34 @@
-"""Names that MLflow takes for metrics, parameters and tags."""
+"""Names that MLflow takes for metrics, parameters and tags, and values of parameters."""
 
+import json
 import re
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 MAX_LENGTH = 250  # characters
 NOT_ALLOWED = re.compile(r"[^\w/.\- ]" if sys.platform == "win32" else r"[^\w/.\- :]")
 NOT_A_PATH = re.compile(r"^/|/(?=/|$)|^\.\.|(?:^|(?<=/))\.{1,2}(?=/|$)")  # what normalising a path would change
+
+
+def override_value(value: Any) -> str:
+    """Return a setting as an override has it, with neither spaces nor Python's names.
+
+    >>> [override_value(value) for value in (None, True, [1, "gap"], {}, "runs/1")]
+    ['null', 'true', '[1,gap]', '{}', 'runs/1']
+    """
+    if isinstance(value, list):
+        return f"[{','.join(map(override_value, value))}]"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def metric_name(name: str) -> str:
+    """Return our name so that MLflow, which sorts, shows a model's own results first, and what is beside them after.
+
+    >>> metric_name("baseline/stan/recall_at_20"), metric_name("test/recall_at_20")
+    ('test_baseline/stan/recall_at_20', 'test/recall_at_20')
+    """
+    return f"test_{name}" if name.startswith(("baseline/", "ceiling/")) else name
 
 
 def allowed_name(name: str) -> str:

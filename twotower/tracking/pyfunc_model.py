@@ -89,13 +89,18 @@ def arguments(params: dict[str, Any]) -> dict[str, Any]:
     read = {name: None if text is None else read_json_text(text, name) for name, text in texts.items()}
     for name in ("include", "exclude"):
         ids = read[name]
-        if ids is not None and not (isinstance(ids, list) and all(map(is_item_id, ids))):
+        by_history = name == "exclude" and isinstance(ids, list) and all(isinstance(each, list) for each in ids)
+        if ids is not None and not all(_are_item_ids(each) for each in (ids if by_history else [ids])):
             raise UserError(f"{name} is {texts[name][:100]}; expected a JSON list of item ids, as in [1, 2]")
     context = read["context"]
     if context is not None and not (isinstance(context, dict) and all(map(is_single, context.values()))):
         raise UserError(f'context is {texts["context"][:100]}; expected a JSON object, as in {{"device": "phone"}}')
     seed = None if params["seed"] == PARAMS["seed"] else params["seed"]
     return {name: params[name] for name in ("k", "exclude_seen", "exploration")} | read | {"seed": seed}
+
+
+def _are_item_ids(ids: Any) -> bool:
+    return isinstance(ids, list) and all(map(is_item_id, ids))
 
 
 def guard(server: ModuleType) -> None:

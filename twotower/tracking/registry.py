@@ -1,10 +1,13 @@
 """Link a bundle to its MLflow run and, on request, register it as a model in the model registry."""
 
 import logging
+import math
+import re
 import shutil
 import tempfile
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -18,11 +21,13 @@ from twotower.core.schema import ITEM_ID, ITEMS_FILE
 from twotower.runs.run import Run
 from twotower.serving.bundle_format import CURVE_FILE, MANIFEST_FILE, paths_by_name
 from twotower.serving.http_request import PARAMS
-from twotower.tracking.lookup import client_of, find_run
+from twotower.tracking.lookup import BUNDLE, client_of, find_run
+from twotower.tracking.names import add_allowed_names
 
 log = logging.getLogger(__name__)
-BUNDLE = "bundle"  # the run's tag, and the folder among artifacts of run and model
 MODEL = "retriever"  # name and type of the run's model
+BATCH = 1000  # metrics that MLflow takes at once
+SHOWN = 20  # figures in a description
 PACKAGE = Path(__file__).parents[1]
 MODEL_FILE = Path(__file__).with_name("pyfunc_model.py")
 CODE = ("core", "features", "serving")  # parts of this package that it needs
@@ -55,7 +60,20 @@ def keep_bundle(run: Run, bundle: Path, name: str | None, alias: str) -> str | N
         return None
 
 
-def _send(run: Run, bundle: Path, name: str | None, alias: str) -> str | None:
+def require_registrable(run: Run, name: str, alias: str) -> None:
+    """Raise UserError where `keep_bundle` would refuse names, or finds no MLflow run; nothing is sent."""
+    if not name or re.search("[/:@]", name):
+        raise UserError(f"register={name!r}; expected a name without / : @")
+    if not re.fullmatch(r"[\w-]+", alias) or re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+        raise UserError(f"alias={alias!r}; expected letters, digits, _ and -, neither `latest` nor a version as `v1`")
+    try:
+        _known(run)
+    except UserError as error:
+        raise UserError(f"register={name}: {error}") from None
+
+
+def _known(run: Run) -> tuple[Any, Any]:
+    """MLflow's client, and its record of a run; raises UserError where there is none."""
     logger = run.config.logger
     client = client_of(logger.tracking_uri) if logger else None
     if client is None:
@@ -64,8 +82,18 @@ def _send(run: Run, bundle: Path, name: str | None, alias: str) -> str | None:
 
     try:
         known = find_run(client, logger.experiment_name, str(Path(run.config.run_dir).resolve()))
-        if known is None:
-            raise UserError(f"MLflow at {logger.tracking_uri} has no run of {run.config.run_dir}")
+    except (MlflowException, OSError) as error:
+        raise UserError(f"MLflow at {logger.tracking_uri} answers: {error}") from None
+    if known is None:
+        raise UserError(f"MLflow at {logger.tracking_uri} has no run of {run.config.run_dir}")
+    return client, known
+
+
+def _send(run: Run, bundle: Path, name: str | None, alias: str) -> str | None:
+    client, known = _known(run)
+    from mlflow.exceptions import MlflowException
+
+    try:
         run_id = known.info.run_id
         client.set_tag(run_id, BUNDLE, str(bundle.resolve()))
         if name is None:
@@ -76,10 +104,14 @@ def _send(run: Run, bundle: Path, name: str | None, alias: str) -> str | None:
         model = _log_model(client, known.info, bundle)
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
-        number = client.create_model_version(name, model.artifact_location, run_id).version
+        tags, description = _labels(read_json(bundle / MANIFEST_FILE, "a bundle"))
+        source = model.artifact_location
+        number = client.create_model_version(
+            name, source, run_id, tags, description=description, model_id=model.model_id
+        ).version
         client.set_registered_model_alias(name, alias, number)
     except (MlflowException, OSError) as error:
-        raise UserError(f"MLflow at {logger.tracking_uri} answers: {error}") from None
+        raise UserError(f"MLflow at {run.config.logger.tracking_uri} answers: {error}") from None
     return f"models:/{name}@{alias}"
 
 
@@ -88,21 +120,54 @@ def _log_model(client: Any, run: Any, bundle: Path) -> Any:
 
     mlflow.log_model would do so for the run and experiment that are global in this process.
     """
-    from mlflow.entities import LoggedModelOutput
+    from mlflow.entities import LoggedModelOutput, Metric
     from mlflow.models import Model
 
-    model = client.create_logged_model(run.experiment_id, MODEL, run.run_id, model_type=MODEL)
+    manifest = read_json(bundle / MANIFEST_FILE, "a bundle")
+    tags, _ = _labels(manifest)
+    model = client.create_logged_model(run.experiment_id, MODEL, run.run_id, tags, model_type=MODEL)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             record = Model(model.artifact_location, run.run_id, model_uuid=model.model_id, model_id=model.model_id)
             save_model(bundle, Path(scratch) / "model", record)
             client.log_model_artifacts(model.model_id, str(Path(scratch) / "model"))
         client.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, step=0)])
+        now, names = time.time_ns() // 1_000_000, dict[str, str]()
+        figures = _figures(manifest)
+        add_allowed_names(names, figures)
+        metrics = [Metric(names[key], value, now, 0, model.model_id) for key, value in figures.items()]
+        for start in range(0, len(metrics), BATCH):
+            client.log_batch(run.run_id, metrics[start : start + BATCH])
     except BaseException:
         client.finalize_logged_model(model.model_id, "FAILED")
         raise
     client.finalize_logged_model(model.model_id, "READY")
     return model
+
+
+def _figures(manifest: Mapping[str, Any]) -> dict[str, float]:
+    """The model's metrics, and what was measured of the bundle, as far as they are finite."""
+    measured = {f"{BUNDLE}/{name}": value for name, value in manifest.get("measured", {}).items()}
+    return {name: value for name, value in {**manifest.get("metrics", {}), **measured}.items() if math.isfinite(value)}
+
+
+def _labels(manifest: Mapping[str, Any]) -> tuple[dict[str, str], str]:
+    """Tags and a description of the model in words."""
+    names = ("run", "dataset_fingerprint", "similarity", "dim", "num_items", "max_length", "format_version")
+    tags = {name: str(manifest[name]) for name in names if name in manifest}
+    tags |= {
+        "index": str(manifest["index"]["factory"]),
+        "inputs": ",".join(each["name"] for each in manifest["inputs"]),
+    }
+    figures = [
+        f"{name} {value:.4g}" for name, value in _figures(manifest).items() if name.startswith(("test/", BUNDLE))
+    ]
+    words = (
+        f"Recommends items for histories of items or events: two towers of {manifest['dim']} numbers, "
+        f"{manifest['num_items']:,} items, exported from {manifest.get('run', 'a run')}. The bundle's README.md, among "
+        "the artifacts, says what a request holds"
+    )
+    return tags, f"{words}. {', '.join(figures[:SHOWN])}".rstrip(" .") + "."
 
 
 def save_model(bundle: Path, path: Path, record: Any = None) -> None:
@@ -115,8 +180,10 @@ def save_model(bundle: Path, path: Path, record: Any = None) -> None:
     """
     import mlflow
 
-    items = bundle / paths_by_name(read_json(bundle / MANIFEST_FILE, "a bundle"))[ITEMS_FILE]
+    manifest = read_json(bundle / MANIFEST_FILE, "a bundle")
+    items = bundle / paths_by_name(manifest)[ITEMS_FILE]
     ids = pq.read_table(items, columns=[ITEM_ID])[ITEM_ID]
+    example = manifest.get("requests", {}).get("example", {"histories": [ids[:2].to_pylist()]})
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         mlflow.pyfunc.save_model(
             path=str(path),
@@ -124,7 +191,7 @@ def save_model(bundle: Path, path: Path, record: Any = None) -> None:
             artifacts={BUNDLE: str(bundle)},
             code_paths=[str(_serving_code(Path(scratch)))],
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
-            input_example=([ids[:2].to_pylist()], PARAMS),
+            input_example=(example["histories"], PARAMS),
             mlflow_model=record,
         )
 

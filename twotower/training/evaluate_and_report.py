@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from twotower.core.files import write_bytes, write_json
 from twotower.core.schema import CARD_FILE, Prepared
 from twotower.data.loader import SessionLoader
 from twotower.evaluation.evaluate_run import ModelResults, Settings, evaluate_results
+from twotower.evaluation.ranked import ranked_settings
 from twotower.evaluation.results_file import RESULTS_FILE, write_results
 from twotower.evaluation.terminal_tables import print_evaluation
-from twotower.runs.layout import ASSESSMENT_FILE, METRICS_FILE, REPORT_FILE
+from twotower.runs.environment import git_commit
+from twotower.runs.layout import ASSESSMENT_FILE, CONFIG_FILE, METRICS_FILE, REPORT_FILE
 
 Array = npt.NDArray[Any]
+LINKED = (CARD_FILE, CONFIG_FILE, METRICS_FILE, ASSESSMENT_FILE, "train.log")  # from the report
 log = logging.getLogger(__name__)
 
 
@@ -58,10 +62,32 @@ def evaluate_and_report(
     except ImportError as error:  # a machine that only trains may lack what draws
         log.warning("no report is written: %s", error)
     else:
-        has_card, settings = (path / CARD_FILE).exists(), OmegaConf.to_yaml(config, resolve=True)
-        page = run_page(title, metrics, evaluation, model.items, validation or {}, prepared, has_card, settings)
+        files = [name for name in LINKED if (path / name).exists()]
+        page = run_page(
+            *(title, metrics, evaluation, model.items, validation or {}, prepared),
+            *(about(config, prepared, metrics), files, OmegaConf.to_yaml(config, resolve=True)),
+        )
         write_bytes(path / REPORT_FILE, page.encode())
     print_evaluation(metrics, evaluation.summary, title)
+
+
+def about(config: DictConfig, prepared: Prepared, metrics: Mapping[str, float]) -> dict[str, str]:
+    """Return what a reader of the report asks first about the run, by name."""
+    facts = {"folder": str(config.run_dir)}
+    if config.get("evaluate"):
+        facts["evaluated"] = str(config.evaluate)
+    else:
+        parts = (str(config.model[name]["_target_"]) for name in ("user_tower", "item_tower", "loss"))
+        names, sizes = ", ".join(part.rpartition(".")[2] for part in parts), (config.model.dim, config.model.max_length)
+        facts["model"] = f"{names}; dim {sizes[0]}, histories of up to {sizes[1]} events"
+        again = ", then again on training + validation data" if config.refit else ""
+        facts["trained"] = f"{metrics.get('train/seconds', 0.0):,.0f} s{again}; seed {config.seed}"
+    return facts | {
+        "data": f"{prepared.manifest.get('name', '')} {prepared.manifest['fingerprint']}".strip(),
+        "commit": git_commit() or "unknown",
+        "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "MLflow": f"{config.logger.experiment_name} in {config.logger.tracking_uri}" if config.logger else "not used",
+    }
 
 
 def settings_of(config: DictConfig) -> Settings:
@@ -77,4 +103,5 @@ def settings_of(config: DictConfig) -> Settings:
         extra_baselines={
             name: instantiate(fit) for name, fit in (config.evaluation.get("extra_baselines") or {}).items()
         },
+        **ranked_settings(config.evaluation),
     )

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from twotower.core.errors import UserError
 from twotower.core.schema import Prepared, read_item_features
 from twotower.data.loader import SessionLoader, query_loader, training_loader
+from twotower.evaluation.ranked import ranked_items, ranked_settings
 from twotower.model.two_tower import TwoTower
 from twotower.runs.build import build_model, input_sizes
 from twotower.runs.checkpoint import Checkpoints, last_good
@@ -23,6 +24,7 @@ from twotower.training import memory_forecast
 from twotower.training.callbacks.last_checkpoint import LastCheckpoint
 from twotower.training.callbacks.progress import Progress
 from twotower.training.module import TwoTowerModule
+from twotower.training.processes import on_first_process
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +54,12 @@ def fit(
     validation: SessionLoader | None = None,
     refit_epochs: int = 0,
     callbacks: Sequence[pl.Callback] = (),
+    begin: Callable[[], None] = lambda: None,
 ) -> Progress:
     """Train with validation; or, without it, for `refit_epochs` epochs on training + validation data.
 
-    Resumes from the checkpoint `last` where it exists, and keeps the newest state there.
+    Resumes from the checkpoint `last` where it exists, and keeps the newest state there. `begin` is called by the first
+    process once the model is built and fits into memory.
     """
     pl.seed_everything(config.seed, verbose=False)
     sizes = config.model.max_length, config.positions_per_batch
@@ -79,6 +83,7 @@ def fit(
     )
     if validation is not None:
         check_memory(module, config.model.dim, "weight_average" in config.callbacks, loader, validation, trainer)
+    on_first_process(begin)
     try:
         with logging_redirect_tqdm() if interactive else nullcontext():  # log lines go above the bar, not into it
             trainer.fit(module, loader, validation, ckpt_path=last_good(last))
@@ -142,4 +147,5 @@ def build_module(
         event_types=prepared.event_types,
         phase=phase,
         matryoshka=config.model.matryoshka,
+        ranked=ranked_items(prepared, **ranked_settings(config.evaluation)),
     )

@@ -9,10 +9,11 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from twotower.core.batch import SessionBatch
+from twotower.metrics.candidates import Candidates
 from twotower.metrics.queries import Queries, queries_of
 from twotower.metrics.ranking_metrics import RankingMetrics
 from twotower.metrics.ranking_results import LIST_LENGTH, RankingResults, concatenate_results
-from twotower.metrics.ranks import Ranks, column_major, rank_and_list, rank_by_dot_product
+from twotower.metrics.ranks import Ranks, column_major, rank_and_list
 from twotower.model.distributed import gather_rows, sum_over_processes, world_size
 from twotower.model.optimizers.clipping import clip_gradient_norm
 from twotower.model.optimizers.lazy_adamw import LazyAdamW
@@ -49,6 +50,7 @@ class TwoTowerModule(LightningModule):
         phase: prefix of the logged training metrics: `train/loss`.
         matryoshka: sizes d whose first d dimensions can serve alone. The loss is the mean over these and the whole
             vectors (Kusupati et al. 2022, arXiv:2205.13147), and evaluation ranks by each.
+        ranked: the items that evaluation ranks; None: all, and repeated targets are not told from new ones.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class TwoTowerModule(LightningModule):
         event_types: Sequence[str],
         phase: str = "train",
         matryoshka: Sequence[int] = (),
+        ranked: Candidates | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -73,6 +76,7 @@ class TwoTowerModule(LightningModule):
         self.total_steps = total_steps
         self.phase = phase
         self.matryoshka = list(matryoshka)
+        self.ranked = ranked
         self.metrics = RankingMetrics(ks, event_types)
         self.metrics_by_size: Any = nn.ModuleDict({str(d): RankingMetrics(ks, event_types) for d in self.matryoshka})
         # During an evaluation: candidates [V, d] of each size d, all D dimensions first, and the items' vectors in
@@ -143,7 +147,7 @@ class TwoTowerModule(LightningModule):
         self.candidates = [column_major(vectors) for vectors in sizes]
 
     def validation_step(self, batch: SessionBatch, batch_index: int) -> None:
-        """Rank every query's target among the whole catalogue."""
+        """Rank every query's target among the whole catalogue, or what of it is ranked."""
         self._rank(batch)
 
     def encode_queries(self, batch: SessionBatch) -> tuple[Queries, Tensor]:
@@ -155,10 +159,12 @@ class TwoTowerModule(LightningModule):
     def _rank(self, batch: SessionBatch, list_length: int = 0) -> tuple[Tensor, Ranks, Tensor]:
         """Update the metrics with a batch; returns the queries' events [Q], ranks and lists [Q, list_length]."""
         queries, user = self.encode_queries(batch)
-        ranks, top = rank_and_list(user, self.candidates[0], queries.target, list_length)
-        self.metrics.update(ranks, queries.target_type)
+        is_repeat, restrict = self.ranked.of(queries.event) if self.ranked else (None, None)
+        ranks, top = rank_and_list(user, self.candidates[0], queries.target, list_length, restrict)
+        self.metrics.update(ranks, queries.target_type, is_repeat)
         for metrics, items in zip(self.metrics_by_size.values(), self.candidates[1:], strict=True):
-            metrics.update(rank_by_dot_product(user[:, : items.shape[1]], items, queries.target), queries.target_type)
+            cut, _ = rank_and_list(user[:, : items.shape[1]], items, queries.target, 0, restrict)
+            metrics.update(cut, queries.target_type, is_repeat)
         return queries.event, ranks, top
 
     def on_validation_epoch_end(self) -> None:

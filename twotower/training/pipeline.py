@@ -1,6 +1,7 @@
 """Start or resume a run; skip steps whose output exists.
 
-The steps: write the configuration, prepare the data, train and pick the epoch, refit, test, report, send to MLflow.
+The steps: train and pick the epoch, refit, test, report, send to MLflow. Nothing is written before the model is built
+and memory suffices, so a command that fails until then leaves no run.
 """
 
 from collections.abc import Sequence
@@ -19,28 +20,27 @@ from twotower.core.schema import Prepared
 from twotower.data.loader import SessionLoader
 from twotower.runs import environment, layout, resume, run
 from twotower.runs.build import input_sizes
+from twotower.training.callbacks.progress import Progress
 from twotower.training.evaluate_and_report import evaluate_and_report
 from twotower.training.final_test import test_model
 from twotower.training.fit import build_module, fit, queries
 from twotower.training.pick_epoch import PickedEpoch, pick_epoch
-from twotower.training.prepare import prepare
-from twotower.training.processes import first_process_first, on_first_process, print_once
+from twotower.training.processes import on_first_process, print_once
 from twotower.training.refit import refit
 
 
 class Trained(NamedTuple):
     """A run after training with validation."""
 
-    prepared: Prepared
     test: SessionLoader  # the test queries
     logger: Any  # None without MLflow, and on all but the first process
     picked: PickedEpoch
 
 
-def run_pipeline(config: DictConfig) -> None:
+def run_pipeline(config: DictConfig, prepared: Prepared) -> None:
     """Do every step that the run in `config.run_dir` has not done yet, and print what to do next."""
     path = Path(config.run_dir)
-    prepared, test, logger, picked = train_with_validation(config)
+    test, logger, picked = train_with_validation(config, prepared)
     if config.refit:
         epochs = picked.best_epoch + 1
         refit(path, epochs, lambda last: fit(config, prepared, logger, last, refit_epochs=epochs))
@@ -61,32 +61,41 @@ def run_pipeline(config: DictConfig) -> None:
     print_once(f"report: {path / layout.REPORT_FILE}\nnext: {next_line}\nrun: {path}")
 
 
-def train_with_validation(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Trained:
-    """Write the configuration, prepare the data, train, and pick the epoch.
+def train_with_validation(config: DictConfig, prepared: Prepared, callbacks: Sequence[Callback] = ()) -> Trained:
+    """Train, and pick the epoch.
 
     Args:
         config: of the run.
+        prepared: its data.
         callbacks: further ones, beside the configured.
     """
     path = Path(config.run_dir)
-    if is_first_process() and not (path / layout.CONFIG_FILE).exists():
-        run.write_config(path, OmegaConf.to_yaml(config, resolve=True))
-    prepared = first_process_first(lambda: prepare(config.data, config.accept))
     inputs = list(input_sizes(config.model, prepared.manifest))
     loader = partial(queries, prepared, inputs, config.model.max_length, config.target_weights, config.evaluation)
     validation, test = loader("validation"), loader("test")
-    on_first_process(lambda: run.begin_run(path, config.model, prepared))
     logger = None
     if config.logger and is_first_process():
         logger = instantiate(config.logger, tags=mlflow_tags(config.model, prepared))
-        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
-    try:
-        picked = pick_epoch(path, lambda last: fit(config, prepared, logger, last, validation, callbacks=callbacks))
-    except Exception:
+
+    def begin() -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        run.begin_run(path, config.model, prepared, test.target_events())
+        if not (path / layout.CONFIG_FILE).exists():
+            run.write_config(path, OmegaConf.to_yaml(config, resolve=True))
         if logger:
+            logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+            logger.log_dataset(str(prepared.manifest["name"]), prepared.manifest["fingerprint"], str(prepared.path))
+
+    def train(last: Path) -> Progress:
+        return fit(config, prepared, logger, last, validation, callbacks=callbacks, begin=begin)
+
+    try:
+        picked = pick_epoch(path, train)
+    except Exception:
+        if logger and (path / layout.CONFIG_FILE).exists():
             logger.finalize("failed")
         raise
-    return Trained(prepared, test, logger, picked)
+    return Trained(test, logger, picked)
 
 
 def send_results(logger: Any, path: Path) -> bool:

@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Iterable
+from traceback import walk_tb
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -22,7 +24,7 @@ def prepare(data: DictConfig, accept: Iterable[str] | None) -> Prepared:
     Raises:
         UserError: the audit found errors.
     """
-    prepared: Prepared = instantiate(data)
+    prepared = _read(data)
     try:
         from twotower.report.data_card import write_data_card
     except ImportError as error:  # a machine that only trains may lack the packages that draw
@@ -30,4 +32,17 @@ def prepare(data: DictConfig, accept: Iterable[str] | None) -> Prepared:
     else:
         write_data_card(prepared)
     require_sound(prepared, accept)
+    return prepared
+
+
+def _read(data: DictConfig) -> Prepared:
+    """Call the reader; what it raises passes as it is, with its traceback, but for arguments that it does not take."""
+    try:
+        prepared: Prepared = instantiate(data)
+    except InstantiationException as error:
+        cause = error.__cause__
+        frames = [frame.f_globals["__name__"] for frame, _ in walk_tb(cause.__traceback__)] if cause else []
+        if cause is None or frames[-1].startswith("hydra."):  # the call itself failed
+            raise
+        raise cause from cause.__cause__
     return prepared

@@ -65,14 +65,14 @@ def test_a_users_table_and_an_items_table_with_times() -> None:
     specs = {"country": CATEGORICAL, "shelf": CATEGORICAL, "age": {"kind": "numeric", "edges": [40]}}
     found, encoders = final(specs, source(["user_id"], prices, users), events)
     assert meaning(found["country"], encoders["country"]) == [
-        "de",
+        "at",
         "it",
         None,
         "it",
         "it",
-    ]  # of two rows the first, by age
+    ]  # of two values the smallest
     assert meaning(found["shelf"], encoders["shelf"]) == ["top", "low", "mid", None, "top"]
-    assert found["age"] == [0, 1, 0, 1, 1]
+    assert found["age"] == [2, 1, 0, 1, 1], "a value before none"
 
 
 def test_the_values_order_does_not_matter() -> None:

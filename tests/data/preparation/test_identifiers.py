@@ -11,7 +11,6 @@ from twotower.data.preparation.identifiers import Dictionary, normalise_item_ids
     ("values", "expected"),
     [
         (["12", "3", None], [12, 3, None]),
-        (["12.0", "3"], [12, 3]),
         (["12", "x"], ["12", "x"]),
         (["12", "007"], ["12", "007"]),  # which 7 would not be
         (["12.5", "3"], ["12.5", "3"]),

@@ -2,14 +2,17 @@
 
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from preparing import Prepare
 
 from twotower.core.errors import UserError
-from twotower.core.schema import ITEM_ID
+from twotower.core.files import read_json
+from twotower.core.schema import ITEM_ID, open_prepared
 from twotower.data.preparation.item_features import check_specs, encode_items
 from twotower.features import encode
 
@@ -37,7 +40,8 @@ def test_rows_follow_the_catalogue_and_only_its_items_are_learnt_from() -> None:
     encoders, arrays, _, facts = encode_items(items.lazy(), BRAND, catalogue("a", "b", "c"), None)
     assert encoders["brand"]["vocabulary"] == ["A", "B"]
     assert values_of(encoders, arrays, "brand") == ["A", None, "B"]
-    assert facts == {"items_without_features": 1, "contradictory_items": {"brand": 0}}
+    assert (facts["items_without_features"], facts["contradictory_items"]) == (1, {"brand": 0})
+    assert str(facts["matches"][0]) == "data.items: 2 of 3 items of the catalogue matched"
 
 
 def test_every_kind_is_encoded_as_its_encoder_does() -> None:
@@ -117,9 +121,9 @@ def test_whole_ids_are_compared_as_numbers_are_written(ids: list[Any], table: li
 
 
 def test_other_ids_are_compared_to_the_letter() -> None:
-    items = pl.DataFrame({ITEM_ID: ["1.0", "A", "01"], "brand": ["X", "A", "Y"]})
-    assert brands(items, catalogue("1", "A", "B")) == [None, "A", None]
-    assert brands(items, catalogue("1", "2", "3")) == ["X", None, None]
+    items = pl.DataFrame({ITEM_ID: ["1.5", "A", "01"], "brand": ["X", "A", "Y"]})
+    assert brands(items, catalogue("1", "A", "a")) == [None, "A", None]
+    assert brands(items, catalogue("1", "01", "3")) == [None, "Y", None]
 
 
 HISTORY = [  # item, time, brand
@@ -227,7 +231,8 @@ def test_without_features_there_is_nothing_to_encode() -> None:
     items = pl.DataFrame({ITEM_ID: ["a"]})
     encoders, arrays, raw, facts = encode_items(items.lazy(), {}, catalogue("a", "b"), None)
     assert (encoders, arrays, raw.columns) == ({}, {}, [])
-    assert facts == {"items_without_features": 1, "contradictory_items": {}}
+    nothing: dict[str, Any] = {"contradictory_items": {}, "unreadable_numbers": {}, "matches": []}
+    assert facts == {"items_without_features": 1, **nothing}
 
 
 @pytest.mark.parametrize("name", ["item_id", "train_count", "age_days", "item_name", "embedding"])
@@ -247,7 +252,8 @@ def test_real_films_have_their_genres(real_data) -> None:
         "title": {"kind": "text", "column": "movie_title"},
     }
     encoders, arrays, _, facts = encode_items(items, specs, table.select(ITEM_ID), None)
-    assert facts == {"items_without_features": 0, "contradictory_items": dict.fromkeys(specs, 0)}
+    assert (facts["items_without_features"], facts["contradictory_items"]) == (0, dict.fromkeys(specs, 0))
+    assert facts["unreadable_numbers"] == {"year": {"values": 2, "of": 1682, "first": "unkonwn"}}
     codes, offsets = arrays["genres.codes"].tolist(), arrays["genres.offsets"].tolist()
     genres = [None, "unseen", *encoders["genres"]["vocabulary"]]
     for row, expected in enumerate(table["genres"].to_list()):
@@ -258,3 +264,39 @@ def test_real_films_have_their_genres(real_data) -> None:
     ]
     assert all(max(one) < min(other) for one, other in pairwise(bucket for bucket in by_bucket if bucket))
     assert len(arrays["title.codes"]) > 20 * len(table)
+
+
+@pytest.mark.parametrize(
+    ("items", "table"),
+    [([1, 2, 3, 4], [2, 4, 9]), (["a", "b", "c", "d"], ["b", "d", None]), ([7, 8, 9, 10], ["8", "10.0"])],
+)
+@pytest.mark.parametrize("specs", [{}, {"brand": {"kind": "categorical"}}])
+def test_items_that_the_table_lacks(
+    prepare: Prepare, tmp_path: Path, items: list[object], table: list[object], specs: dict[str, object]
+) -> None:
+    """The table has the second and the fourth item."""
+    rows = [(session, items[(session * k + k) % 4], session * 100 + k) for session in range(40) for k in range(6)]
+    events = pl.DataFrame(rows, schema=["session_id", "item_id", "timestamp"], orient="row", strict=False)
+    events.write_parquet(tmp_path / "events.parquet")
+    pl.DataFrame({"item_id": table, "brand": "x"}, strict=False).write_parquet(tmp_path / "items.parquet")
+    settings = {"items": str(tmp_path / "items.parquet"), "features": {"items": specs}}
+    lacking = [item for _, item, _ in rows if item in (items[0], items[2])]
+    of_all, known = (prepare(tmp_path / "events.parquet", **settings, only_known_items=only) for only in (False, True))
+    assert pl.read_parquet(of_all / "catalogue.parquet")["item_id"].to_list() == items
+    assert pl.read_parquet(known / "catalogue.parquet")["item_id"].to_list() == [items[1], items[3]]
+    dropped = open_prepared(known).manifest["rows"]["dropped"]
+    assert dropped["item that data.items does not have"] == len(lacking)
+    facts = read_json(of_all / "statistics.json", "")["unlisted_items"]
+    findings = [f for f in read_json(of_all / "audit.json", "") if f["check"] == "unlisted_items"]
+    if not specs:  # then the table is not read
+        assert facts is None and not findings
+        return
+    example = max(sorted(set(map(str, lacking))), key=list(map(str, lacking)).count)
+    assert facts == {"items": 2, "events": len(lacking), "of": len(rows), "example": example}
+    assert f"{len(lacking) / len(rows):.1%} of the events" in findings[0]["message"]
+
+
+def test_only_known_items_needs_a_table(prepare: Prepare, tmp_path: Path) -> None:
+    pl.DataFrame({"session_id": [1, 1], "item_id": [1, 2], "timestamp": [1, 2]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="only_known_items=true needs a table of items"):
+        prepare(tmp_path / "a.parquet", only_known_items=True)

@@ -13,6 +13,7 @@ import pytest
 from event_log import MINUTE, PREDEFINED, log
 from preparing import Prepare
 
+from twotower.audit.audit import require_sound
 from twotower.core.errors import UserError
 from twotower.core.schema import Prepared, open_prepared
 from twotower.data.preparation import prepare as prepare_module
@@ -60,8 +61,8 @@ def test_every_row_is_accounted_for(prepare: Prepare, tmp_path: Path) -> None:
         "event_type": [1, 2, 2, 2, 2, 0],
         "timestamp": [1, 2, 3, 3, 20, 22],
         "offsets": [0, 2, 4, 6],
-        "train_end": [2, 2, 4],  # b ends first and trains, a validates, d and e test
-        "validation_end": [2, 4, 4],
+        "train_end": [2, 2, 4],  # b trains, a validates, d validates and tests, and e tests
+        "validation_end": [2, 4, 5],
         "returning": [0, 0, 0],
     }
     manifest = prepared.manifest
@@ -82,10 +83,10 @@ def test_every_row_is_accounted_for(prepare: Prepare, tmp_path: Path) -> None:
     }
     assert manifest["split"] == {
         "kind": "temporal",
-        "test_start": 22,
+        "test_start": 21,
         "validation_start": 3,
-        "events": {"train": 2, "validation": 2, "test": 2},
-        "test_events_outside_catalogue": 2 / 5,
+        "events": {"train": 2, "validation": 3, "test": 1},
+        "test_events_outside_catalogue": 2 / 4,
     }
     assert manifest["sessions"] == {"count": 3, "source": "the session column"}
     assert manifest["timestamp_unit"] == "ordinal"
@@ -349,13 +350,13 @@ def test_the_catalogue_has_the_items_features_as_they_are(prepare: Prepare, tmp_
 
 
 def test_ages_are_days_until_the_test_begins(prepare: Prepare, tmp_path: Path) -> None:
-    """The last two of six sessions test: neither their times nor their items count."""
+    """The last four of eighteen events test: neither their times nor their items count."""
     hours = np.array([0, 1, 2, 24, 25, 26, 71, 72, 73, 100, 101, 102, 143, 143, 145, 999, 1000, 1001])
     items = [1, 2, 1, 1, 3, 1, 4, 5, 1, 1, 6, 2, 1, 7, 1, 4, 1, 2]
     stamps = (1_700_000_000_000 + 60 * MINUTE * hours).tolist()
     directory = prepare(log(tmp_path / "a.parquet", item_id=items, timestamp=stamps))
     ages = dict(pl.read_parquet(directory / "catalogue.parquet").select("item_id", "age_days").rows())
-    assert ages == {1: 102 // 24, 2: 101 // 24, 3: 77 // 24, 4: 31 // 24, 5: 30 // 24, 6: 0}
+    assert ages == {1: 143 // 24, 2: 142 // 24, 3: 118 // 24, 4: 72 // 24, 5: 71 // 24, 6: 42 // 24, 7: 0}
 
 
 def test_where_no_user_is_known_a_session_stands_for_one(prepare: Prepare, tmp_path: Path) -> None:
@@ -372,7 +373,7 @@ def test_erased_users_and_missing_consent_are_counted(prepare: Prepare, tmp_path
     columns = {"consent": "ok"}
     manifest = open_prepared(prepare(path, erase=str(tmp_path / "erase.txt"), columns=columns)).manifest
     assert manifest["rows"]["dropped"] == {"erased at the user's request": 3, "no consent": 1}
-    with pytest.raises(UserError, match=r"can't be read .*; expected text, one user id a line"):
+    with pytest.raises(UserError, match=r"can't be read .*; expected text with one user id a line"):
         prepare(path, erase=str(tmp_path / "missing.txt"))
     with pytest.raises(UserError, match="the events have no user column"):
         prepare(log(tmp_path / "b.parquet"), erase=str(tmp_path / "erase.txt"))
@@ -414,3 +415,17 @@ def test_no_raw_id_is_in_the_prepared_directory(prepare: Prepare, tmp_path: Path
     for content in seen:
         assert b"example.org" not in content and b"79190000000000" not in content
         assert not any(np.int64(s).tobytes() in content for s in sessions)
+
+
+def test_session_ids_numbered_for_each_user_are_refused(prepare: Prepare, tmp_path: Path) -> None:
+    """As ga_session_id: user 3's session 2 is another one than user 4's."""
+    rows = [(u % 9, visit, (u + visit + n) % 5, 10**9 + 86_400 * u + 7200 * visit + n) for u in range(40)
+            for visit in range(3) for n in range(4)]  # fmt: skip
+    schema = ["user_id", "session_id", "item_id", "timestamp"]
+    pl.DataFrame(rows, schema=schema, orient="row").write_parquet(tmp_path / "a.parquet")
+    prepared = open_prepared(prepare(tmp_path / "a.parquet"))
+    with pytest.raises(UserError, match=r"3 of 3 sessions \(100.0%\).*data\.columns\.session_id=false"):
+        require_sound(prepared)
+    for off in (None, False):
+        whole = open_prepared(prepare(tmp_path / "a.parquet", columns={"session_id": off}))
+        assert whole.manifest["sessions"] == {"count": 120, "source": "users' events, cut by gaps of over 30 minutes"}

@@ -80,30 +80,35 @@ def random_log(rng: random.Random) -> tuple[list[Row], str, str, float | None]:
     )
 
 
-def latest(ends: dict[int, int], fraction: float) -> set[int]:
-    """The sessions that end in the latest `fraction`; those of one moment together."""
-    if not ends:
+def start_of_latest(sessions: list[list[Row]], fraction: float) -> int:
+    """Where the latest `fraction` of the sessions ends, or of the rows, where most of those sessions began before."""
+    spans = [[row["time"] for row in session] for session in sessions if session]
+    times = sorted(time for span in spans for time in span)
+    if not times:
         raise Refused
-    wanted = max(1, round(len(ends) * fraction))
-    since = sorted(ends.values())[len(ends) - wanted]
-    chosen = {session for session, end in ends.items() if end >= since}
-    if len(chosen) == len(ends):
+    start = sorted(span[-1] for span in spans)[-max(1, round(len(spans) * fraction))]
+    latest = [span for span in spans if span[-1] >= start]
+    if len(latest) < len(spans) and sum(span[0] < start for span in latest) * 2 <= len(latest):
+        return start
+    start = times[-max(1, round(len(times) * fraction))]
+    if start == times[0]:
         raise Refused
-    return chosen
+    return start
 
 
 def label(sessions: list[list[Row]], split: str) -> None:
     """Write into each row's "part" what it is for."""
-    ends = {number: session[-1]["time"] for number, session in enumerate(sessions)}
     for session in sessions:
         for row in session:
             row["part"] = "train"
+    rows = [row for session in sessions for row in session]
     if split == "temporal":
-        test = latest(ends, 0.3)
-        validation = latest({s: end for s, end in ends.items() if s not in test}, 0.4)
-        for number, session in enumerate(sessions):
-            for row in session:
-                row["part"] = "test" if number in test else "validation" if number in validation else "train"
+        for part, fraction in (("test", 0.3), ("validation", 0.4)):
+            training = [row for row in rows if row["part"] == "train"]
+            start = start_of_latest([[r for r in s if r["part"] == "train"] for s in sessions], fraction)
+            for row in training:
+                if row["time"] >= start:
+                    row["part"] = part
     elif split == "leave_one_out":
         for session in sessions:
             if len(session) > 2:
@@ -117,10 +122,14 @@ def label(sessions: list[list[Row]], split: str) -> None:
             if order != sorted(order):
                 raise Refused
         if not any(row["part"] == "validation" for session in sessions for row in session):
-            whole = {n: end for n, end in ends.items() if sessions[n][-1]["part"] == "train"}
-            for number in latest(whole, 0.4):
-                for row in sessions[number]:
+            training = [row for row in rows if row["part"] == "train"]
+            start = start_of_latest([[r for r in s if r["part"] == "train"] for s in sessions], 0.4)
+            for row in training:
+                if row["time"] >= start:
                     row["part"] = "validation"
+    for part in ("train", "validation", "test"):
+        if not any(row["part"] == part for session in sessions for row in session[1:]):
+            raise Refused
 
 
 def in_order(row: Row) -> tuple[Any, ...]:
@@ -297,6 +306,6 @@ def compare(directory: Path, rows: list[Row], sessions: list[list[Row]], catalog
     assert manifest["split"]["test_events_outside_catalogue"] == pytest.approx(outside / tested)
     if manifest["split"]["kind"] == "temporal":
         start = manifest["split"]["test_start"]
-        assert all(row["time"] < start for row in events if row["part"] != "test")
+        assert all((row["time"] < start) == (row["part"] != "test") for row in events)
         start = manifest["split"]["validation_start"]
-        assert all(row["time"] < start for row in events if row["part"] == "train")
+        assert all((row["time"] < start) == (row["part"] == "train") for row in events)

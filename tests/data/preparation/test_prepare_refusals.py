@@ -21,7 +21,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no items": ({"item_id": [None] * 18}, {}, "none of the 18 rows can be used: 18 no item_id"),
     "no times": ({"timestamp": [None] * 18}, {}, "none of the 18 rows can be used: 18 no readable timestamp"),
     "negative times": ({"timestamp": range(-20, -2)}, {}, "none of the 18 rows .*: 18 negative timestamp"),
-    "text times": ({"timestamp": ["then"] * 18}, {}, "no timestamp can be read, the first is 'then'"),
+    "text times": ({"timestamp": ["then"] * 18}, {}, r"18 no readable timestamp \(such as 'then'\). Write all"),
     "no sessions": ({"session_id": None}, {}, "neither a session nor a user column.*user_id=NAME"),
     "ordinal gap": (
         {"session_id": None, "user_id": [1] * 18, "timestamp": range(18)},
@@ -48,7 +48,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         "'test': 0.*Dropped: 3 test event of an item outside the catalogue",
     ),
     "short sessions": ({"session_id": [*range(9)] * 2}, {"split": splits.leave_one_out}, "'test': 0"),
-    "one moment": ({"timestamp": [5] * 18}, {}, "of 6 sessions none ends before the test window"),
+    "one moment": ({"timestamp": [5] * 18}, {}, "of 15 events none is before the test window"),
     "many types": (
         {"event_type": [str(i) for i in range(300)], "item_id": [1, 2] * 150, "timestamp": range(300),
          "session_id": [i // 3 for i in range(300)]},

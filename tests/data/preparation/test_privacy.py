@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from twotower.core.errors import UserError
+from twotower.core.values import TextForm
 from twotower.data.preparation.privacy import not_erased, read_erased_users, with_consent
 
 
@@ -22,9 +23,9 @@ def test_erased_ids_are_compared_as_text() -> None:
 
 def test_an_erase_list_is_text_with_one_id_a_line(tmp_path: Path) -> None:
     (tmp_path / "erase.txt").write_text("\ufeff12\n\n  user 7 \n", encoding="utf-8")
-    assert read_erased_users(str(tmp_path / "erase.txt")) == {"12", "user 7"}
-    assert read_erased_users(None) == set()
+    assert read_erased_users(str(tmp_path / "erase.txt"), None, TextForm()) == {"12", "user 7"}
+    assert read_erased_users(None, None, TextForm()) == set()
     (tmp_path / "erase.bin").write_bytes(b"\xff\xfe")
     for name in ("erase.bin", "missing.txt"):
         with pytest.raises(UserError, match=rf"preparation\.erase=.*{name}"):
-            read_erased_users(str(tmp_path / name))
+            read_erased_users(str(tmp_path / name), None, TextForm())

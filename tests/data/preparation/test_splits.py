@@ -7,18 +7,27 @@ import polars as pl
 import pytest
 
 from twotower.core.errors import UserError
-from twotower.data.preparation.splits import LABELS, Sessions, Split, leave_one_out, predefined, read_labels, temporal
+from twotower.data.preparation.splits import (
+    LABELS,
+    Sessions,
+    Split,
+    leave_one_out,
+    predefined,
+    read_labels,
+    require_targets,
+    temporal,
+)
 
 
 def sessions(offsets: list[int], time: list[int], labels: list[str] | None = None) -> Sessions:
-    """What a split sees of sessions that lie one after another."""
+    """What a split sees of sessions that lie one after another; their times are read a session at a time."""
     bounds = np.array(offsets)
     labelled = None
     if labels is not None:
         code = np.array([LABELS[label.lower()] for label in labels])
         rows = [np.bincount(code[a:b], minlength=3) for a, b in itertools.pairwise(offsets)]
         labelled = np.array(rows)
-    return Sessions(np.diff(bounds), np.array(time)[bounds[1:] - 1], labelled)
+    return Sessions(np.diff(bounds), lambda: np.split(np.array(time), bounds[1:-1]), labelled)
 
 
 def parts(split: Split, offsets: list[int]) -> list[str]:
@@ -27,29 +36,66 @@ def parts(split: Split, offsets: list[int]) -> list[str]:
     return ["r" * a + "v" * b + "t" * (n - a - b) for n, a, b in counts]
 
 
-def test_temporal_takes_the_sessions_that_end_last() -> None:
-    offsets, time = [0, 2, 4, 6, 8], [10, 90, 20, 30, 50, 60, 5, 70]  # ends 90, 30, 60, 70
+def test_temporal_cuts_sessions_where_the_windows_begin() -> None:
+    offsets, time = [0, 3, 5, 8], [10, 55, 90, 20, 30, 50, 60, 99]
     split = temporal(sessions(offsets, time), test_fraction=0.25, validation_fraction=0.34)
-    assert parts(split, offsets) == ["tt", "rr", "rr", "vv"]
-    assert split.facts == {"kind": "temporal", "test_start": 90, "validation_start": 70}
+    assert parts(split, offsets) == ["rvt", "rr", "rvt"]  # 99 and 90 test; 60 and 55 of the other six validate
+    assert split.facts == {"kind": "temporal", "test_start": 90, "validation_start": 55}
 
 
-def test_temporal_keeps_sessions_of_one_moment_together() -> None:
-    offsets = list(range(0, 22, 2))
-    ends = [1, 2, 3, 4, 5, 5, 8, 8, 8, 8]
-    time = np.repeat(ends, 2)
-    split = temporal(sessions(offsets, time.tolist()), test_fraction=0.1, validation_fraction=0.2)
-    # One of ten is wanted for the test, and four end at the last moment; one of the other six for
-    # validation, and two tie.
-    assert parts(split, offsets) == ["rr"] * 4 + ["vv"] * 2 + ["tt"] * 4
+def test_temporal_keeps_events_of_one_moment_together() -> None:
+    offsets = [0, 5, 10]
+    split = temporal(sessions(offsets, [1, 2, 3, 5, 8, 4, 5, 8, 8, 8]), test_fraction=0.1, validation_fraction=0.2)
+    # One of ten is wanted for the test, and four are of the last moment; one of the other six validates, and two tie.
+    assert parts(split, offsets) == ["rrrvt", "rvttt"]
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.15, 0.2, 0.3, 0.35, 0.45])
-def test_temporal_takes_the_stated_share(fraction: float) -> None:
+@pytest.mark.parametrize("scale", [1, 999, 70_000_001])  # one pass over the times is enough, or not
+def test_temporal_takes_the_stated_share(fraction: float, scale: int) -> None:
     """Exactly, although 1 - fraction is no binary number."""
-    log = sessions(list(range(0, 2002, 2)), list(range(2000)))
+    log = sessions(list(range(0, 2002, 2)), [time * scale for k in range(1000) for time in (k, k + 1000)])
     split = temporal(log, test_fraction=fraction, validation_fraction=0.5)
-    assert (split.train + split.validation == 0).sum() == round(1000 * fraction)
+    assert (log.length - split.train - split.validation).sum() == round(2000 * fraction)
+    assert split.facts["test_start"] == (2000 - round(2000 * fraction)) * scale
+
+
+def start_by_loops(log: list[list[int]], fraction: float) -> int:
+    """Where the latest sessions end; where most of those began before, the latest events."""
+    log = [times for times in log if times]
+    start = sorted(times[-1] for times in log)[-max(1, round(len(log) * fraction))]
+    latest = [times for times in log if times[-1] >= start]
+    if len(latest) < len(log) and sum(times[0] < start for times in latest) * 2 <= len(latest):
+        return start
+    flat = sorted(time for times in log for time in times)
+    return flat[-max(1, round(len(flat) * fraction))]
+
+
+def test_visits_are_whole_where_most_lie_within_a_window() -> None:
+    offsets, time = [0, 2, 4, 6, 8, 10], [0, 1, 10, 11, 19, 21, 20, 22, 30, 31]
+    split = temporal(sessions(offsets, time), test_fraction=0.4, validation_fraction=0.34)
+    # Two of five sessions end last, from 22 on; one of the other three (0-1, 10-11, 19-21) validates.
+    assert parts(split, offsets) == ["rr", "rr", "rv", "vt", "tt"]
+    assert split.facts == {"kind": "temporal", "test_start": 22, "validation_start": 20}
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("span", [30, 10**7, 10**12])
+@pytest.mark.parametrize("third", [False, True])  # split.test_days of a third of the log
+def test_temporal_is_what_a_loop_over_the_events_gives(seed: int, span: int, third: bool) -> None:
+    random = np.random.default_rng([seed, span])
+    length = random.integers(1, 30, 12)
+    offsets = [0, *np.cumsum(length).tolist()]
+    log = [sorted(random.integers(0, span, n).tolist()) for n in length]
+    flat = [time for session in log for time in session]
+    days = span / 86_400_000 / 3 if third else None
+    split = temporal(sessions(offsets, flat), test_fraction=0.2, validation_fraction=0.3, test_days=days)
+    test_start = start_by_loops(log, 0.2) if days is None else max(flat) + 1 - round(days * 86_400_000)
+    validation_start = start_by_loops([[time for time in times if time < test_start] for times in log], 0.3)
+    assert split.facts == {"kind": "temporal", "test_start": test_start, "validation_start": validation_start}
+    assert parts(split, offsets) == [
+        "".join("t" if t >= test_start else "v" if t >= validation_start else "r" for t in times) for times in log
+    ]
 
 
 def test_temporal_may_test_the_last_days() -> None:
@@ -57,25 +103,45 @@ def test_temporal_may_test_the_last_days() -> None:
     offsets, time = [0, 2, 4, 6, 8, 10], [0, 3 * day, 0, day, 1, 2 * day, 2, day + 1, 4, 5]
     log = sessions(offsets, time)
     split = temporal(log, test_fraction=0.9, validation_fraction=0.5, test_days=2)
-    assert parts(split, offsets) == ["tt", "vv", "tt", "tt", "rr"]  # one ends two days before the last, to the ms
+    assert parts(split, offsets) == ["rt", "rv", "rt", "vt", "vv"]  # one is two days before the last, to the ms
     assert split.facts["test_start"] == day + 1
     for days in (0, -1, "two", True):
         with pytest.raises(UserError, match=f"test_days={days}; expected a number of days above 0"):
             temporal(log, 0.1, 0.5, test_days=days)  # type: ignore[arg-type] # that is the test
-    with pytest.raises(UserError, match="all 5 sessions end in these days"):
+    with pytest.raises(UserError, match="all events are of these days"):
         temporal(log, 0.1, 0.5, test_days=9)
 
 
 @pytest.mark.parametrize(
     ("time", "message"),
     [
-        ([1, 5, 2, 5, 3, 5], "of 3 sessions none ends before the test window"),
-        ([1, 4, 2, 4, 3, 5], "of 2 sessions none ends before the validation window"),
+        ([5, 5, 5, 5, 5, 5], "of 6 events none is before the test window"),
+        ([4, 5, 4, 5, 4, 5], "of 3 events none is before the validation window"),
     ],
 )
-def test_temporal_needs_different_ends(time: list[int], message: str) -> None:
+def test_temporal_needs_different_times(time: list[int], message: str) -> None:
     with pytest.raises(UserError, match=message):
         temporal(sessions([0, 2, 4, 6], time), test_fraction=0.3, validation_fraction=0.3)
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "length", "missing"),
+    [
+        ([1, 1], [1, 1], [3, 3], "train"),
+        ([2, 0], [0, 1], [3, 2], "validation"),
+        ([2, 2, 0], [0, 1, 0], [2, 3, 1], "test"),
+        ([2, 0], [1, 2], [4, 2], None),
+    ],
+)
+def test_each_part_needs_an_event_after_another(
+    train: list[int], validation: list[int], length: list[int], missing: str | None
+) -> None:
+    split = Split(np.array(train), np.array(validation), {"kind": "temporal"})
+    if missing is None:
+        require_targets(split, np.array(length))
+        return
+    with pytest.raises(UserError, match=f"none of {missing} follows another one"):
+        require_targets(split, np.array(length))
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan"), "a tenth", None])
@@ -95,20 +161,20 @@ def test_predefined_follows_the_column() -> None:
     assert split.facts == {"kind": "predefined"}
 
 
-def test_predefined_cuts_validation_from_the_latest_training_sessions() -> None:
-    offsets = [0, 2, 4, 6, 8, 10]
-    labels = ["train"] * 2 + ["test"] * 2 + ["train"] * 4 + ["train", "test"]
-    time = [1, 50, 60, 70, 1, 2, 3, 4, 80, 90]
+def test_predefined_cuts_validation_from_the_latest_training_events() -> None:
+    offsets = [0, 2, 4, 6, 8, 11]
+    labels = ["train"] * 2 + ["test"] * 2 + ["train"] * 4 + ["train", "train", "test"]
+    time = [1, 50, 60, 70, 1, 2, 3, 4, 40, 80, 90]
     split = predefined(sessions(offsets, time, labels), validation_fraction=0.4)
-    # Of the sessions that only train (ends 50, 2, 4) the latest validates; the last one goes on to the test.
-    assert parts(split, offsets) == ["vv", "tt", "rr", "rr", "rt"]
-    assert split.facts["validation_start"] == 50
+    # Of the eight times that train (1, 50, 1, 2, 3, 4, 40, 80) the latest three validate.
+    assert parts(split, offsets) == ["rv", "tt", "rr", "rr", "vvt"]
+    assert split.facts["validation_start"] == 40
 
 
 def test_predefined_errors() -> None:
     with pytest.raises(UserError, match=r"needs a split column: data\.columns\.split=NAME"):
         predefined(sessions([0, 2, 4], [0, 1, 2, 3]), validation_fraction=0.5)
-    with pytest.raises(UserError, match="nothing is left to train on"):
+    with pytest.raises(UserError, match="of 0 events none is before the validation window"):
         predefined(sessions([0, 2, 4], [0, 1, 2, 3], ["test"] * 4), validation_fraction=0.5)
 
 

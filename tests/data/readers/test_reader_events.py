@@ -21,12 +21,12 @@ ROWS: Rows = [("s1", 10, 100), ("s1", 11, 101), ("s2", 10, 50)]
 TEXTS: Rows = [("s1", "10", "100"), ("s1", "11", "101"), ("s2", "10", "50")]
 
 
-def source(path: Path | str, columns: Mapping[str, str | None] | None = None, **more: Any) -> Source:
+def source(path: Path | str, columns: Mapping[str, Any] | None = None, **more: Any) -> Source:
     settings = {"timestamp_unit": "auto", "items": None, "users": None, **more}
     return source_of(events.read, path, columns=columns or {}, **settings)
 
 
-def read(path: Path | str, columns: Mapping[str, str | None] | None = None) -> pl.DataFrame:
+def read(path: Path | str, columns: Mapping[str, Any] | None = None) -> pl.DataFrame:
     """The events' own columns."""
     given = source(path, columns)
     return events_of(given, [name for name in given.columns if name in events.COLUMNS])
@@ -518,3 +518,15 @@ def test_binary_ids_are_refused(tmp_path: Path) -> None:
     table(b"a", b"b").write_parquet(tmp_path / "a.parquet")
     with pytest.raises(UserError, match="item_id holds Binary"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("off", [None, False])
+@pytest.mark.parametrize("name", ["session_id", "user_id", "event_type", "consent", "split"])
+def test_a_column_can_be_switched_off(tmp_path: Path, name: str, off: object) -> None:
+    columns = ("session_id", "user_id", "item_id", "timestamp", "event_type", "split", "consent")
+    pl.DataFrame({column: ["7"] for column in columns}).write_parquet(tmp_path / "a.parquet")
+    assert set(source(tmp_path, {name: "auto"}).columns) == set(columns)
+    assert set(source(tmp_path, {name: off}).columns) == set(columns) - {name}
+    for needed in ("item_id", "timestamp"):
+        with pytest.raises(UserError, match=f"data.columns.{needed}={off}; events need this column"):
+            source(tmp_path, {needed: off})

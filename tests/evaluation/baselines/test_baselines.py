@@ -13,6 +13,7 @@ from twotower.core.schema import Prepared
 from twotower.data.loader import query_loader
 from twotower.evaluation.baselines.baselines import fit_baselines, rank_with_baselines
 from twotower.evaluation.baselines.item_neighbours import ItemKNN, TrainingEvents
+from twotower.metrics.candidates import Candidates
 from twotower.metrics.ranking_metrics import RankingMetrics
 from twotower.metrics.ranking_results import means_by_type
 from twotower.metrics.ranks import Ranks
@@ -141,11 +142,12 @@ def test_sessions_without_any_pair_give_each_item_itself() -> None:
 def test_the_evaluation_equals_ranking_query_by_query(prepared, part: str) -> None:
     max_length, ks = 4, (1, 3, 5)
     loader = query_loader(prepared, part, max_length, 20)
-    answers, cost = rank_with_baselines(fit_baselines(prepared, False), loader, prepared.num_items)
+    ranked = Candidates(prepared.item_index, prepared.offsets)
+    answers, cost = rank_with_baselines(fit_baselines(prepared, False), loader, prepared.num_items, ranked)
     results = {}
     for name, own in answers.items():
-        types = prepared.event_type[own.event]
-        results |= {f"{name}/{k}": v for k, v in means_by_type(own, types, ks, prepared.event_types).items()}
+        types, repeat = prepared.event_type[own.event], ranked.is_repeat(own.event)
+        results |= {f"{name}/{k}": v for k, v in means_by_type(own, types, repeat, ks, prepared.event_types).items()}
         assert cost[f"{name}/fit_seconds"] > 0 and cost[f"{name}/queries_per_second"] > 0
     bounds = {
         "validation": (prepared.train_end, prepared.validation_end),
@@ -153,7 +155,7 @@ def test_the_evaluation_equals_ranking_query_by_query(prepared, part: str) -> No
     }[part]
     expected = {}
     for name, scorer in naive_scorers(learnt(prepared), prepared.num_items).items():
-        better, tied, kind = [], [], []
+        better, tied, kind, repeat = [], [], [], []
         for begin, first, end in zip(prepared.offsets[:-1], *bounds, strict=True):
             for target in range(max(first, begin + 1), end):
                 history = [int(i) for i in prepared.item_index[begin:target]][-max_length:]
@@ -162,11 +164,14 @@ def test_the_evaluation_equals_ranking_query_by_query(prepared, part: str) -> No
                 better.append(sum(s > own for s in scores))
                 tied.append(sum(s == own for s in scores))
                 kind.append(int(prepared.event_type[target]))
+                repeat.append(prepared.item_index[target] in prepared.item_index[begin:target])
         metrics = RankingMetrics(ks, prepared.event_types)
-        metrics.update(Ranks(torch.tensor(better), torch.tensor(tied)), torch.tensor(kind))
+        metrics.update(Ranks(torch.tensor(better), torch.tensor(tied)), torch.tensor(kind), torch.tensor(repeat))
         expected |= {f"{name}/{key}": value for key, value in metrics.compute().items()}
     assert {key: results[key] for key in expected} == pytest.approx(expected, abs=1e-9)
-    assert f"item_knn/{prepared.event_types[1]}/recall_at_3" in results
+    assert {f"item_knn/{prepared.event_types[1]}/recall_at_3", "stan/mrr_at_5_repeat", "stan/mrr_at_5_new"} <= set(
+        results
+    )
 
 
 def test_item_knn_counts_its_window_in_the_sessions_order() -> None:

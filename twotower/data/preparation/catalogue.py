@@ -13,26 +13,29 @@ from twotower.core.schema import AGE_DAYS, ITEM_ID, TIMESTAMP, TRAIN_COUNT, USER
 from twotower.data.preparation.sort import Block
 from twotower.data.preparation.splits import PARTS, TEST, TRAIN, VALIDATION
 
+UNLISTED = "item that data.items does not have"
+
 
 class Catalogue(NamedTuple):
     """The items that a model knows; row r of the table is item_index r + 1.
 
     >>> table = pl.DataFrame({"item_id": ["fig", "pear"], "train_count": [4, 2], "age_days": [30, 7]})
-    >>> catalogue = Catalogue(table, np.array([0, 1, 0, 2]), few_users=np.zeros(4, dtype=bool), test_events=3)
+    >>> catalogue = Catalogue(table, np.array([0, 1, 0, 2]), excluded={}, events=np.array([0, 5, 1, 3]), test_events=3)
     >>> catalogue.table["item_id"][int(catalogue.item_index[3]) - 1]
     'pear'
     """
 
     table: pl.DataFrame  # [V] ITEM_ID, TRAIN_COUNT and AGE_DAYS
     item_index: Array  # [K + 1] item_index by rank of the item's id, 0 where the item is not in the catalogue
-    few_users: Array  # [K + 1] True where that is because too few users have events of the item
+    excluded: dict[str, Array]  # reason -> [K + 1] True where that is for this reason, and not as the test alone has it
+    events: Array  # [K + 1] number of events of each item
     test_events: int  # number of test events of all items
 
 
 def build_catalogue(
-    read_blocks: Callable[[], Iterator[Block]], ids: pl.Series, timed: bool, min_users: int
+    read_blocks: Callable[[], Iterator[Block]], ids: pl.Series, timed: bool, min_users: int, listed: Array | None = None
 ) -> Catalogue:
-    """Return the items of the events before the test, in the order of their ids, without those of too few users.
+    """Return the items of the events before the test by id, without unlisted ones and those of too few users.
 
     Validation is cut from the training data, so its items are known; an item that only the test has is not.
 
@@ -41,27 +44,33 @@ def build_catalogue(
         ids: [K] in ascending order.
         timed: whether timestamps have a unit.
         min_users: items with events of fewer distinct users before the test are left out.
+        listed: [K + 1] False for items that are left out; None: none are.
 
     Raises:
         UserError: fewer than two items.
     """
     counts, age_days = _count_items(read_blocks(), len(ids))
     known = counts[TRAIN] + counts[VALIDATION] > 0
-    few_users = np.zeros(len(ids) + 1, dtype=bool)
+    excluded = {}
+    if listed is not None:
+        excluded[UNLISTED] = known & ~listed
+        known &= listed
     if min_users > 1:
-        few_users = known & (_count_users(read_blocks(), min_users, len(ids)) < min_users)
-    chosen = np.flatnonzero(known & ~few_users)
+        few = known & (_count_users(read_blocks(), min_users, len(ids)) < min_users)
+        excluded[f"item of fewer than {min_users} users"] = few
+        known &= ~few
+    chosen = np.flatnonzero(known)
     if len(chosen) < 2:
-        few = f", {few_users.sum():,} of too few users" if few_users.any() else ""
+        without = "".join(f", {mask.sum():,} were left out ({reason})" for reason, mask in excluded.items())
         raise UserError(
-            f"before the test there are {len(chosen)} different items{few}; ranking needs at least 2. "
+            f"before the test there are {len(chosen)} different items{without}; ranking needs at least 2. "
             f"Is data.columns.item_id right? (The test part alone has {(counts[TEST] > 0).sum():,} items.)"
         )
     index = np.zeros(len(ids) + 1, dtype=np.int32)
     index[chosen] = np.arange(1, len(chosen) + 1)
     age = pl.Series(age_days[chosen] if timed else [None] * len(chosen), dtype=pl.Int64)
     table = pl.DataFrame({ITEM_ID: ids.gather(chosen - 1), TRAIN_COUNT: counts[TRAIN][chosen], AGE_DAYS: age})
-    return Catalogue(table, index, few_users, int(counts[TEST].sum()))
+    return Catalogue(table, index, excluded, counts.sum(axis=0), int(counts[TEST].sum()))
 
 
 def _count_items(blocks: Iterable[Block], items: int) -> tuple[Array, Array]:

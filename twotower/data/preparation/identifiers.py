@@ -1,37 +1,44 @@
-"""Ids and other values as integers: one form of item ids, codes in order of appearance, ranks in order of value."""
+"""Ids and other values as integers: item ids that are numbers, codes as they appear, ranks; and ids that are alike."""
+
+from collections.abc import Collection
 
 import numpy as np
 import polars as pl
 
 from twotower.core.arrays import Array
-from twotower.core.schema import ITEM_ID
+from twotower.core.values import STEPS
+from twotower.data.text_form import HEAL
 
 FEW = 64  # values that are faster looked up as an enumeration than by a join
-WHOLE = r"^[+-]?[0-9]+(\.0+)?$"
 
 
 def normalise_item_ids(values: pl.Series) -> pl.Series:
     """Convert item ids to Int64 where each of them is a whole number, else leave them as strings.
 
-    "12.0", from a column that was once floating point, is the number 12; "012" is a string.
+    "012" is a string.
     """
     if values.dtype.is_integer():
         return values.cast(pl.Int64)
-    digits = values.str.strip_suffix(".0")
-    whole = digits.cast(pl.Int64, strict=False)
-    same = whole.null_count() == values.null_count() and (whole.cast(pl.String) == digits).all()
+    whole = values.cast(pl.Int64, strict=False)
+    same = whole.null_count() == values.null_count() and (whole.cast(pl.String) == values).all()
     return whole if same else values
 
 
-def item_id_key(catalogue_ids: pl.Series) -> pl.Expr:
-    """Expression for ITEM_ID as text, by which a table's items are joined to those of the catalogue.
+def similar_ids(values: pl.Series, healed: Collection[str]) -> dict[str, tuple[int, str, str]]:
+    """Count groups of ids that differ only by what one of core.values.STEPS removes, with two of them as an example.
 
-    12, 12.0 and "12.0" are one item where all ids of the catalogue are whole numbers.
+    Args:
+        values: distinct ids; numbers have none.
+        healed: steps that were applied already.
     """
-    text = pl.col(ITEM_ID).cast(pl.String)
-    if not catalogue_ids.cast(pl.String).str.contains(WHOLE).all():
-        return text
-    return pl.when(text.str.contains(WHOLE)).then(text.str.replace(r"\.0+$", "")).otherwise(text)
+    found = {}
+    for step in (step for step in STEPS if step not in healed and values.dtype == pl.String):
+        frame = pl.DataFrame([values.alias("id"), HEAL[step](values).alias("key")])
+        if (frame["id"] != frame["key"]).any():
+            groups = frame.drop_nulls().filter(pl.len().over("key") > 1).sort("key", "id")
+            if groups.height:
+                found[step] = (groups["key"].n_unique(), *groups["id"].head(2))
+    return found
 
 
 class Dictionary:

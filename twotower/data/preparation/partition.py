@@ -2,19 +2,25 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import polars as pl
 from tqdm import tqdm
 
+from twotower.audit.losses import REMEDIES, examples
 from twotower.core.errors import UserError
+from twotower.core.matches import SAMPLE, Match
 from twotower.core.schema import CONSENT, EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, USER_ID
-from twotower.data.preparation.clean import NO_TIMESTAMP, drop_unusable
+from twotower.core.values import TextForm
+from twotower.data.preparation.clean import TIMESTAMP_TEXT, drop_unusable
 from twotower.data.preparation.event_features import EventFeatures
-from twotower.data.preparation.identifiers import Dictionary
+from twotower.data.preparation.identifiers import Dictionary, similar_ids
+from twotower.data.preparation.losses import Losses
 from twotower.data.preparation.spill import KEY, Partitions, prefetched
 from twotower.data.preparation.splits import read_labels
-from twotower.data.readers.source import PLACE, Source
+from twotower.data.readers.source import FILE, PLACE, Source
+from twotower.data.text_form import in_text_form
 from twotower.data.timestamps import (
     DATE,
     check_unit,
@@ -25,6 +31,8 @@ from twotower.data.timestamps import (
 )
 
 MAX_EVENT_TYPES = 255
+FILE_NAME, WITHOUT_USER = GROUPS = ("file", "without user_id")  # of rows, beside their event types and features
+GONE = "If their events were deleted already, leave these users out of the list"
 
 
 @dataclass
@@ -40,6 +48,9 @@ class PartitionedEvents:
     dropped: Counter[str] = field(default_factory=Counter)
     items: Dictionary = field(default_factory=Dictionary)
     types: Dictionary = field(default_factory=Dictionary)
+    losses: Losses = field(default_factory=Losses)
+    similar_ids: dict[str, dict[str, tuple[int, str, str]]] = field(default_factory=dict)  # of items and of users
+    erased: Match | None = None  # the erase list
 
 
 def partition_events(
@@ -49,8 +60,9 @@ def partition_events(
     *,
     use_split: bool,
     use_users: bool,
-    erase: Collection[str],
+    erase: AbstractSet[str],
     until: str | None,
+    form: TextForm,
 ) -> PartitionedEvents:
     """Read all rows of `source` and append the usable ones to `partitions`.
 
@@ -59,6 +71,7 @@ def partition_events(
         use_users: read the user column, if there is one.
         erase: ids of users whose events are removed.
         until: date or time from which on events are removed.
+        form: how texts are read.
 
     Raises:
         UserError: needed columns are missing, values have a wrong type, or no row can be used.
@@ -75,19 +88,31 @@ def partition_events(
     unit = _find_unit(source)
     events = PartitionedEvents(partitions, unit, by_user, use_users or not by_user)
     end = None if until is None else parse_until(until, unit)
-    unreadable = None
-    for chunk in _with_progress(source.chunks(columns), source.rows, "reading events"):
+    by_file = [FILE] if source.knows_file else []
+    erased: set[str] = set()
+    for chunk in _with_progress(source.chunks([*columns, *by_file]), source.rows, "reading events"):
         events.units += count_units(chunk[TIMESTAMP])
         times = whole_timestamps(chunk[TIMESTAMP], unit)
-        if unreadable is None and times.null_count():
-            bad = chunk[TIMESTAMP].filter(times.is_null()).drop_nulls()
-            unreadable = bad[0] if len(bad) else None
         events.rows += chunk.height
-        chunk = drop_unusable(chunk.with_columns(times), required, erase, end, events.dropped)
+        text = chunk[TIMESTAMP].alias(TIMESTAMP_TEXT)
+        chunk = in_text_form(chunk, form).with_columns(times, text, *_groups(chunk, by_user, source))
+        if USER_ID in columns:
+            users = chunk[USER_ID].unique()
+            erased |= erase & set(users.cast(pl.String)) if erase else set()
+            for step, found in similar_ids(users, form.ids).items():
+                seen = events.similar_ids.setdefault(USER_ID, {})
+                seen[step] = max(found, seen.get(step, found))
+        events.losses.add_rows(chunk, [n for n in (EVENT_TYPE, *features.event_columns, *GROUPS) if n in chunk.columns])
+        chunk = drop_unusable(chunk, required, erase, end, events.dropped, events.losses)
         if chunk.height:
             partitions.append(_as_integers(chunk, key, events, features))
     partitions.close()
-    _require_rows(source, events, unreadable)
+    _require_rows(source, events)
+    events.similar_ids[ITEM_ID] = similar_ids(events.items.values, form.ids)
+    if erase:
+        unmatched, others = sorted(erase - erased)[:SAMPLE], users.drop_nulls().cast(pl.String).head(SAMPLE).to_list()
+        events.erased = Match("preparation.erase", "listed users", len(erased), len(erase), unmatched, others, GONE)
+        events.erased.require()
     return events
 
 
@@ -101,20 +126,26 @@ def _require_columns(source: Source, key: str, erase: Collection[str]) -> None:
         raise UserError("preparation.erase names users, but the events have no user column: data.columns.user_id=NAME")
 
 
-def _require_rows(source: Source, events: PartitionedEvents, unreadable: object) -> None:
+def _groups(chunk: pl.DataFrame, by_user: bool, source: Source) -> Iterator[pl.Expr]:
+    """Yield the columns GROUPS of a chunk, as far as they are known."""
+    if FILE in chunk.columns and chunk.height:  # a chunk is of one file
+        yield pl.lit(str(source.files[chunk[FILE][0]])).alias(FILE_NAME)
+    if USER_ID in chunk.columns and not by_user:
+        yield pl.col(USER_ID).is_null().alias(WITHOUT_USER)
+
+
+def _require_rows(source: Source, events: PartitionedEvents) -> None:
     if events.rows == 0:
         raise UserError(
             f"{source.files[0]}: no rows in {len(source.files)} file(s), only column names; expected events"
         )
     if sum(events.dropped.values()) < events.rows:
         return
-    if unreadable is not None and events.dropped[NO_TIMESTAMP] == events.rows:
-        raise UserError(
-            f"no timestamp can be read, the first is '{unreadable}' (unit: {events.unit}); expected "
-            "ISO 8601 (2025-01-31T12:00:00Z), or numbers in the unit of data.timestamp_unit"
-        )
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in events.dropped.items() if count)
-    raise UserError(f"none of the {events.rows:,} rows can be used: {reasons}")
+    lost = {reason: count for reason, count in events.dropped.items() if count}
+    samples = events.losses.as_json()["samples"]
+    reasons = ", ".join(f"{count:,} {reason}{examples(samples.get(reason, ()))}" for reason, count in lost.items())
+    remedy = REMEDIES.get(max(lost, key=lambda reason: lost[reason]), "")
+    raise UserError(f"none of the {events.rows:,} rows can be used: {reasons}. {remedy}".rstrip(" ."))
 
 
 def _find_unit(source: Source) -> str:

@@ -16,7 +16,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ import numpy as np
 import polars as pl
 
 from twotower.audit.audit import audit
+from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.event_codes import check_zone
 from twotower.core.files import create_directory_once, sha256, write_json
@@ -40,22 +41,24 @@ from twotower.core.schema import (
     ORDINAL,
     SPLIT,
     STATISTICS_FILE,
+    USER_ID,
     Prepared,
     open_prepared,
     write_prepared,
 )
+from twotower.core.values import NULLS, TextForm, check_steps
 from twotower.data.preparation.bounces import event_types
 from twotower.data.preparation.catalogue import build_catalogue
 from twotower.data.preparation.event_features import EventFeatures, Specs
 from twotower.data.preparation.identifiers import normalise_item_ids, ranks
-from twotower.data.preparation.item_features import ItemFeatures, check_specs, encode_items
+from twotower.data.preparation.item_features import ItemFeatures, check_specs, encode_items, listed_items
 from twotower.data.preparation.partition import PartitionedEvents, partition_events
 from twotower.data.preparation.privacy import read_erased_users
 from twotower.data.preparation.sessionize import session_rule
 from twotower.data.preparation.sort import blocks, blocks_by_start, sort_partitions
 from twotower.data.preparation.spill import Partitions, prefetched
 from twotower.data.preparation.splits import Sessions, Split, predefined
-from twotower.data.preparation.statistics import EventStatistics, count_rows
+from twotower.data.preparation.statistics import EventStatistics, count_rows, count_unlisted
 from twotower.data.preparation.write import EventInputs, write_events
 from twotower.data.readers.source import Source
 from twotower.features import form
@@ -76,8 +79,11 @@ class Preparation:
         bounce: {event_type, seconds}: an event of that type left sooner becomes one of the type "bounce".
         features: "items" and "events", each name -> declaration (see features.spec).
         min_users_per_item: items with events of fewer distinct users before the test are left out.
+        only_known_items: items that the table of items does not have are left out.
         until: a date, or an ISO 8601 time (UTC where it has no zone): events from then on are left out.
-        erase: a text file of user ids whose events are left out.
+        erase: a list of user ids, or a table of them, whose events are left out.
+        null_words: texts that are null in every column, beside the empty one.
+        ids: what is healed in ids of items and users, of core.values.STEPS.
         memory_gib: peak memory of the process.
         split: one of data.preparation.splits, with its settings.
         prepared_root: the folder that holds prepared directories.
@@ -93,6 +99,9 @@ class Preparation:
     memory_gib: float
     split: Callable[[Sessions], Split]
     prepared_root: str
+    only_known_items: bool = False
+    null_words: Sequence[str] = NULLS
+    ids: Sequence[str] = ()
 
     def __call__(self, source: Source) -> Prepared:
         """Prepare the events of `source`, or open the directory where they are prepared already.
@@ -112,7 +121,10 @@ class Preparation:
             log.info("prepared already: %s", directory)
         else:
             check_zone(self.time_zone)
+            check_steps(self.ids)
             check_specs(self.features.get("items", {}))
+            if self.only_known_items and source.items is None:
+                raise UserError("preparation.only_known_items=true needs a table of items: data.items=PATH")
             create_directory_once(directory, partial(self._fill, source, settings))
         prepared = open_prepared(directory, check=exists)
         log.info("%s", describe(prepared.manifest))
@@ -133,10 +145,16 @@ class Preparation:
             "bounce": self.bounce or None,
             "features": self.features,
             "min_users_per_item": self.min_users_per_item,
+            "only_known_items": self.only_known_items,
             "until": None if self.until is None else str(self.until),
             "erased": erase,
+            "values": self._form.as_json(),
             "split": {"name": self._split_name, **getattr(self.split, "keywords", {})},
         }
+
+    @property
+    def _form(self) -> TextForm:
+        return TextForm(tuple(map(str, self.null_words)), tuple(self.ids))
 
     @property
     def _split_name(self) -> str:
@@ -148,7 +166,7 @@ class Preparation:
         work = directory / "work"
         work.mkdir()
         rows_at_once = _rows_at_once(self.memory_gib)
-        features = EventFeatures(self.features.get("events", {}), source)
+        features = EventFeatures(self.features.get("events", {}), source, self._form)
 
         events = self._partition(source, features, work, rows_at_once)
         zone = None if events.unit == ORDINAL else self.time_zone
@@ -159,27 +177,34 @@ class Preparation:
         sessions = sort_partitions(events.partitions, events.rows, work, rank_of_code, rule, self.split)
 
         read_blocks = partial(blocks, sessions, rows_at_once)
-        catalogue = build_catalogue(read_blocks, ids, zone is not None, self.min_users_per_item)
+        listed = self._listed(source, ids)
+        only = listed if self.only_known_items else None
+        catalogue = build_catalogue(read_blocks, ids, zone is not None, self.min_users_per_item, only)
         event_encoders = features.fit(features.count_values(read_blocks(), catalogue.item_index))
         before = sessions.split.facts.get("test_start") if zone else None
         items = self._write_catalogue(directory, source, catalogue.table, before)
         encoders = {"events": event_encoders, "items": items.encoders}
         codes = {"time_zone": self.time_zone, "event_types": types.names, "input_types": types.input_codes}
-        write_json(directory / FEATURES_FILE, {**codes, **encoders})
+        write_json(directory / FEATURES_FILE, {**codes, "values": self._form.as_json(), **encoders})
 
         inputs = EventInputs(types.input_codes, zone, features, event_encoders)
         tally = EventStatistics(types.names, inputs.sizes, zone)
         in_order = prefetched(blocks_by_start(sessions, rows_at_once))
-        few_users = f"item of fewer than {self.min_users_per_item} users"
-        outside = write_events(directory, in_order, catalogue, few_users, inputs, tally)
+        outside = write_events(directory, in_order, catalogue, inputs, tally)
         shutil.rmtree(work)
 
+        matches = [*items.facts["matches"], *features.matches, events.erased]
         statistics = {
             **count_rows(events, sessions, catalogue.test_events, outside, tally.as_json(), self._split_name),
             "session_source": rule.description,
             "cuts": {"gap_minutes": self.session_gap_minutes if events.by_user else None, **sessions.counts.cuts},
             "encoders": encoders,
             **items.facts,
+            "contradictory_users": features.contradictory,
+            "unreadable_numbers": items.facts["unreadable_numbers"] | features.unreadable,
+            "similar_ids": events.similar_ids,
+            "unlisted_items": count_unlisted(catalogue.events, listed, ids) if listed is not None else None,
+            "matches": [{"text": str(match), "warning": match.warning} for match in matches if match],
         }
         manifest = {
             "name": source.name,
@@ -188,6 +213,7 @@ class Preparation:
             "inputs": inputs.sizes,
             "item_features": {name: form(encoder) for name, encoder in items.encoders.items()},
             **{key: statistics[key] for key in ("rows", "timestamp_unit", "split")},
+            "matches": [match["text"] for match in statistics["matches"]],
             "sessions": {"count": sum(statistics["session_lengths"].values()), "source": rule.description},
             "settings": settings,
             "seconds": round(time.perf_counter() - began, 2),
@@ -195,6 +221,12 @@ class Preparation:
         write_json(directory / STATISTICS_FILE, statistics)
         write_prepared(directory, manifest)
         write_json(directory / AUDIT_FILE, audit(open_prepared(directory, check=False), statistics))
+
+    def _listed(self, source: Source, ids: pl.Series) -> Array | None:
+        """Return [K + 1] which items the items' table has; None where nothing depends on it."""
+        if source.items is None or not (self.only_known_items or self.features.get("items")):
+            return None
+        return listed_items(source.items(), ids, self._form)
 
     def _partition(self, source: Source, features: EventFeatures, work: Path, rows_at_once: int) -> PartitionedEvents:
         use_split = SPLIT in source.columns and self._split_name == predefined.__name__
@@ -206,8 +238,9 @@ class Preparation:
             features,
             use_split=use_split,
             use_users=self.min_users_per_item > 1,
-            erase=read_erased_users(self.erase),
+            erase=read_erased_users(self.erase, (source.settings.get("columns") or {}).get(USER_ID), self._form),
             until=self.until,
+            form=self._form,
         )
 
     def _write_catalogue(
@@ -215,7 +248,7 @@ class Preparation:
     ) -> ItemFeatures:
         specs = self.features.get("items", {})  # without any the table, which may be large, is not read
         table = source.items() if source.items and specs else pl.LazyFrame(schema={ITEM_ID: pl.String})
-        items = encode_items(table, specs, catalogue, before)
+        items = encode_items(table, specs, catalogue, before, self._form)
         catalogue.with_columns(items.raw.get_columns()).write_parquet(directory / CATALOGUE_FILE)
         np.savez(directory / ITEM_FEATURES_FILE, allow_pickle=False, **items.arrays)
         return items
@@ -236,6 +269,7 @@ def describe(manifest: Mapping[str, Any]) -> str:
     lines = [
         f"rows read {rows['read']:,}, kept {rows['kept']:,}, dropped {rows['read'] - rows['kept']:,}",
         *(f"  dropped {count:,}: {reason}" for reason, count in rows["dropped"].items()),
+        *manifest["matches"],
         f"sessions {sessions['count']:,} from {sessions['source']}; items {manifest['num_items']:,}; "
         f"event types: {', '.join(manifest['event_types'])}; timestamps: {manifest['timestamp_unit']}",
         f"event inputs: {', '.join(manifest['inputs'])}; "

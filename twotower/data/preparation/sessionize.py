@@ -9,7 +9,7 @@ import polars as pl
 from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.ragged import ranges
-from twotower.core.schema import DUPLICATE_ROW, EVENT_TYPE, ITEM_ID, ORDINAL, SPLIT, TIMESTAMP, USER_ID
+from twotower.core.schema import DUPLICATE_ROW, EVENT_TYPE, ITEM_ID, ORDINAL, SINGLE_EVENT, SPLIT, TIMESTAMP, USER_ID
 from twotower.data.preparation.bounces import SECOND, BounceRule, mark_bounces
 from twotower.data.preparation.duplicates import drop_duplicate_rows
 from twotower.data.preparation.spill import KEY
@@ -17,7 +17,6 @@ from twotower.data.preparation.splits import PARTS
 from twotower.data.readers.source import PLACE
 
 MINUTE = 60 * SECOND  # in microseconds
-SINGLE_EVENT = "only event of its session"
 
 
 class SessionRule(NamedTuple):
@@ -100,7 +99,7 @@ def sort_sessions(
 
     Returns:
         Columns [E] of the events, without KEY, PLACE and SPLIT, in milliseconds or ordinals; and columns [S] of the
-        sessions: start, end, length, where there are any user (0: unknown) and, with SPLIT, train, validation and
+        sessions: start, length, where there are any user (0: unknown) and, with SPLIT, train, validation and
         test: how many events have that label.
     """
     by = (KEY, TIMESTAMP, PLACE, ITEM_ID, EVENT_TYPE)
@@ -113,7 +112,7 @@ def sort_sessions(
     if rule.bounce:
         events[EVENT_TYPE] = mark_bounces(events[EVENT_TYPE], events[TIMESTAMP], starts, rule.bounce)
     time = events[TIMESTAMP] = events[TIMESTAMP] // _scale(rule)
-    sessions = {"start": time[starts], "end": time[starts + length - 1], "length": length}
+    sessions = {"start": time[starts], "length": length}
     if rule.by_user:
         sessions[USER_ID] = rows[KEY].to_numpy()[begin]
     elif USER_ID in events:

@@ -18,7 +18,9 @@ from twotower.core.ragged import ranges
 from twotower.core.schema import ITEM_ID, RETURNING, TIMESTAMP, USER_ID
 from twotower.data.preparation.sessionize import SessionCounts, SessionRule, returning_users, sort_sessions
 from twotower.data.preparation.spill import ArrayFile, Partitions, prefetched
-from twotower.data.preparation.splits import PARTS, TEST, TRAIN, VALIDATION, Sessions, Split
+from twotower.data.preparation.splits import PARTS, TEST, TRAIN, VALIDATION, Sessions, Split, require_targets
+
+TIMES_AT_ONCE = 1 << 21  # timestamps that a split reads
 
 
 class SortedSessions(NamedTuple):
@@ -92,7 +94,12 @@ def sort_partitions(
     if RETURNING not in table:
         user = table.pop(USER_ID) if USER_ID in table else np.zeros(len(table["start"]), dtype=np.uint8)
         table[RETURNING] = returning_users(user, table["start"])
-    parts_of_sessions = split(Sessions(table["length"], table["end"], labelled, timed=not rule.ordinal))
+
+    def times() -> Iterator[Array]:
+        return (columns[TIMESTAMP].read(*span) for span in pairwise(_cuts(offsets, TIMES_AT_ONCE)))
+
+    parts_of_sessions = split(Sessions(table["length"], times, labelled, timed=not rule.ordinal))
+    require_targets(parts_of_sessions, table["length"])
     return SortedSessions(
         columns, table["start"], table[RETURNING], offsets, np.array(bounds), parts_of_sessions, counts
     )
@@ -113,10 +120,18 @@ def _require_sessions(sessions: int, counts: SessionCounts, rule: SessionRule) -
 
 def blocks(sessions: SortedSessions, rows: int) -> Iterator[Block]:
     """Yield all sessions as they lie on disk, about `rows` events at a time."""
-    marks = np.searchsorted(sessions.offsets, np.arange(rows, sessions.offsets[-1], rows))
-    bounds = np.unique(np.concatenate([[0], marks, [len(sessions.start)]]))
-    for low, high in pairwise(bounds.tolist()):
+    for low, high in pairwise(np.searchsorted(sessions.offsets, _cuts(sessions.offsets, rows)).tolist()):
         yield _read_block(sessions, [(low, high)])
+
+
+def _cuts(offsets: Array, rows: int) -> list[int]:
+    """Return offsets [S + 1] of sessions that are about `rows` events apart, the first and the last included.
+
+    >>> _cuts(np.array([0, 2, 5, 6, 9]), rows=4)
+    [0, 5, 9]
+    """
+    marks = np.searchsorted(offsets, np.arange(rows, offsets[-1], rows))
+    return [int(offset) for offset in np.unique(offsets[[0, *marks, -1]])]
 
 
 def blocks_by_start(sessions: SortedSessions, rows: int) -> Iterator[Block]:

@@ -1,9 +1,10 @@
 """Splits: which events are for training, validation and testing.
 
 Every split cuts each session in two places: its first events train, the next validate, the rest test.
-Shapes: S sessions.
+Shapes: S sessions. Memory: a few numbers a session, and the times that `Sessions.times` yields at once.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,23 +13,26 @@ import polars as pl
 from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.event_codes import MS_PER_DAY
+from twotower.core.ragged import ranges
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 PARTS = ("train", "validation", "test")
 LABELS = {"train": TRAIN, "training": TRAIN, "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION}
 LABELS |= {"test": TEST}
+MOST_CUT = 0.5  # share of a window's sessions that may have begun before it
+BINS = 1 << 16  # of the histogram by which the start of a window is determined
 
 
 class Sessions(NamedTuple):
     """What a split decides on.
 
-    >>> sessions = Sessions(length=np.array([4, 2]), end=np.array([90, 70]), labelled=None)
+    >>> sessions = Sessions(length=np.array([4, 2]), times=lambda: [np.array([1, 2, 5, 9, 3, 7])], labelled=None)
     >>> leave_one_out(sessions).train
     array([2, 2])
     """
 
     length: Array  # [S] number of events
-    end: Array  # [S] timestamp of the last event
+    times: Callable[[], Iterable[Array]]  # reads the timestamps of all events, of some whole sessions at a time
     labelled: Array | None  # [S, 3] events that the split column gives to training, validation, test
     timed: bool = True  # whether timestamps have a unit
 
@@ -48,44 +52,43 @@ class Split(NamedTuple):
 def temporal(
     sessions: Sessions, test_fraction: float, validation_fraction: float, test_days: float | None = None
 ) -> Split:
-    """Test on the sessions that end last, and validate on those that end before them; whole sessions each.
+    """Test on the latest events, and validate on those before them, whatever session they are of.
 
-    A session belongs to the window in which it ends, so no training event is later than the split. Sessions that end at
-    the same moment stay together, in the later window.
+    A session that crosses the start of a window is cut there: its earlier events are history for the later ones, and
+    belong to the part of their own time. Events of the same moment stay together, in the later window.
 
     Args:
         sessions: of all events.
-        test_fraction: share of the sessions that test.
-        validation_fraction: share of the other sessions that validate.
-        test_days: where given, the sessions that end in the last so many days test, instead of `test_fraction`.
+        test_fraction: of the sessions, by their ends; of the events where sessions outlive that window.
+        validation_fraction: likewise of what is earlier.
+        test_days: where given, the events of the last so many days test, instead of `test_fraction`.
     """
-    part = np.full(len(sessions.end), TRAIN, dtype=np.int8)
     if test_days is None:
-        test_start = _label_latest(part, sessions.end, test_fraction, TEST)
+        test_start = _start_of_latest(sessions, sessions.length, test_fraction, "test")
     else:
         if not sessions.timed:
             raise UserError("split.test_days: the timestamps have no unit; use split.test_fraction instead")
-        test_start = _label_days(part, sessions.end, test_days)
-    validation_start = _label_latest(part, sessions.end, validation_fraction, VALIDATION)
+        test_start = _start_of_days(sessions.times, test_days)
+    before_test = _count_before(sessions, test_start)
+    validation_start = _start_of_latest(sessions, before_test, validation_fraction, "validation")
+    train = _count_before(sessions, validation_start)
     facts = {"kind": "temporal", "test_start": test_start, "validation_start": validation_start}
-    return Split(sessions.length * (part == TRAIN), sessions.length * (part == VALIDATION), facts)
+    return Split(train, before_test - train, facts)
 
 
 def predefined(sessions: Sessions, validation_fraction: float) -> Split:
-    """Follow the split column; if it has no validation, the latest training sessions validate.
+    """Follow the split column; if it has no validation, the latest training events validate.
 
     Raises UserError where there is no split column.
     """
     if sessions.labelled is None:
         raise UserError("split=predefined needs a split column: data.columns.split=NAME")
-    train, validation = sessions.labelled[:, TRAIN].copy(), sessions.labelled[:, VALIDATION].copy()
+    train, validation = sessions.labelled[:, TRAIN], sessions.labelled[:, VALIDATION]
     facts: dict[str, Any] = {"kind": "predefined"}
     if not validation.any():
-        whole = np.flatnonzero(train == sessions.length)
-        part = np.full(len(whole), TRAIN, dtype=np.int8)
-        facts["validation_start"] = _label_latest(part, sessions.end[whole], validation_fraction, VALIDATION)
-        chosen = whole[part == VALIDATION]
-        train[chosen], validation[chosen] = 0, sessions.length[chosen]
+        facts["validation_start"] = start = _start_of_latest(sessions, train, validation_fraction, "validation")
+        before = np.minimum(_count_before(sessions, start), train)
+        train, validation = before, train - before
     return Split(train, validation, facts)
 
 
@@ -104,29 +107,99 @@ def read_labels(column: pl.Series) -> pl.Series:
     return names.replace_strict(LABELS, return_dtype=pl.UInt8)
 
 
-def _label_latest(part: Array, end: Array, fraction: float, label: int) -> int:
-    """Label the latest `fraction` of the sessions still in training, and return the earliest of their ends."""
-    name = PARTS[label]
-    if not isinstance(fraction, int | float) or not 0 < fraction < 1:
+def require_targets(split: Split, length: Array) -> None:
+    """Raise UserError where a part of the split has no event that others precede in its session [S]."""
+    bounds = [np.zeros_like(length), split.train, split.train + split.validation, length]
+    for name, first, end in zip(PARTS, bounds, bounds[1:], strict=False):
+        if not (end > np.maximum(first, 1)).any():
+            events = {part: int((b - a).sum()) for part, a, b in zip(PARTS, bounds, bounds[1:], strict=False)}
+            raise UserError(
+                f"split={split.facts['kind']} leaves events of {events}, and none of {name} follows another one of its "
+                "session, so there is no next item to predict; expected some in each part. Give more events, or other "
+                "windows (split.test_fraction, split.test_days, split.validation_fraction)"
+            )
+
+
+def _by_session(sessions: Sessions) -> Iterator[tuple[slice, Array, Array]]:
+    """Yield the numbers of some sessions, where each begins, and the times of their events."""
+    offsets = np.concatenate([[0], np.cumsum(sessions.length)])
+    first = 0
+    for times in sessions.times():
+        last = int(np.searchsorted(offsets, offsets[first] + len(times)))
+        yield slice(first, last), offsets[first:last] - offsets[first], times
+        first = last
+
+
+def _count_before(sessions: Sessions, time: int) -> Array:
+    """Return the number [S] of events of each session before `time`."""
+    return np.concatenate(
+        [np.add.reduceat(times < time, starts, dtype=np.int64) for _, starts, times in _by_session(sessions)]
+    )
+
+
+def _start_of_latest(sessions: Sessions, kept: Array, fraction: float, name: str) -> int:
+    """Return the time from which on the latest `fraction` lies of the first `kept` [S] events of each session.
+
+    It is the fraction of the sessions, by their ends, so that visits are whole. Where most of these sessions began
+    before their window it is the fraction of the events: the ends of histories of months all lie in the last days.
+
+    Raises UserError where nothing is earlier.
+    """
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
         raise UserError(f"split.{name}_fraction={fraction}; expected a number between 0 and 1")
-    ends = np.sort(end[part == TRAIN])
-    count = max(1, round(len(ends) * fraction))
-    if len(ends) == 0 or ends[0] == ends[-count]:
+    begin, end = _spans(sessions, kept)
+    if len(end):
+        start = int(np.sort(end)[-max(1, round(len(end) * fraction))])
+        if end.min() < start and (begin[end >= start] < start).mean() <= MOST_CUT:
+            return start
+
+    def read() -> Iterator[Array]:
+        for some, _, times in _by_session(sessions):
+            length = sessions.length[some]
+            yield times[ranges(np.zeros_like(length), length) < np.repeat(kept[some], length)]
+
+    return _start_of_latest_events(read, fraction, name)
+
+
+def _spans(sessions: Sessions, kept: Array) -> tuple[Array, Array]:
+    """Return the times of the first and the last of the first `kept` [S] events of sessions that keep any."""
+    begin, end = [], []
+    for some, starts, times in _by_session(sessions):
+        starts, count = starts[kept[some] > 0], kept[some][kept[some] > 0]
+        begin.append(times[starts])
+        end.append(times[starts + count - 1])
+    return np.concatenate(begin), np.concatenate(end)
+
+
+def _start_of_latest_events(read: Callable[[], Iterable[Array]], fraction: float, name: str) -> int:
+    """Return the time from which on the latest `fraction` of the events lie; reads all of them a few times."""
+    ends = [(int(times.min()), int(times.max()), len(times)) for times in read() if len(times)]
+    low = earliest = min((e[0] for e in ends), default=0)
+    high, events = max((e[1] for e in ends), default=0), sum(e[2] for e in ends)
+    later = max(1, round(events * fraction))  # wanted from the start on
+    while low < high:  # a histogram of low .. high tells in which of its bins the start lies
+        width = (high - low) // BINS + 1
+        counts = np.zeros(BINS, dtype=np.int64)
+        for times in read():
+            counts += np.bincount((times[(times >= low) & (times <= high)] - low) // width, minlength=BINS)
+        total = counts[::-1].cumsum()
+        chosen = BINS - 1 - int(np.searchsorted(total, later))
+        later -= int(counts[chosen + 1 :].sum())
+        low, high = low + chosen * width, min(high, low + (chosen + 1) * width - 1)
+    if low == earliest:
         raise UserError(
-            f"of {len(ends):,} sessions none ends before the {name} window, so nothing is left to train on; "
-            "expected more sessions, or more different end times, for this split"
+            f"of {events:,} events none is before the {name} window, so nothing is left to train on; "
+            "expected more events, or more different times, for this split"
         )
-    start = int(ends[-count])
-    part[(part == TRAIN) & (end >= start)] = label
-    return start
+    return low
 
 
-def _label_days(part: Array, end: Array, days: float) -> int:
-    """Label the sessions that end in the last `days` as TEST, and return where these days begin."""
+def _start_of_days(read: Callable[[], Iterable[Array]], days: float) -> int:
+    """Return where the last `days` of the events begin."""
     if isinstance(days, bool) or not isinstance(days, int | float) or not days > 0:
         raise UserError(f"split.test_days={days}; expected a number of days above 0")
-    start = int(end.max()) + 1 - round(days * MS_PER_DAY)
-    part[end >= start] = TEST
-    if (part == TEST).all():
-        raise UserError(f"split.test_days={days}: all {len(end):,} sessions end in these days; give fewer")
+    ends = [(int(times.min()), int(times.max())) for times in read()]
+    start = max(e[1] for e in ends) + 1 - round(days * MS_PER_DAY)
+    if min(e[0] for e in ends) >= start:
+        raise UserError(f"split.test_days={days}: all events are of these days; give fewer")
     return start

@@ -9,6 +9,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from twotower.core.arrays import Array
 from twotower.core.errors import UserError
@@ -109,9 +110,23 @@ def count_rows(
         **counts,
         "rows": {"read": events.rows, "kept": sum(kept.values()), "dropped": dict(dropped)},
         "split": facts,
+        "losses": events.losses.as_json(),
         "timestamp_unit": events.unit,
         "timestamp_units": dict(events.units),
         "whole_hour_pauses": {"whole": sessions.counts.whole, "near": sessions.counts.near},
         "sessions_of_several_users": sessions.counts.of_several_users,
         "targets_outside_catalogue": {"test_events": test_events, "outside": outside},
     }
+
+
+def count_unlisted(events: Array, listed: Array, ids: pl.Series) -> dict[str, Any]:
+    """Count the items that a table of items lacks, and their events; the example is the one of most events.
+
+    Args:
+        events: [K + 1] number of events of each item; 0 is none.
+        listed: [K + 1] whether the table has the item.
+        ids: [K] of the items, from place 1 on.
+    """
+    lost = np.where(listed, 0, events)
+    example = str(ids[int(lost.argmax()) - 1]) if lost.any() else None
+    return {"items": int((lost > 0).sum()), "events": int(lost.sum()), "of": int(events.sum()), "example": example}

@@ -59,7 +59,6 @@ def write_events(
     directory: Path,
     blocks: Iterable[Block],
     catalogue: Catalogue,
-    few_users_reason: str,
     inputs: EventInputs,
     statistics: EventStatistics,
 ) -> Counter[str]:
@@ -70,7 +69,6 @@ def write_events(
 
     Args:
         blocks: sessions in their final order.
-        few_users_reason: the reason for which events of catalogue.few_users are dropped.
 
     Returns:
         Dropped rows by reason.
@@ -79,7 +77,7 @@ def write_events(
     for name, size in inputs.sizes.items():
         file = input_file(name)
         writers[file] = ArrayFile(directory / file, np.min_scalar_type(size - 1).str)
-    dropped = Counter({OUTSIDE: 0, few_users_reason: 0, LEFT_ALONE: 0})
+    dropped = Counter({OUTSIDE: 0, **dict.fromkeys(catalogue.excluded, 0), LEFT_ALONE: 0})
     begin = 0
     writers["offsets"].append(np.zeros(1, dtype=np.int64))
     for block in blocks:
@@ -87,9 +85,8 @@ def write_events(
         item_index = catalogue.item_index[item]
         codes = inputs.codes(block)  # before events are dropped, as serving sees those, too
         known = item_index > 0
-        few = int(catalogue.few_users[item[~known]].sum())
-        dropped[few_users_reason] += few
-        dropped[OUTSIDE] += int((~known).sum()) - few
+        lost = {reason: int(mask[item[~known]].sum()) for reason, mask in catalogue.excluded.items()}
+        dropped.update({**lost, OUTSIDE: int((~known).sum()) - sum(lost.values())})
         keep = known & ~_left_alone(block, known)
         dropped[LEFT_ALONE] += int(known.sum() - keep.sum())
         arrays, length = _session_arrays(block, keep, begin)

@@ -15,8 +15,9 @@ import polars as pl
 
 from twotower.core.errors import UserError
 from twotower.core.schema import ITEM_ID, SPLIT, TIMESTAMP, USER_ID, Prepared
+from twotower.core.table_files import CSV, file_format
 from twotower.data.readers.chunks import RawFile, delimited_file, integer, json_frames, number, prepare_files
-from twotower.data.readers.files import CSV, file_format, published_file, published_files, readable
+from twotower.data.readers.files import published_file, published_files, readable
 from twotower.data.readers.source import Prepare
 
 PAGE = "amazon-reviews-2023.github.io"

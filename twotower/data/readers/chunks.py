@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from twotower.core.errors import UserError
 from twotower.core.schema import Prepared
-from twotower.data.readers.files import EXPECTED, JSON_LINES, count_about, open_bytes, readable
-from twotower.data.readers.source import CHUNK_ROWS, PLACE, Prepare, Source
+from twotower.core.table_files import EXPECTED, JSON_LINES, open_bytes, separator_of
+from twotower.data.readers.files import count_about, readable
+from twotower.data.readers.source import CHUNK_ROWS, FILE, PLACE, Prepare, Source
 
 PIECE_BYTES = 2**24  # of JSON Lines, parsed at one time
 SAMPLE_LINES = 10_000  # of JSON Lines, from which the keys are taken
@@ -63,21 +64,22 @@ def prepare_files(
         chunks=partial(in_chunks, files),
         items=items,
         users=users,
+        knows_file=True,
     )
     return prepare(source)
 
 
 def in_chunks(files: Sequence[RawFile], wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """Yield wanted columns of one file after another, as described for Source.chunks.
+    """Yield wanted columns of one file after another, as described for Source.chunks; FILE can be one of them.
 
     Raises UserError where a file can't be read.
     """
-    for file in files:
-        place = 0
-        needed = dict.fromkeys(root for name in wanted for root in file.columns[name].meta.root_names())
+    for number, file in enumerate(files):
+        place, columns = 0, {**file.columns, FILE: pl.lit(number, dtype=pl.UInt32)}
+        needed = dict.fromkeys(root for name in wanted for root in columns[name].meta.root_names())
         with readable(file.path):
             for frame in file.read(list(needed)):
-                rows = frame.with_columns(file.columns[name].alias(name) for name in wanted)
+                rows = frame.with_columns(columns[name].alias(name) for name in wanted)
                 for part in rows.select(wanted).iter_slices(CHUNK_ROWS):
                     yield part.with_columns(pl.int_range(place, place + part.height, dtype=pl.Int64).alias(PLACE))
                     place += part.height
@@ -128,10 +130,9 @@ def parquet_frames(file: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]
 
 
 def csv_separator(file: Path) -> str:
-    """Return comma, semicolon, tab or bar: the one that is most frequent in the first line."""
+    """Return the separator of a CSV file, by its first line."""
     with open_bytes(file) as text:
-        header = text.readline().decode("utf-8-sig", errors="replace")
-    return max(",;\t|", key=header.count)
+        return separator_of(text.readline().decode("utf-8-sig", errors="replace"))
 
 
 def csv_columns(file: Path) -> list[str]:

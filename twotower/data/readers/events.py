@@ -3,9 +3,10 @@
 import datetime as dt
 import glob
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import polars as pl
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from twotower.core.errors import UserError, nearest
 from twotower.core.schema import CONSENT, EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, USER_ID, Prepared
+from twotower.core.table_files import CSV, JSON_LINES, PARQUET, file_format
 from twotower.data.readers.chunks import (
     RawFile,
     csv_columns,
@@ -24,12 +26,14 @@ from twotower.data.readers.chunks import (
     parquet_frames,
 )
 from twotower.data.readers.feature_table import feature_table
-from twotower.data.readers.files import CSV, JSON_LINES, PARQUET, count_about, file_format, find_files, readable
-from twotower.data.readers.source import PLACE, Prepare, Source
+from twotower.data.readers.files import count_about, find_files, readable
+from twotower.data.readers.source import FILE, PLACE, Prepare, Source
+from twotower.data.text_form import shortest, texts
 
 COLUMNS = (SESSION_ID, USER_ID, ITEM_ID, TIMESTAMP, EVENT_TYPE, SPLIT, CONSENT)
 IDS = (SESSION_ID, USER_ID, ITEM_ID)
 INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)  # that Int64 holds
+AUTO = "auto"  # the schema's own name, where there is such a column
 UTC = pl.Datetime("us", "UTC")
 NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # how Hive and Spark write null
 
@@ -47,65 +51,94 @@ class _Table:
 
 def read(
     path: str,
-    columns: Mapping[str, str | None],
+    columns: Mapping[str, str | bool | None],
     timestamp_unit: str,
     items: str | None,
     users: str | None,
     prepare: Prepare,
+    item_columns: Mapping[str, Any] | None = None,
 ) -> Prepared:
     """Prepare the event files behind `path`: see event_source."""
-    return prepare(event_source(path, columns, timestamp_unit, items, users))
+    return prepare(event_source(path, columns, timestamp_unit, items, users, item_columns))
 
 
 def event_source(
     path: str,
-    columns: Mapping[str, str | None],
+    columns: Mapping[str, str | bool | None],
     timestamp_unit: str,
     items: str | None = None,
     users: str | None = None,
+    item_columns: Mapping[str, Any] | None = None,
 ) -> Source:
     """Open the event files behind `path`.
 
     Args:
         path: a file, a folder or a glob of Parquet, CSV or JSON Lines. Keys of Hive's folders (year=2025) are columns.
-        columns: schema name -> the files' name for it. None means "the schema's own name, when it is there".
+        columns: schema name -> the files' name for it; AUTO, or a name that is missing: the schema's own name, when it
+            is there; None or False: a column of that name is ignored.
         timestamp_unit: what numeric timestamps count: auto, s, ms, us, ns or ordinal.
         items: a table of item features (see feature_table), or None.
         users: a table of user features, or None.
+        item_columns: item_id and timestamp -> the item table's name for it, None: as in the events; false for
+            timestamp: a column of that name has no meaning.
 
     Raises:
         UserError: a missing or unusable column (the nearest name is suggested), or an unreadable file.
     """
+    off = {name for name, source in columns.items() if source is None or source is False}
     # Overrides from the command line may be numbers; columns have names.
-    names = {name: None if source is None else str(source) for name, source in columns.items()}
-    for name in names:
+    names = {name: str(source) for name, source in columns.items() if name not in off and source != AUTO}
+    for name in columns:
         if name not in COLUMNS:
             near = nearest(name, COLUMNS) or "."
             raise UserError(
                 f"data.columns.{name} is not a column that events have{near} Expected: {', '.join(COLUMNS)}"
             )
+        if name in off and name in (ITEM_ID, TIMESTAMP):
+            raise UserError(f"data.columns.{name}={columns[name]}; events need this column: give its name, or {AUTO}")
     tables = [_open(file) for file in find_files(path)]
-    sources = _sources(tables, names)
+    sources = _sources(tables, names, off)
     types = {name: _type(name, source, tables) for name, source in sources.items() if name in COLUMNS}
 
     def chunks(wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
-        chosen = {name: types.get(name) or _type(name, sources[name], tables) for name in wanted}
+        chosen = {name: types.get(name) or _type(name, sources[name], tables) for name in wanted if name != FILE}
         yield from in_chunks([_raw_file(table, sources, chosen) for table in tables], wanted)
 
     extra = {}
     for name, given in ((ITEM_ID, items), (USER_ID, users)):
-        extra[name] = feature_table(given, name, names, timestamp_unit) if given else ([], None)
+        own = _table_names(item_columns) if name == ITEM_ID else {}
+        extra[name] = feature_table(given, name, {**names, **own}, timestamp_unit) if given else ([], None)
     return Source(
         name=Path(path).stem,
         files=[table.path for table in tables] + extra[ITEM_ID][0] + extra[USER_ID][0],
-        settings={"reader": "events", "columns": names, "unit": timestamp_unit, "items": items, "users": users},
+        settings={
+            "reader": "events",
+            "columns": {**names, **dict.fromkeys(off, False)},
+            "unit": timestamp_unit,
+            "items": items,
+            "users": users,
+            "item_columns": _table_names(item_columns),
+        },
         columns=list(sources),
         rows=sum(table.rows for table in tables),
         unit=timestamp_unit,
         chunks=chunks,
         items=extra[ITEM_ID][1],
         users=extra[USER_ID][1],
+        knows_file=True,
     )
+
+
+def _table_names(item_columns: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Check data.item_columns; only what is given remains."""
+    for name, given in (item_columns or {}).items():
+        if name not in (ITEM_ID, TIMESTAMP) or given is True or (given is False and name == ITEM_ID):
+            raise UserError(
+                f"data.item_columns.{name}={given}; expected {ITEM_ID}=NAME, {TIMESTAMP}=NAME or {TIMESTAMP}=false. "
+                "Features have their column in their declaration: preparation.features.items.FEATURE.column"
+            )
+    named = {name: given for name, given in (item_columns or {}).items() if given is not None}
+    return {name: given if given is False else str(given) for name, given in named.items()}
 
 
 def _open(file: Path) -> _Table:
@@ -127,13 +160,13 @@ def _keys(file: Path) -> dict[str, str | None]:
     return {unquote(key): None if value == NO_PARTITION else unquote(value) for key, value in pairs}
 
 
-def _sources(tables: Sequence[_Table], names: Mapping[str, str | None]) -> dict[str, str]:
+def _sources(tables: Sequence[_Table], names: Mapping[str, str], off: Collection[str]) -> dict[str, str]:
     """Return the files' name of each column of the source: schema names first, then the files' further columns."""
     present = [list({**table.schema, **table.keys}) for table in tables]
     if tables[0].kind == JSON_LINES:  # a key that a file lacks is null there
         present = [list({name: None for columns in present for name in columns})] * len(tables)
     sources = {}
-    for name in COLUMNS:
+    for name in (name for name in COLUMNS if name not in off):
         found = [_find(t.path, name, names.get(name), has) for t, has in zip(tables, present, strict=True)]
         if found[0] and all(found):
             sources[name] = found[0]
@@ -142,7 +175,7 @@ def _sources(tables: Sequence[_Table], names: Mapping[str, str | None]) -> dict[
                 next(t.path for t, f in zip(tables, found, strict=True) if bool(f) == b) for b in (True, False)
             )
             raise UserError(f"{has} has a column for {name}, {lacks} has none; all files should be alike")
-    further = {name: name for columns in present for name in columns if name not in (*COLUMNS, PLACE)}
+    further = {name: name for columns in present for name in columns if name not in (*COLUMNS, PLACE, FILE)}
     return sources | further
 
 
@@ -225,12 +258,13 @@ def _expression(name: str, source: str, dtype: pl.DataType, table: _Table) -> pl
         return pl.lit(_date(value) if value and dtype == UTC else value, dtype=dtype)
     column, given = pl.col(source), table.schema[source]
     if dtype != pl.String:
-        return column.cast(dtype, strict=False)
-    if given.is_float() or given.is_decimal():
-        # Ids are often stored as floating point numbers: 12.0 is the item 12.
-        column = column.fill_nan(None) if given.is_float() else column
-        whole = column.cast(pl.Int64, strict=False)
-        return pl.when(whole.cast(given) == column).then(whole.cast(pl.String)).otherwise(column.cast(pl.String))
+        return (
+            column.map_batches(shortest, return_dtype=pl.Float64)
+            if given == pl.Float32
+            else column.cast(dtype, strict=False)
+        )
+    if given.is_float() or given.is_decimal():  # ids are often stored as floating point numbers
+        return column.map_batches(texts, return_dtype=pl.String)
     text = column.cast(pl.String)
     return pl.when(text != "").then(text)  # an empty string is null
 

@@ -8,23 +8,24 @@ from pathlib import Path
 import polars as pl
 
 from twotower.core.errors import UserError, nearest
-from twotower.core.schema import ORDINAL, TIMESTAMP
+from twotower.core.schema import ITEM_ID, ORDINAL, TIMESTAMP
+from twotower.core.table_files import CSV, PARQUET, file_format
 from twotower.data.readers.chunks import csv_separator
-from twotower.data.readers.files import CSV, PARQUET, file_format, find_files, readable
+from twotower.data.readers.files import find_files, readable
 from twotower.data.timestamps import choose_unit, count_units, whole_timestamps
 
 SETTINGS = {"item_id": "data.items", "user_id": "data.users"}
 
 
 def feature_table(
-    path: str, identifier: str, names: Mapping[str, str | None], unit: str
+    path: str, identifier: str, names: Mapping[str, str | bool | None], unit: str
 ) -> tuple[list[Path], Callable[[], pl.LazyFrame]]:
     """Open a table with a column of ids, columns of features, and optionally the time from which a row holds.
 
     Args:
         path: a file, a folder or a glob.
         identifier: ITEM_ID or USER_ID: the name of the id column, unless the table uses the events' name for it.
-        names: schema name -> the events' name, which ids and time may have here, too.
+        names: schema name -> the name that ids and time may have here, too; false for the time: there is none.
         unit: what numeric timestamps count, or auto.
 
     Returns:
@@ -41,19 +42,22 @@ def feature_table(
     return files, lambda: whole.with_columns(milliseconds) if timed else whole
 
 
-def _open(file: Path, identifier: str, names: Mapping[str, str | None]) -> pl.LazyFrame:
+def _open(file: Path, identifier: str, names: Mapping[str, str | bool | None]) -> pl.LazyFrame:
     """Scan one file; ids and time get the schema's names."""
     with readable(file):
         table = scan_table(file)
         present = table.collect_schema().names()
+    if names.get(TIMESTAMP) is False:
+        table, present = table.drop(TIMESTAMP, strict=False), [name for name in present if name != TIMESTAMP]
     columns = {
         name: next((n for n in (names.get(name), name) if n in present), None) for name in (identifier, TIMESTAMP)
     }
     if columns[identifier] is None:
-        wanted = names.get(identifier) or identifier
+        mapping = ", or data.item_columns.item_id=NAME" if identifier == ITEM_ID else ""
+        wanted = str(names.get(identifier) or identifier)
         raise UserError(
             f"{file} has no column '{wanted}' (it has: {', '.join(present)}){nearest(wanted, present) or '.'} "
-            f"{SETTINGS[identifier]} needs the ids under '{identifier}', or under the events' name for them"
+            f"{SETTINGS[identifier]} needs the ids under '{identifier}', or under the events' name for them{mapping}"
         )
     renamed = {column: name for name, column in columns.items() if column and column != name}
     return table.drop([name for name in renamed.values() if name in present]).rename(renamed)

@@ -6,28 +6,14 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import polars as pl
 import pyarrow as pa
 
 from twotower.core.errors import UserError, nearest
+from twotower.core.table_files import CSV, EXPECTED, FORMATS, file_format
 
-PARQUET, CSV, JSON_LINES = "Parquet", "CSV", "JSON Lines"
-FORMATS = {".parquet": PARQUET, ".pq": PARQUET}
-FORMATS |= {f"{name}{zipped}": CSV for name in (".csv", ".tsv") for zipped in ("", ".gz")}
-FORMATS |= {f"{name}{zipped}": JSON_LINES for name in (".jsonl", ".ndjson") for zipped in ("", ".gz")}
-EXPECTED = {
-    PARQUET: "a whole Parquet file",
-    CSV: "UTF-8 text with as many fields in each line as in the first",
-    JSON_LINES: "UTF-8 text with one JSON object a line",
-}
 SAMPLE_BYTES = 2**22
-
-
-def file_format(path: Path) -> str | None:
-    """Return the format of FORMATS by the end of the file's name; None for other files."""
-    return next((FORMATS[end] for end in FORMATS if path.name.lower().endswith(end)), None)
 
 
 def find_files(path: str, setting: str = "data.path") -> list[Path]:
@@ -90,11 +76,6 @@ def refuse_empty(files: Iterable[Path]) -> None:
     for file in files:
         if file.stat().st_size == 0:
             raise UserError(f"{file} is empty (0 bytes); delete it or write it again")
-
-
-def open_bytes(file: Path) -> IO[bytes]:
-    """Open a file for reading, unzipped where its name ends in .gz."""
-    return gzip.open(file, "rb") if file.name.lower().endswith(".gz") else file.open("rb")  # type: ignore[return-value]
 
 
 def count_about(file: Path, mark: bytes = b"\n") -> int:

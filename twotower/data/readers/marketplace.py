@@ -75,7 +75,7 @@ def _ceiling(prepared: Prepared, raw: Path) -> dict[str, float]:
         pl.scan_parquet(raw / "events" / "*.parquet")
         .filter(time.max().over(SESSION_ID) >= start)
         .join(pl.scan_parquet(prepared.path / CATALOGUE_FILE), on=ITEM_ID, how="semi")
-        .filter(time > time.min().over(SESSION_ID))  # each but a session's first event, of those prepared
+        .filter(time > time.min().over(SESSION_ID), time >= start)  # each but a session's first event of those prepared
         .join(pl.scan_parquet(raw / "oracle.parquet"), on=[SESSION_ID, TIMESTAMP], how="left")
         .select("better", "tied")
         .collect()

@@ -11,8 +11,9 @@ from pathlib import Path
 import polars as pl
 
 from twotower.core.schema import ITEM_ID, TIMESTAMP, USER_ID, Prepared
+from twotower.core.table_files import open_bytes
 from twotower.data.readers.chunks import RawFile, delimited_file, integer, number, prepare_files, small_table
-from twotower.data.readers.files import open_bytes, published_file, readable
+from twotower.data.readers.files import published_file, readable
 from twotower.data.readers.source import Prepare
 
 PAGE = "grouplens.org/datasets/movielens"

@@ -10,6 +10,7 @@ import polars as pl
 from twotower.core.schema import Prepared
 
 CHUNK_ROWS = 500_000  # rows that a reader delivers at one time
+FILE = "file_number"  # number of the file that a row is from, in Source.files
 PLACE = "place"  # number of a row within its own file: decides the order of equal timestamps
 
 
@@ -28,6 +29,7 @@ class Source:
             in all of them or String in all; event types and splits String; timestamps UTC datetimes, numbers or String.
         items: a table of ITEM_ID and features; with a TIMESTAMP (Int64 milliseconds) a row holds from then on.
         users: a table of USER_ID and features, likewise.
+        knows_file: whether `chunks` can deliver FILE (UInt32), too.
 
     >>> frame = pl.DataFrame({"user_id": [1, 1], "item_id": [5, 7], "timestamp": [0, 1], "place": [0, 1]})
     >>> source = Source("shop", [], {}, frame.columns[:3], 2, "s", chunks=lambda names: iter([frame]))
@@ -44,6 +46,7 @@ class Source:
     chunks: Callable[[Sequence[str]], Iterator[pl.DataFrame]]
     items: Callable[[], pl.LazyFrame] | None = None
     users: Callable[[], pl.LazyFrame] | None = None
+    knows_file: bool = False
 
 
 Prepare = Callable[[Source], Prepared]

@@ -20,6 +20,7 @@ from twotower.core.event_codes import GAP
 from twotower.core.schema import Prepared
 from twotower.evaluation.baselines.item_neighbours import ItemKNN, SequentialRules, TrainingEvents
 from twotower.evaluation.baselines.session_neighbours import STAN, VSKNN
+from twotower.metrics.candidates import Candidates
 from twotower.metrics.queries import histories_of, queries_of
 from twotower.metrics.ranking_results import RankingResults, concatenate_results
 from twotower.metrics.ranks import chunks, rank
@@ -118,18 +119,29 @@ def fit_baselines(
 
 
 def rank_with_baselines(
-    baselines: Mapping[str, Fitted], batches: Iterable[SessionBatch], num_items: int
+    baselines: Mapping[str, Fitted], batches: Iterable[SessionBatch], num_items: int, ranked: Candidates
 ) -> tuple[dict[str, RankingResults], dict[str, float]]:
-    """Rank the targets of all batches; return each baseline's results and costs (`item_knn/queries_per_second`)."""
+    """Rank the targets of all batches; return each baseline's results and costs (`item_knn/queries_per_second`).
+
+    Args:
+        baselines: fitted, by name.
+        batches: of queries.
+        num_items: V.
+        ranked: the items that are ranked.
+    """
     parts: dict[str, list[RankingResults]] = {name: [] for name in baselines}
     seconds = dict.fromkeys(baselines, 0.0)
     for batch in tqdm(batches, "baselines", unit="batch", leave=False, disable=None):
         queries = queries_of(batch)
-        history = histories_of(batch, queries)
+        history, restrict = histories_of(batch, queries), ranked.restriction(queries.event)
         for chunk in chunks(len(history), num_items):
             for name, (scorer, _) in baselines.items():
                 begin = time.perf_counter()
-                ranks = rank(scorer(history[chunk]), queries.target[chunk])
+                scores = scorer(history[chunk])
+                if restrict:
+                    scores = scores.clone()  # may be a view of what the baseline keeps
+                    restrict(scores, chunk)
+                ranks = rank(scores, queries.target[chunk])
                 seconds[name] += time.perf_counter() - begin
                 event = queries.event[chunk]
                 parts[name].append(RankingResults.of(event, ranks, event.new_empty(len(event), 0)))

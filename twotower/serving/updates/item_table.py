@@ -3,19 +3,20 @@
 Shapes: n items of the table, V items of the bundle.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from twotower.core.arrays import Floats, Mask
 from twotower.core.errors import UserError, nearest
 from twotower.core.schema import AGE_DAYS, ITEM_ID, ITEM_NAME, TRAIN_COUNT
+from twotower.core.values import TextForm
 from twotower.features import Dense, Encoder, encode, raw_values
+from twotower.serving.updates.columns import read_columns
 
 TYPES = {"multi": pa.list_(pa.string()), "numeric": pa.float64()}  # of raw values by an encoder's kind; else texts
 SEPARATOR = "\x1f"
@@ -28,76 +29,94 @@ class ItemTable(NamedTuple):
     columns: pa.Table  # [n] ITEM_ID in the catalogue's type, and raw values of the given features but vectors
     numbers: dict[str, Floats]  # [n, width] the encoded vectors, by feature
 
+    ignored: tuple[str, ...] = ()  # columns that are no feature
+
     @property
     def ids(self) -> pa.Array:
         """[n]."""
         return self.columns[ITEM_ID].combine_chunks()
 
 
-def read_item_table(items: pa.Table | str | Path, id_type: pa.DataType, encoders: Mapping[str, Encoder]) -> ItemTable:
+def read_item_table(
+    items: pa.Table | str | Path,
+    id_type: pa.DataType,
+    encoders: Mapping[str, Encoder],
+    form: TextForm,
+    names: Mapping[str, str] | None = None,
+) -> ItemTable:
     """Read and check a table of items.
 
     Args:
-        items: the table or a Parquet file of it: ITEM_ID and any number of features, by their names.
+        items: the table or a file of it, as training reads them: ITEM_ID and any number of features.
         id_type: int64 or string.
         encoders: the items' encoders by feature.
+        form: how texts are read.
+        names: ITEM_ID or feature -> the table's name for it, where it is neither this nor the one in training.
 
     Raises:
-        UserError: the file can't be read, a column is unknown, or ids are missing, repeated or of another type.
+        UserError: the file can't be read, a column is missing, values are of another kind, or ids are missing, repeated
+            or no numbers where the bundle's are.
     """
-    table = items if isinstance(items, pa.Table) else _read(Path(items))
-    known = [ITEM_ID, *encoders]
-    for name in table.column_names:
-        if name not in known or table.column_names.count(name) > 1:
-            what = "twice" if name in known else "that the bundle does not know"
-            hint = "" if name in known else nearest(name, known)
-            raise UserError(f"the items have a column '{name}' {what}; expected {', '.join(known)}{hint}")
-    if ITEM_ID not in table.column_names:
-        raise UserError(f"the items have no column '{ITEM_ID}'; they have {', '.join(table.column_names)}")
-    columns, numbers = {ITEM_ID: as_ids(table[ITEM_ID], id_type)}, {}
-    for name in encoders.keys() & set(table.column_names):
-        encoder, values = encoders[name], table[name].to_pylist()
+    given = read_columns(items)
+    column_of = _column_names(list(given), encoders, names or {})
+    columns, numbers = {ITEM_ID: as_ids(given[column_of[ITEM_ID]], id_type, form)}, {}
+    for name in encoders.keys() & column_of.keys():
+        encoder, values = encoders[name], given[column_of[name]]
         if encoder["kind"] == "vector":
             encoded = encode(encoder, values)
             assert isinstance(encoded, Dense)
-            _require_null(name, values, (encoded.values[:, -1] == 1).tolist(), f"vectors of {encoder['size']} numbers")
+            became_null = (encoded.values[:, -1] == 1).tolist()
+            _require_null(name, values, became_null, f"vectors of {encoder['size']} numbers", form)
             numbers[name] = encoded.values
         else:
             raw = raw_values(encoder, values)
             if encoder["kind"] == "numeric":
-                _require_null(name, values, [value is None for value in raw], "numbers")
+                _require_null(name, values, [value is None for value in raw], "numbers", form)
             columns[name] = pa.array(raw, TYPES.get(encoder["kind"], pa.string()))
-    return ItemTable(pa.table(columns), numbers)
+    return ItemTable(pa.table(columns), numbers, tuple(sorted(given.keys() - set(column_of.values()))))
 
 
-def _read(file: Path) -> pa.Table:
-    try:
-        return pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file} can't be read ({error}); expected a Parquet file of items") from None
+def _column_names(present: list[str], encoders: Mapping[str, Encoder], names: Mapping[str, str]) -> dict[str, str]:
+    """Return ITEM_ID or feature -> the table's name for it, for those that it has."""
+    known = [ITEM_ID, *encoders]
+    for name, column in names.items():
+        for word, choices in ((name, known), (column, present)):
+            if word not in choices:
+                hint = nearest(word, choices)
+                raise UserError(f"{name}={column}: expected one of {', '.join(choices)}, not '{word}'{hint}")
+    found: dict[str, str] = {}
+    for name in known:
+        trained = str(encoders.get(name, {}).get("column", name))
+        for column in [names[name]] if name in names else [trained, name]:
+            if column in present:
+                found[name] = column
+    if ITEM_ID not in found:
+        raise UserError(
+            f"the items have no column '{ITEM_ID}'; they have {', '.join(present)}. Name the right one: {ITEM_ID}=NAME"
+        )
+    return found
 
 
-def _require_null(name: str, values: list[Any], became_null: list[bool], expected: str) -> None:
+def _require_null(name: str, values: list[Any], became_null: list[bool], expected: str, form: TextForm) -> None:
     """Refuse values that became null in encoding, though they were not null."""
     for value, is_null in zip(values, became_null, strict=True):
-        if is_null and not (value is None or value == "" or value != value):
+        null_text = isinstance(value, str) and form.text(value) is None
+        if is_null and not (value is None or null_text or value != value):
             raise UserError(f"the items' column '{name}' has {value!r}; expected {expected}, or null")
 
 
-def as_ids(ids: pa.Array | pa.ChunkedArray, id_type: pa.DataType) -> pa.Array:
-    """Return [n] distinct ids in the catalogue's type; raises UserError for repeated, missing or other ids."""
-    column = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    fits = is_text if id_type == pa.string() else pa.types.is_integer(column.type)
-    if len(column) and not fits:
-        raise UserError(
-            f"the items' ids are of type {column.type}, those of the bundle of type {id_type}; convert them"
-        )
-    if column.null_count:
-        raise UserError(f"{column.null_count} of {len(column)} items have no {ITEM_ID}; expected one for each")
-    column = column.cast(id_type)
+def as_ids(ids: Sequence[Any], id_type: pa.DataType, form: TextForm) -> pa.Array:
+    """Return [n] distinct ids in the catalogue's type; raises UserError for repeated, missing and other ones."""
+    texts = [form.id(value) for value in ids]
+    if missing := texts.count(None):
+        raise UserError(f"{missing} of {len(texts)} items have no {ITEM_ID}; expected one for each")
+    column = pa.array(texts, pa.string())
+    if id_type != pa.string():
+        try:
+            column = column.cast(id_type)
+        except pa.ArrowException:
+            odd = next((text for text in texts if not str(text).lstrip("-").isdecimal()), texts[0])
+            raise UserError(f"the ids of the bundle are whole numbers, {odd!r} is none; leave it out") from None
     counts = column.value_counts()
     if len(counts) < len(column):
         repeated = counts.filter(pc.greater(counts.field("counts"), 1))[0].as_py()

@@ -17,6 +17,7 @@ from twotower.core.files import read_json, write_json
 from twotower.core.schema import ITEM_ID, ITEMS_FILE
 from twotower.serving import bundle_format as fmt
 from twotower.serving.bundle import Bundle, write_items
+from twotower.serving.contract import contract
 from twotower.serving.golden_answers import updated_golden
 from twotower.serving.index import build_index
 from twotower.serving.updates.versions import PARENT, VERSION, accept, next_version, number_of, propose
@@ -59,6 +60,8 @@ def write_version(bundle: Bundle, change: Change) -> int:
         files = {**fmt.paths_by_name(bundle.manifest), **files}
         facts = {k: v for k, v in bundle.manifest.items() if k not in ("format_version", "files", "checksum")}
         facts |= {"num_items": len(change.old_row), VERSION: number, PARENT: number_of(bundle.manifest)}
+        golden = read_json(bundle.path / files[fmt.GOLDEN_FILE], "a bundle")
+        facts["requests"] = contract(bundle.encoder, change.columns, golden)
         candidate = propose(bundle.path, fmt.seal(bundle.path, facts, files.values()))
         verify(bundle.path, candidate)
         accept(bundle.path)

@@ -1,0 +1,79 @@
+"""Ranges of the settings that are numbers, checked before anything is read or built."""
+
+import math
+from typing import NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from twotower.core.errors import UserError
+
+
+class Range(NamedTuple):
+    """Which numbers a setting may be.
+
+    >>> Range(1).refuses(0), Range(1).refuses(2.5), Range(0, whole=False, above=True).refuses(0.1)
+    (True, True, False)
+    """
+
+    least: float
+    whole: bool = True
+    above: bool = False  # whether the number must be more than `least`
+    below: float | None = None  # must be less
+    null: bool = False  # whether null is a choice
+
+    def refuses(self, value: object) -> bool:
+        """Return whether the setting can't be this value."""
+        if value is None:
+            return not self.null
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
+            return True
+        enough = value > self.least if self.above else value >= self.least  # NaN never is
+        return not (enough and value < (math.inf if self.below is None else self.below))
+
+    def __str__(self) -> str:
+        """Return what is expected."""
+        kind, bound = "a whole number" if self.whole else "a number", "above" if self.above else "from"
+        upper = f" to less than {self.below:g}" if self.below is not None else "" if self.above else " on"
+        return f"{kind} {bound} {self.least:g}{upper}{', or null' if self.null else ''}"
+
+
+POSITIVE, SHARE = Range(0, whole=False, above=True), Range(0, whole=False, below=1)
+RANGES = {
+    **dict.fromkeys(("positions_per_batch", "trainer.max_epochs", "trainer.log_every_n_steps"), Range(1)),
+    **dict.fromkeys(("model.dim", "model.max_length", "model.user_tower.layers", "model.user_tower.heads"), Range(1)),
+    **dict.fromkeys((f"model.loss.{name}" for name in ("k", "buckets", "bucket_items", "bucket_positions")), Range(1)),
+    **dict.fromkeys((f"model.negatives.{name}" for name in ("uniform", "popularity", "queue")), Range(0)),
+    **dict.fromkeys(("model.loss.chunk_items", "model.item_tower.hash_buckets"), Range(1, null=True)),
+    **dict.fromkeys(("evaluation.min_history", "evaluation.positions_per_batch"), Range(1)),
+    **dict.fromkeys(("preparation.min_users_per_item", "sweep.trials", "callbacks.early_stopping.patience"), Range(1)),
+    **dict.fromkeys(("evaluation.replicates", "seed", "trainer.num_sanity_val_steps"), Range(0)),
+    **dict.fromkeys(("model.temperature", "optimizer.learning_rate", "checkpoint_minutes"), POSITIVE),
+    **dict.fromkeys(("model.user_tower.dropout", "model.item_tower.id_dropout", "optimizer.warmup_fraction"), SHARE),
+    **dict.fromkeys(("optimizer.weight_decay", "model.loss.regularization"), Range(0, whole=False)),
+    **dict.fromkeys(("audience.k", "audience.min_size", "segments.min_size"), Range(1)),
+    "model.loss.t": Range(0, whole=False),
+    "model.negatives.popularity_power": Range(0, whole=False),
+    "trainer.gradient_clip_val": POSITIVE._replace(null=True),
+    "preparation.session_gap_minutes": POSITIVE._replace(null=True),
+    "index.exact_below": Range(0),
+    "index.target_recall": POSITIVE,
+    "segments.seed": Range(0),
+}
+
+
+def check_ranges(config: DictConfig) -> None:
+    """Raise UserError where a setting of a resolved configuration is outside its range; another package's are its own.
+
+    >>> check_ranges(OmegaConf.create({"model": {"dim": 0}}))
+    Traceback (most recent call last):
+    twotower.core.errors.UserError: model.dim=0; expected a whole number from 1 on
+    """
+    for key, expected in RANGES.items():
+        parent, _, name = key.rpartition(".")
+        group = OmegaConf.select(config, parent) if parent else config
+        if not isinstance(group, DictConfig) or name not in group or OmegaConf.is_missing(group, name):
+            continue
+        own = str(group.get("_target_", "twotower")).startswith(("twotower", "pytorch_lightning"))
+        if own and expected.refuses(group[name]):
+            value = "null" if group[name] is None else group[name]
+            raise UserError(f"{key}={value}; expected {expected}")

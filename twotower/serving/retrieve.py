@@ -1,0 +1,36 @@
+"""Print the best items after one history.
+
+twotower retrieve BUNDLE [--strict] ITEM_ID [ITEM_ID ...]
+"""
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from twotower.core.errors import printing_user_errors
+from twotower.serving.retriever import Retriever
+
+STRICT = "--strict"
+
+
+@printing_user_errors
+def main(arguments: Sequence[str]) -> int:
+    """Print recommendations for one history; returns 0, or 2 for a mistake that the user can correct."""
+    words = [word for word in arguments if word != STRICT]
+    if len(words) < 2:
+        print(f"usage: twotower retrieve BUNDLE [{STRICT}] ITEM_ID [ITEM_ID ...]   (oldest first)")
+        return 2
+    retriever = Retriever.load(words[0], strict=STRICT in arguments)
+    (ids,), (scores,) = retriever.recommend([words[1:]], k=10)
+    if np.isnan(scores[0]):
+        print("no item of the history is in the catalogue; the most popular items:")
+    width = max(7, *(len(str(item)) for item in ids))
+    print(f"rank  {'item_id':<{width}}  score")
+    for rank, (item, score) in enumerate(zip(ids, scores, strict=True), start=1):
+        print(f"{rank:>4}  {item!s:<{width}}  {'-' if np.isnan(score) else f'{score:.4f}'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
