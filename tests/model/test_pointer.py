@@ -89,7 +89,7 @@ def test_occurrences_count_up_to_the_event() -> None:
 
 def test_newest_is_the_last_row_of_all_positions() -> None:
     torch.manual_seed(0)
-    pointer = Pointer(D, L)
+    pointer = Pointer(D, L, TEMPERATURE)
     for parameter in pointer.parameters():
         torch.nn.init.normal_(parameter)
     states, events = torch.randn(3, L, D), torch.randn(3, L, D)

@@ -50,6 +50,7 @@ from twotower.serving.exploration import POOL, exploration_effect, novelty
 from twotower.serving.golden_answers import origin
 from twotower.serving.index import ItemIndex
 from twotower.serving.item_tower import ItemEncoder
+from twotower.serving.users import Users
 from twotower.serving.verify import verify
 
 K = 20
@@ -77,7 +78,7 @@ class _Queries(NamedTuple):
     """
 
     histories: list[History]
-    users: Floats  # [Q, D]
+    users: Users  # Q
     target: Ints  # [Q] row of the next item; -1 where it is not known
     session: Ints  # [Q]
 
@@ -103,7 +104,7 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> ExportRepor
         raise UserError(f"{run.path / HISTORIES_FILE} has no history to verify the export with; train again")
     checked = _evenly(histories, GOLDEN)
     users = encode_users(run.model, checked, max_length)
-    parity.require_vectors(f"user vectors of {run.path}", users, similarity)
+    parity.require_vectors(f"user vectors of {run.path}", users.vectors, similarity)
     with atomic_directory(path) as directory:
         vectors, history_vectors = write_item_vectors(run.model, directory)
         parity.require_vectors(f"item vectors of {run.path}", vectors, similarity)
@@ -115,7 +116,7 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> ExportRepor
 
         queries = _validation(run.model, histories, max_length)
         test = _test(run.model, run.path, list(inputs), max_length)
-        chosen, index_facts = _write_index(directory, vectors, queries.users, index)
+        chosen, index_facts = _write_index(directory, vectors, queries.users.vectors, index)
         write_items(directory / ITEMS_FILE, items, vectors)
         features = _serving_features(run.path, inputs)
         write_json(directory / FEATURES_FILE, features)
@@ -130,7 +131,7 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> ExportRepor
             "inputs": [{"name": name, "size": size} for name, size in inputs.items()],
             "requests": contract(EventEncoder(list(inputs), features), items, golden),
             "index": {**index_facts, "golden_recall": golden_recall},
-            "filters": filter_recall(chosen, vectors, queries.users, K, sample_filters(items, K)),
+            "filters": filter_recall(chosen, vectors, queries.users.vectors, K, sample_filters(items, K)),
             "exploration": _exploration(chosen, test, items) if test else [],
             "int8": _int8(directory, queries, history_vectors, vectors, max_length, index["target_recall"]),
             "next_item": _next_item(directory, test, chosen, history_vectors, vectors, max_length) if test else None,

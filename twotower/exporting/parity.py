@@ -27,6 +27,7 @@ from twotower.serving.index import ItemIndex
 from twotower.serving.item_tower import ItemEncoder
 from twotower.serving.retriever import Recommendations
 from twotower.serving.user_tower import encode_histories, open_session
+from twotower.serving.users import Users
 from twotower.serving.verify import compare
 
 K = 20
@@ -61,7 +62,7 @@ def user_tower_difference(
     input_sizes: Mapping[str, int],
     max_length: int,
 ) -> float:
-    """Return the largest difference between a component of the ONNX file's vectors and of the torch model's.
+    """Return the largest difference of a vector's component, or of a bonus, between the ONNX file and the torch model.
 
     Compared for `histories`, in one batch and one by one, and for random histories of every size: a single item, the
     full length, batches of one length and of many, with codes from the whole range of each event input.
@@ -83,9 +84,13 @@ def user_tower_difference(
     session = open_session(path)
     difference = 0.0
     for batch in [list(histories), *([history] for history in histories), *made]:
-        vectors = encode_histories(session, table, join_histories(batch), max_length)
-        gap = np.abs(vectors - encode_users(model, batch, max_length)).max()
-        difference = max(difference, float(gap) if np.isfinite(gap) else float("inf"))
+        users = encode_histories(session, table, join_histories(batch), max_length)
+        expected = encode_users(model, batch, max_length)
+        gaps = [np.abs(users.vectors - expected.vectors).max()]
+        if users.rows is not None and users.bonus is not None and expected.bonus is not None:
+            gaps.append(np.abs(users.bonus - expected.bonus[:, : users.rows.shape[1]]).max())
+        gap = float(max(gaps)) if np.isfinite(gaps).all() else float("inf")
+        difference = max(difference, gap)
     return difference
 
 
@@ -117,7 +122,7 @@ def item_tower_difference(
 def golden_answers(
     item_ids: pa.ChunkedArray,
     histories: Sequence[History],
-    users: Floats,
+    users: Users,
     vectors: Floats,
     inputs: Sequence[str],
     index: ItemIndex,
@@ -127,7 +132,7 @@ def golden_answers(
     Args:
         item_ids: [V].
         histories: Q golden ones.
-        users: [Q, D] the torch model's vectors of them.
+        users: Q of them, encoded by the torch model.
         vectors: [V, D] the torch model's.
         inputs: names of the K event inputs.
         index: over `vectors`.

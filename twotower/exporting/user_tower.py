@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from twotower.exporting.onnx_file import write_graph
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.linear_recurrence import LinearRecurrence
-from twotower.serving.user_tower import TOWER_CODES, TOWER_NEWEST, TOWER_OUTPUT, TOWER_VECTORS
+from twotower.serving.user_tower import (
+    TOWER_CODES,
+    TOWER_COUNTS,
+    TOWER_NEWEST,
+    TOWER_OUTPUT,
+    TOWER_POINTER,
+    TOWER_TEMPERATURE,
+    TOWER_VECTORS,
+)
 
 
 def export_user_tower(model: TwoTower, path: Path, dim: int, max_length: int, num_inputs: int) -> None:
@@ -34,7 +42,8 @@ def export_user_tower(model: TwoTower, path: Path, dim: int, max_length: int, nu
     """
     event_inputs, user_tower = copy.deepcopy(model.event_inputs), copy.deepcopy(model.user_tower)
     residual = copy.deepcopy(model.residual)
-    towers = TwoTower(nn.Identity(), event_inputs, user_tower, residual, model.normalize)
+    pointer = copy.deepcopy(model.pointer)
+    towers = TwoTower(nn.Identity(), event_inputs, user_tower, residual, model.normalize, None, pointer)
     towers.served_dim = model.served_dim
     for module in list(towers.modules()):
         for name, child in module.named_children():
@@ -52,20 +61,31 @@ def export_user_tower(model: TwoTower, path: Path, dim: int, max_length: int, nu
     if num_inputs:
         arguments += (torch.ones(3, length, num_inputs, dtype=torch.long),)
         axes[TOWER_CODES] = sizes
-    write_graph(_VectorTower(towers), arguments, axes, [TOWER_OUTPUT], path)
+    outputs = [TOWER_OUTPUT]
+    if pointer is not None:
+        arguments += (torch.ones(3, length, dtype=torch.long),)
+        axes[TOWER_COUNTS] = sizes
+        outputs += [TOWER_POINTER, TOWER_TEMPERATURE]
+    write_graph(_VectorTower(towers, num_inputs > 0), arguments, axes, outputs, path)
 
 
 class _VectorTower(nn.Module):
-    """TwoTower.encode_newest, with no codes where there are no event inputs."""
+    """TwoTower.encode_newest, without codes where there are no event inputs, and with the pointer if there is one."""
 
-    def __init__(self, towers: TwoTower) -> None:
+    temperature: Tensor
+
+    def __init__(self, towers: TwoTower, has_inputs: bool) -> None:
         super().__init__()
-        self.towers = towers
+        self.towers, self.has_inputs = towers, has_inputs
+        if towers.pointer is not None:
+            self.register_buffer("temperature", torch.tensor(float(towers.pointer.temperature)))
 
-    def forward(self, item_vectors: Tensor, *rest: Tensor) -> Tensor:
-        newest, *inputs = rest
-        codes = inputs[0] if inputs else newest.new_zeros((*item_vectors.shape[:2], 0))
-        return self.towers.encode_newest(item_vectors, codes, newest)
+    def forward(self, item_vectors: Tensor, *rest: Tensor) -> Tensor | tuple[Tensor, ...]:
+        newest, *others = rest
+        codes = others.pop(0) if self.has_inputs else newest.new_zeros((*item_vectors.shape[:2], 0))
+        if not others:
+            return self.towers.encode_newest(item_vectors, codes, newest)
+        return *self.towers.encode_newest_with_pointer(item_vectors, codes, newest, others[0]), self.temperature * 1.0
 
 
 class _OnnxGRU(nn.Module):

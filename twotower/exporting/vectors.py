@@ -13,12 +13,15 @@ from numpy.lib.format import open_memmap
 from torch import nn
 from tqdm import tqdm
 
-from twotower.core.arrays import Floats
+from twotower.core.arrays import Floats, Ints
 from twotower.core.batch import gather, history_positions
+from twotower.core.schema import PAD
+from twotower.model.pointer import item_bonuses
 from twotower.model.two_tower import TwoTower
 from twotower.runs.histories import History
 from twotower.serving.bundle_format import EMBEDDINGS_FILE, HISTORY_FILE
 from twotower.serving.histories import KnownEvents
+from twotower.serving.users import NONE, Users
 
 ITEMS, HISTORIES = 2**16, 256  # encoded at once; bounds the memory of large catalogues and samples
 
@@ -55,18 +58,39 @@ def write_item_vectors(model: TwoTower, directory: Path) -> tuple[Floats, Floats
     return tables[EMBEDDINGS_FILE], tables.get(HISTORY_FILE, tables[EMBEDDINGS_FILE])
 
 
-def encode_users(model: TwoTower, histories: Sequence[History], max_length: int) -> Floats:
-    """Return [B, D] the torch model's user vectors of histories, none of them empty."""
-    parts = []
+def encode_users(model: TwoTower, histories: Sequence[History], max_length: int) -> Users:
+    """Encode histories, none of them empty, by the torch model."""
+    parts, rows_and_bonuses = [], []
     for start in range(0, len(histories), HISTORIES):
         events = join_histories(histories[start : start + HISTORIES])
         position, valid = history_positions(events.end, events.length, max_length)
         index = torch.from_numpy(gather(events.item_index, position, valid))
         rows = [torch.from_numpy(gather(column, position, valid)) for column in events.codes.T]
+        codes = torch.stack(rows, dim=-1) if rows else index.new_zeros((*index.shape, 0))
         with evaluating(model):
-            vectors = model(index, torch.stack(rows, dim=-1) if rows else index.new_zeros((*index.shape, 0)))
-        parts.append(vectors.numpy())
-    return np.concatenate(parts)
+            if model.pointer is None:
+                parts.append(model(index, codes).numpy())
+                continue
+            vectors, pointer = model.with_pointer(index, codes)
+            parts.append(vectors.numpy())
+            bonus = model.pointer.temperature * item_bonuses(pointer, index)
+            rows_and_bonuses.append(_padded(*_first_of_each(index.numpy(), bonus.numpy()), max_length))
+    return Users(np.concatenate(parts), *map(np.concatenate, zip(*rows_and_bonuses, strict=True)))
+
+
+def _first_of_each(history: Ints, bonus: Floats) -> tuple[Ints, Floats]:
+    """Rows and bonuses [B, L] of each item's first event in histories [B, L]; NONE and 0 elsewhere."""
+    rows, bonuses = np.full(history.shape, NONE), np.zeros(history.shape, dtype=np.float32)
+    for query, items in enumerate(history):
+        _, first = np.unique(items, return_index=True)
+        first = first[items[first] != PAD]
+        rows[query, first], bonuses[query, first] = items[first] - 1, bonus[query, first]
+    return rows, bonuses
+
+
+def _padded(rows: Ints, bonus: Floats, length: int) -> tuple[Ints, Floats]:
+    more = ((0, 0), (0, length - rows.shape[1]))
+    return np.pad(rows, more, constant_values=NONE), np.pad(bonus, more)
 
 
 def join_histories(histories: Sequence[History]) -> KnownEvents:

@@ -1,6 +1,6 @@
 """Rank of the target among the whole catalogue. Shapes: Q queries, V items, D embedding dim."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from twotower.core.schema import PAD
 SCORES_AT_ONCE = 1 << 22  # elements of a score matrix held at one time: 16 MiB of float32
 COMPARED_AT_ONCE = 1 << 18  # elements of it compared at one time: 1 MiB, so that both comparisons find them in a cache
 ROUNDING = 4 * torch.finfo(torch.float32).eps  # error of a dot product, relative to the product of the two lengths
-Restriction = Callable[[Tensor, slice], None]  # sets scores [n, V] of the queries in a slice to -inf: not ranked
+Adjust = Callable[[Tensor, slice], None]  # changes scores [n, V] of the queries in a slice, in place; -inf: not ranked
 IMPOSSIBLE = 2**30  # items before a target that is not ranked: more than any catalogue has
 FEWEST_QUERIES = 16  # multiplied at one time, however many items there are: each product reads all of them
 
@@ -61,7 +61,7 @@ def rank(scores: Tensor, target: Tensor, tolerance: Tensor | float = 0.0) -> Ran
 
 
 def rank_and_list(
-    user: Tensor, items: Tensor, target: Tensor, list_length: int, restrict: Restriction | None = None
+    user: Tensor, items: Tensor, target: Tensor, list_length: int, adjust: Sequence[Adjust] = ()
 ) -> tuple[Ranks, Tensor]:
     """Rank targets [Q] by the dot product of users [Q, D] and items [V, D], a chunk of queries at a time.
 
@@ -79,14 +79,32 @@ def rank_and_list(
     memory = user.new_empty(min(queries_at_once(len(items)), len(user)), len(items))
     for chunk in chunks(len(user), len(items)):
         scores = torch.mm(user[chunk], items.T, out=memory[: chunk.stop - chunk.start])
-        if restrict:
-            restrict(scores, chunk)
+        for change in adjust:
+            change(scores, chunk)
         lengths = user[chunk].norm(dim=1) * items[target[chunk] - 1].norm(dim=1)
         ranks.better[chunk], ranks.tied[chunk] = rank(scores, target[chunk], ROUNDING * lengths[:, None])
         if list_length:
             best = scores.topk(top.shape[1])
             top[chunk] = torch.where(torch.isneginf(best.values), PAD, best.indices + 1)
     return ranks, top
+
+
+def raised(history: Tensor, bonus: Tensor) -> Adjust:
+    """Raise the scores of each query's own items: see model.pointer.
+
+    Args:
+        history: [Q, L] item_index, PAD where there is none; an item may be there several times, with one bonus.
+        bonus: [Q, L] by how much.
+    """
+    is_item = history != PAD
+    first = is_item.long().argmax(dim=1, keepdim=True)  # stands in for PAD
+    column = torch.where(is_item, history, history.gather(1, first)).clamp(min=1) - 1
+    value = torch.where(is_item, bonus, bonus.gather(1, first)) * is_item.any(dim=1, keepdim=True)
+
+    def change(scores: Tensor, part: slice) -> None:
+        scores.scatter_(1, column[part], scores.gather(1, column[part]) + value[part].to(scores.dtype))
+
+    return change
 
 
 def column_major(items: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class Pointer(nn.Module):
     p_ij = (W state_i) . (K state_j + E event_j) / sqrt(D) + a[i - j] + c[occurrences of item j up to i], for j <= i.
     W, a and c start at zero, so that training begins with the same bonus, log 2, for all events.
 
-    >>> pointer = Pointer(dim=4, max_length=9)
+    >>> pointer = Pointer(dim=4, max_length=9, temperature=0.1)
     >>> items = torch.tensor([[7, 8, 7]])
     >>> pointer(torch.zeros(1, 3, 4), torch.zeros(1, 3, 4), occurrences(items))[0, 1]
     tensor([0., 0., 0.], grad_fn=<SelectBackward0>)
@@ -36,10 +36,12 @@ class Pointer(nn.Module):
     Args:
         dim: D.
         max_length: the longest history.
+        temperature: of the model's scores, for which a bonus in logits is multiplied by it.
     """
 
-    def __init__(self, dim: int, max_length: int) -> None:
+    def __init__(self, dim: int, max_length: int, temperature: float) -> None:
         super().__init__()
+        self.temperature = temperature
         self.query = nn.Linear(dim, dim)
         nn.init.zeros_(self.query.weight)
         nn.init.zeros_(self.query.bias)

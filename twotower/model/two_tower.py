@@ -98,6 +98,12 @@ class TwoTower(nn.Module):
         newest = (item_index != PAD).sum(dim=1) - 1
         return self.encode_newest(self.item_towers()[-1](item_index), inputs, newest)
 
+    def with_pointer(self, item_index: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, with the pointer's logits [B, L]."""
+        newest = (item_index != PAD).sum(dim=1) - 1
+        count = (item_index[:, :, None] == item_index[:, None]).sum(dim=2)
+        return self.encode_newest_with_pointer(self.item_towers()[-1](item_index), inputs, newest, count)
+
     def encode_newest(self, item_vectors: Tensor, inputs: Tensor, newest: Tensor) -> Tensor:
         """As `forward`, from item vectors [B, L, D] and the position [B] of each history's newest event."""
         return self.served(_at(newest, self.encode_history(item_vectors, inputs)))

@@ -80,7 +80,7 @@ def write_audience(
     bundle = open_bundle(bundle_path)
     present, missing, rows = _divided(items, bundle.item_ids, bundle.encoder.form)
     histories = source(bundle)
-    nearest, scores, known = _nearest(bundle, histories, np.array(bundle.vectors[rows]), k)
+    nearest, scores, known = _nearest(bundle, histories, rows, k)
     require_floor("audience.min_size", min_size, histories, known)
     size = nearest.shape[1]
     columns = {
@@ -132,14 +132,18 @@ def _divided(items: Sequence[ItemId], item_ids: pa.Array, form: TextForm) -> tup
     return present, missing, row[row >= 0]
 
 
-def _nearest(bundle: Bundle, histories: Histories, vectors: Floats, k: int) -> tuple[Ints, Floats, int]:
-    """Return [I, k] histories nearest to item vectors [I, D], their scores, and the number of known histories."""
+def _nearest(bundle: Bundle, histories: Histories, items: Ints, k: int) -> tuple[Ints, Floats, int]:
+    """Return [I, k] histories with the highest scores for items' rows [I], these scores, and how many are known."""
+    vectors = bundle.vectors[items]
     rows, scores = np.empty((len(vectors), 0), dtype=np.int64), np.empty((len(vectors), 0), dtype=np.float32)
     count = 0
     for new, users in known_vectors(bundle, histories, "audience"):
         count += len(new)
         rows = np.concatenate([rows, np.broadcast_to(new, (len(vectors), len(new)))], axis=1)
-        scores = np.concatenate([scores, vectors @ users.T], axis=1)
+        new_scores = vectors @ users.vectors.T
+        for place, item in enumerate(items.tolist()):
+            new_scores[place] += users.bonus_of(item)
+        scores = np.concatenate([scores, new_scores], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
     return rows, scores, count

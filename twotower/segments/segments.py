@@ -126,13 +126,13 @@ def write_segments(
 
 def _encode_all(bundle: Bundle, histories: Histories, file: Path) -> tuple[Ints, Floats]:
     """Return [N] the histories that are members, and [N, D] their vectors, memory-mapped."""
-    users = open_memmap(file, "w+", np.float32, (max(1, len(histories.ids)), bundle.vectors.shape[1]))
+    vectors = open_memmap(file, "w+", np.float32, (max(1, len(histories.ids)), bundle.vectors.shape[1]))
     rows, count = [np.zeros(0, dtype=np.int64)], 0
-    for row, vectors in known_vectors(bundle, histories, "user vectors"):
-        users[count : count + len(row)] = vectors
+    for row, users in known_vectors(bundle, histories, "user vectors"):
+        vectors[count : count + len(row)] = users.vectors
         rows.append(row)
         count += len(row)
-    return np.concatenate(rows), users[:count]
+    return np.concatenate(rows), vectors[:count]
 
 
 def _describe(

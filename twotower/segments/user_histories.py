@@ -28,6 +28,7 @@ from twotower.serving.bundle import Bundle
 from twotower.serving.catalogue import rows_of
 from twotower.serving.histories import KnownEvents
 from twotower.serving.user_tower import encode_histories
+from twotower.serving.users import Users
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -105,19 +106,19 @@ def known_events(histories: Histories, start: int, stop: int, coded: bool = Fals
     return KnownEvents(item_index[known].astype(np.int64), codes[known], length), histories.event_type[begin:end][known]
 
 
-def encode(bundle: Bundle, histories: Histories, start: int, stop: int) -> Floats:
-    """Return [s, D] the user vectors of histories start:stop, as Retriever.encode; NaN where no item is known."""
+def encode(bundle: Bundle, histories: Histories, start: int, stop: int) -> Users:
+    """Encode the histories start:stop; vectors of NaN where no item is known."""
     known, _ = known_events(histories, start, stop, coded=True)
     max_length = int(bundle.manifest["max_length"])
     return encode_histories(bundle.tower, bundle.history_vectors, known, max_length)
 
 
-def known_vectors(bundle: Bundle, histories: Histories, task: str) -> Iterator[tuple[Ints, Floats]]:
-    """Yield the indices and the user vectors of histories with a known item, one part after the other."""
+def known_vectors(bundle: Bundle, histories: Histories, task: str) -> Iterator[tuple[Ints, Users]]:
+    """Yield the indices and the encoded histories with a known item, one part after the other."""
     for start, stop in parts(histories, task):
-        vectors = encode(bundle, histories, start, stop)
-        known = np.flatnonzero(~np.isnan(vectors[:, 0]))
-        yield start + known, vectors[known]
+        users = encode(bundle, histories, start, stop)
+        known = np.flatnonzero(~np.isnan(users.vectors[:, 0]))
+        yield start + known, users[known]
 
 
 def prepared_sessions(run_path: Path, check: bool = True) -> Prepared:

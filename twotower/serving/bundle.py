@@ -19,7 +19,7 @@ from twotower.core.schema import AGE_DAYS, EMBEDDING, FEATURES_FILE, ITEM_ID, IT
 from twotower.serving import bundle_format as fmt
 from twotower.serving.event_encoder import EventEncoder
 from twotower.serving.index import ItemIndex, check_index
-from twotower.serving.user_tower import TOWER_OUTPUT, open_session, tower_feed
+from twotower.serving.user_tower import TOWER_OUTPUT, TOWER_POINTER, open_session, padded, padded_feed
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,9 @@ def _open_tower(file: Path, table: Floats, dim: int, max_length: int, sizes: lis
     end = np.array([max_length, 2 * max_length])
     try:
         tower = open_session(file)
-        (vectors,) = tower.run([TOWER_OUTPUT], tower_feed(table, last, codes, end, np.full(2, max_length), max_length))
+        history = padded(last, codes, end, np.full(2, max_length), max_length)
+        has_pointer = TOWER_POINTER in [output.name for output in tower.get_outputs()]
+        (vectors,) = tower.run([TOWER_OUTPUT], padded_feed(table, *history, has_pointer))
     except Exception as error:  # onnxruntime's own exceptions have no common base
         expected = f"a tower of item vectors of {table.shape[1]} numbers and event inputs of {sizes} codes"
         raise fmt.refusal(file, str(error).splitlines()[0], expected) from None

@@ -14,6 +14,7 @@ import numpy as np
 
 from twotower.core.arrays import Floats, Ints, Mask
 from twotower.serving.parallel import in_parts
+from twotower.serving.users import Users
 
 faiss: Any = typed_faiss  # its type annotations lack half of what is used here
 ROWS = 2**16  # vectors copied, encoded or scored at once
@@ -91,7 +92,9 @@ class ItemIndex:
         self._probes = 1 if self._is_exact else search.get("nprobe", index.nprobe)
         self._plain = self._parameters(self._probes, None)
 
-    def search(self, queries: Floats, k: int, allowed: Mask | None = None, threads: int = 1) -> tuple[Floats, Ints]:
+    def search(
+        self, users: Users | Floats, k: int, allowed: Mask | None = None, threads: int = 1
+    ) -> tuple[Floats, Ints]:
         """Return scores [Q, k] and rows [Q, k] of the best items, best first, ties by row; each row once.
 
         There are always k results, or as many as are allowed. Where a filter allows few items, all of them are scored:
@@ -99,21 +102,20 @@ class ItemIndex:
         index below one item in VISITS. The same is done for queries with fewer than k results after widening.
 
         Args:
-            queries: [Q, D].
+            users: Q encoded histories, or vectors [Q, D].
             k: results of each.
             allowed: [V] which items may be results; None: all.
             threads: that compute concurrently, at most one a query.
         """
         size = len(self._vectors) if allowed is None else int(np.count_nonzero(allowed))
-        queries, k = np.ascontiguousarray(queries, dtype=np.float32), min(k, size)
+        users = users if isinstance(users, Users) else Users(users)
+        queries, k = np.ascontiguousarray(users.vectors, dtype=np.float32), min(k, size)
         if k == 0 or len(queries) == 0:
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         count = len(queries)
         parts = in_parts(lambda part: self._search(queries[part], k, allowed, size), count, count, threads)
-        if len(parts) == 1:
-            return parts[0]
-        scores, rows = zip(*parts, strict=True)
-        return np.concatenate(scores), np.concatenate(rows)
+        scores, rows = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+        return users.with_history_items(scores, rows, self._vectors, allowed)
 
     def _search(self, queries: Floats, k: int, allowed: Mask | None, size: int) -> tuple[Floats, Ints]:
         """As `search`, in this thread; `size` items are allowed."""

@@ -22,6 +22,7 @@ from twotower.serving.histories import ITEMS, KnownEvents, as_list, flatten, kno
 from twotower.serving.selection import Selection, select
 from twotower.serving.unknown import Unknown
 from twotower.serving.user_tower import encode_histories
+from twotower.serving.users import Users
 
 
 class Recommendations(NamedTuple):
@@ -190,7 +191,7 @@ class Retriever:
         itself = np.split(index - 1, len(index)) if len(index) else None
         allowed, excluded = self._allowed(filters, include, exclude, len(index), itself)
         selection = Selection(positive(k), excluded, self._filter.caps(max_per))
-        ids, scores = self._results(self._bundle.vectors[np.maximum(index - 1, 0)], allowed, selection)
+        ids, scores = self._results(Users(self._bundle.vectors[np.maximum(index - 1, 0)]), allowed, selection)
         scores[index == PAD] = np.nan
         return Recommendations([row if item != PAD else [] for row, item in zip(ids, index, strict=True)], scores)
 
@@ -201,20 +202,24 @@ class Retriever:
         Memory: the scores of all histories with all items of the request.
         """
         index = self._item_index(items)
-        users = self.encode(histories)
+        users = self._encode(self._read(histories, None))
         k = min(positive(k), len(users))
-        known = np.flatnonzero(~np.isnan(users[:, 0]))
-        scores = self._bundle.vectors[np.maximum(index - 1, 0)] @ users[known].T  # [items, known]
+        known = np.flatnonzero(~np.isnan(users.vectors[:, 0]))
+        users = users[known]
+        rows = np.maximum(index - 1, 0)
+        scores = self._bundle.vectors[rows] @ users.vectors.T  # [items, known]
+        for place, row in enumerate(rows.tolist()):
+            scores[place] += users.bonus_of(row)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         padded = np.full((len(index), k), np.nan, dtype=np.float32)
         padded[:, : best.shape[1]] = np.take_along_axis(scores, best, axis=1)
         padded[index == PAD] = np.nan
-        rows = [known[row].tolist() if item != PAD else [] for row, item in zip(best, index, strict=True)]
-        return Audience(rows, padded)
+        lists = [known[row].tolist() if item != PAD else [] for row, item in zip(best, index, strict=True)]
+        return Audience(lists, padded)
 
     def encode(self, histories: Sequence[Sequence[ItemId | Event]], context: Mapping[str, Any] | None = None) -> Floats:
         """Return [Q, D] the user vectors of histories (see `recommend`); NaN for one without a known item."""
-        return self._encode(self._read(histories, context))
+        return self._encode(self._read(histories, context)).vectors
 
     def _read(self, histories: Any, context: Any) -> KnownEvents:
         return read_histories(histories, context, self._catalogue, self._bundle.encoder, self._unknown)
@@ -232,20 +237,20 @@ class Retriever:
             return allowed, excluded or others
         return allowed, [np.concatenate(pair) for pair in zip(excluded, others, strict=True)]
 
-    def _encode(self, events: KnownEvents) -> Floats:
-        """[Q, D] user vectors; NaN where no item is known."""
+    def _encode(self, events: KnownEvents) -> Users:
+        """Encoded histories; vectors of NaN where no item is known."""
         bundle = self._bundle
         length = int(bundle.manifest["max_length"])
         return encode_histories(bundle.tower, bundle.history_vectors, events, length, self._threads)
 
-    def _results(self, queries: Floats, allowed: Mask | None, selection: Selection) -> Recommendations:
-        """Results for queries [Q, D], NaN where no item is known."""
+    def _results(self, queries: Users, allowed: Mask | None, selection: Selection) -> Recommendations:
+        """Results for Q queries."""
         size = len(self._catalogue.ids) if allowed is None else int(np.count_nonzero(allowed))
         k = min(selection.k, size)
         if selection.is_plain or k == 0 or len(queries) == 0:  # most requests: whole arrays
             scores, rows = self._rank(queries, k, allowed)
             return Recommendations(self._catalogue.ids[rows].tolist(), scores)
-        ids: list[list[ItemId]] = [[] for _ in queries]
+        ids: list[list[ItemId]] = [[] for _ in range(len(queries))]
         scores = np.full((len(queries), k), np.nan, dtype=np.float32)
         selected = select(
             lambda numbers, m: self._rank(queries[numbers], m, allowed),
@@ -259,9 +264,9 @@ class Retriever:
             scores[query, : len(best_rows)] = best_scores
         return Recommendations(ids, scores)
 
-    def _rank(self, queries: Floats, k: int, allowed: Mask | None) -> tuple[Floats, Ints]:
+    def _rank(self, queries: Users, k: int, allowed: Mask | None) -> tuple[Floats, Ints]:
         """Scores and rows [Q, k] of the best allowed items; popular items and NaN for queries of NaN."""
-        unknown = np.isnan(queries[:, 0])
+        unknown = np.isnan(queries.vectors[:, 0])
         if not unknown.any():
             return self._bundle.index.search(queries, k, allowed, self._threads)
         scores = np.full((len(queries), k), np.nan, dtype=np.float32)

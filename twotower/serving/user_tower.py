@@ -3,7 +3,10 @@
     history_vectors [B, L, H] float32  the history's item vectors, oldest first, zeros on the right
     newest [B] int64                   the position of each history's newest event
     event_inputs [B, L, K] int64       with event inputs: their codes
+    occurrences [B, L] int64           with a pointer: how often the item of each event occurs in its history
     -> user_vector [B, D] float32
+    -> pointer [B, L] float32          with a pointer: the logits of the events
+    -> temperature [] float32          with a pointer: of the model's scores
 
 Shapes: B histories, L history length of the longest, K event inputs, E events, V items, D embedding dim, H that of
 items in histories.
@@ -20,16 +23,18 @@ from twotower.core.batch import gather, history_positions
 from twotower.core.schema import PAD
 from twotower.serving.histories import KnownEvents
 from twotower.serving.parallel import in_parts
+from twotower.serving.users import NONE, Users, distinct_bonuses
 
 TOWER_VECTORS, TOWER_NEWEST, TOWER_CODES, TOWER_OUTPUT = "history_vectors", "newest", "event_inputs", "user_vector"
+TOWER_COUNTS, TOWER_POINTER, TOWER_TEMPERATURE = "occurrences", "pointer", "temperature"  # with a pointer
 
 POSITIONS = 2**14  # history positions that the tower sees at once; bounds the memory of large requests
 
 Feed = dict[str, Array]
 
 
-def encode_histories(tower: Any, table: Floats, known: KnownEvents, max_length: int, threads: int = 1) -> Floats:
-    """Return [Q, D] the user vectors of Q histories; NaN for one without a known item.
+def encode_histories(tower: Any, table: Floats, known: KnownEvents, max_length: int, threads: int = 1) -> Users:
+    """Return Q encoded histories; the vector of one without a known item is NaN.
 
     Args:
         tower: of `open_session`.
@@ -39,42 +44,62 @@ def encode_histories(tower: Any, table: Floats, known: KnownEvents, max_length: 
         threads: that compute concurrently.
     """
     dim = tower.get_outputs()[0].shape[1]
+    outputs = [output.name for output in tower.get_outputs()]
     vectors = np.full((len(known.length), dim), np.nan, dtype=np.float32)
+    users = Users(vectors)
+    if TOWER_POINTER in outputs:
+        shape = len(known.length), int(known.length.max(initial=0).clip(max=max_length))
+        users = Users(vectors, np.full(shape, NONE), np.zeros(shape, dtype=np.float32))
     full = np.flatnonzero(known.length)
     full = full[np.argsort(known.length[full], kind="stable")]  # similar lengths together: little padding
     end = known.end
 
     def encode(part: slice) -> None:
         rows = full[part]
-        feed = tower_feed(table, known.item_index, known.codes, end[rows], known.length[rows], max_length)
-        (vectors[rows],) = tower.run([TOWER_OUTPUT], feed)
+        history, codes = padded(known.item_index, known.codes, end[rows], known.length[rows], max_length)
+        feed = padded_feed(table, history, codes, users.rows is not None)
+        vectors[rows], *pointer = tower.run(outputs, feed)
+        if users.rows is not None and users.bonus is not None:
+            length = history.shape[1]
+            found = distinct_bonuses(pointer[0], float(pointer[1]), history)
+            users.rows[rows, :length], users.bonus[rows, :length] = found
 
     in_parts(encode, len(full), POSITIONS // max_length, threads)
-    return vectors
+    return users
 
 
-def tower_feed(table: Array, item_index: Array, codes: Array, end: Array, available: Array, max_length: int) -> Feed:
-    """Return histories as the user tower's inputs.
+def padded(item_index: Array, codes: Array, end: Array, available: Array, max_length: int) -> tuple[Array, Array]:
+    """Return histories [B, L] with PAD on the right, and their codes [B, L, K].
 
     Args:
-        table: [V, H] the items' vectors in histories.
         item_index: [E] of all histories, one after the other.
         codes: [E, K] of the event inputs.
         end, available, max_length: [B], [B] and the longest history kept, as in build_history.
     """
     position, valid = history_positions(end, available, max_length)
     rows = [gather(column, position, valid) for column in codes.T]
-    padded = np.stack(rows, axis=-1) if rows else np.zeros((*position.shape, 0), dtype=np.int64)
-    return padded_feed(table, gather(item_index, position, valid), padded)
+    inputs = np.stack(rows, axis=-1) if rows else np.zeros((*position.shape, 0), dtype=np.int64)
+    return gather(item_index, position, valid), inputs
 
 
-def padded_feed(table: Array, item_index: Array, codes: Array) -> Feed:
-    """As `tower_feed`, for histories [B, L] padded with PAD on the right, none of them empty, and codes [B, L, K]."""
+def padded_feed(table: Array, item_index: Array, codes: Array, has_pointer: bool) -> Feed:
+    """Return the user tower's inputs.
+
+    Args:
+        table: [V, H] the items' vectors in histories.
+        item_index: [B, L] histories padded with PAD on the right, none of them empty.
+        codes: [B, L, K] of the event inputs.
+        has_pointer: whether the tower counts occurrences.
+    """
     vectors = table[np.maximum(item_index - 1, 0)]
     valid = item_index != PAD
     vectors[~valid] = 0
     feed = {TOWER_VECTORS: vectors, TOWER_NEWEST: valid.sum(axis=1) - 1}
-    return feed | ({TOWER_CODES: codes} if codes.shape[2] else {})
+    if codes.shape[2]:
+        feed[TOWER_CODES] = codes
+    if has_pointer:
+        feed[TOWER_COUNTS] = (item_index[:, :, None] == item_index[:, None, :]).sum(axis=2)
+    return feed
 
 
 def open_session(file: Path) -> Any:

@@ -126,7 +126,7 @@ def activations(module: TwoTowerModule, length: int, dim: int) -> int:
     vectors = torch.randn(rows, length, dim, generator=torch.Generator(), requires_grad=True)
     codes = torch.zeros(rows, length, len(module.model.event_inputs.names), dtype=torch.long)  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        output = module.model.encode_history(vectors, codes)
+        output = module.model.encode_positions(vectors, codes, codes.new_ones(rows, length))
     del output
     return sum(kept.values()) // (rows * length)
 

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from twotower.core.batch import SessionBatch
 from twotower.metrics.candidates import Candidates
-from twotower.metrics.queries import Queries, queries_of
+from twotower.metrics.queries import Queries, histories_of, queries_of
 from twotower.metrics.ranking_metrics import RankingMetrics
 from twotower.metrics.ranking_results import LIST_LENGTH, RankingResults, concatenate_results
-from twotower.metrics.ranks import Ranks, column_major, rank_and_list
+from twotower.metrics.ranks import Adjust, Ranks, column_major, raised, rank_and_list
 from twotower.model.distributed import gather_rows, sum_over_processes, world_size
 from twotower.model.optimizers.clipping import clip_gradient_norm
 from twotower.model.optimizers.lazy_adamw import LazyAdamW
-from twotower.model.pointer import history_scores
+from twotower.model.pointer import history_scores, item_bonuses
 from twotower.model.scoring import HistoryScores, Scores, accidental_hits, first_dimensions, truncate
 from twotower.model.sharded_embedding import convert_moments, sharded_in
 from twotower.model.two_tower import TwoTower
@@ -150,20 +150,28 @@ class TwoTowerModule(LightningModule):
         """Rank every query's target among the whole catalogue, or what of it is ranked."""
         self._rank(batch)
 
-    def encode_queries(self, batch: SessionBatch) -> tuple[Queries, Tensor]:
-        """Return a batch's queries and their user vectors [Q, D]; during an evaluation."""
+    def encode_queries(self, batch: SessionBatch) -> tuple[Queries, Tensor, list[Adjust]]:
+        """Return a batch's queries, their user vectors [Q, D], and what the pointer adds; during an evaluation."""
         queries = queries_of(batch)
         history = F.embedding(batch.item_index, self.history_item_vectors)
-        return queries, self.model.encode_history(history, batch.inputs)[queries.row, queries.position]
+        users, pointer = self.model.encode_positions(history, batch.inputs, batch.item_index)
+        users = users[queries.row, queries.position]
+        if pointer is None:
+            return queries, users, []
+        seen = histories_of(batch, queries)
+        bonus = self.temperature * item_bonuses(pointer[queries.row, queries.position], seen)
+        return queries, users, [raised(seen, bonus)]
 
     def _rank(self, batch: SessionBatch, list_length: int = 0) -> tuple[Tensor, Ranks, Tensor]:
         """Update the metrics with a batch; returns the queries' events [Q], ranks and lists [Q, list_length]."""
-        queries, user = self.encode_queries(batch)
+        queries, user, adjust = self.encode_queries(batch)
         is_repeat, restrict = self.ranked.of(queries.event) if self.ranked else (None, None)
-        ranks, top = rank_and_list(user, self.candidates[0], queries.target, list_length, restrict)
+        if restrict:
+            adjust.append(restrict)
+        ranks, top = rank_and_list(user, self.candidates[0], queries.target, list_length, adjust)
         self.metrics.update(ranks, queries.target_type, is_repeat)
         for metrics, items in zip(self.metrics_by_size.values(), self.candidates[1:], strict=True):
-            cut, _ = rank_and_list(user[:, : items.shape[1]], items, queries.target, 0, restrict)
+            cut, _ = rank_and_list(user[:, : items.shape[1]], items, queries.target, 0, adjust)
             metrics.update(cut, queries.target_type, is_repeat)
         return queries.event, ranks, top
 

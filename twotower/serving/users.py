@@ -1,0 +1,84 @@
+"""Encoded histories: user vectors and, with a pointer, by how much the scores of each history's own items are raised.
+
+An item's score is the dot product with the user vector, plus the bonus where the history has the item. A bonus is never
+negative, so the best items are among those of the highest dot products and those of the history.
+Shapes: Q queries, L history length, k results each, V items, D embedding dim.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from twotower.core.arrays import Array, Floats, Ints, Mask
+from twotower.core.schema import PAD
+
+NONE = -1  # in place of a row, where a history has no (further) item
+
+
+@dataclass(frozen=True)
+class Users:
+    """Q encoded histories.
+
+    >>> users = Users(np.float32([[1, 0]]), np.array([[2, NONE]]), np.float32([[0.5, 0]]))
+    >>> scores, rows = np.float32([[3, 1]]), np.array([[0, 1]])
+    >>> users.with_history_items(scores, rows, np.float32([[3, 0], [1, 0], [2, 0]]))
+    (array([[3. , 2.5]], dtype=float32), array([[0, 2]]))
+    """
+
+    vectors: Floats  # [Q, D]; NaN for a history without a known item
+    rows: Ints | None = None  # [Q, L] catalogue rows of a history's items, each once, then NONE; None: no pointer
+    bonus: Floats | None = None  # [Q, L] what the score of each is raised by
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getitem__(self, part: Any) -> "Users":
+        if self.rows is None or self.bonus is None:
+            return Users(self.vectors[part])
+        return Users(self.vectors[part], self.rows[part], self.bonus[part])
+
+    def with_history_items(
+        self, scores: Floats, rows: Ints, table: Floats, allowed: Mask | None = None
+    ) -> tuple[Floats, Ints]:
+        """Merge the history's items into results [Q, k] by dot product; ties go to the first row.
+
+        Args:
+            scores, rows: of the best items, best first.
+            table: [V, D] item vectors.
+            allowed: [V] which items may be results; None: all.
+        """
+        if self.rows is None or self.bonus is None:
+            return scores, rows
+        place = np.maximum(self.rows, 0)
+        own = np.einsum("qld,qd->ql", table[place], self.vectors) + self.bonus
+        lacking = self.rows == NONE
+        own[lacking if allowed is None else lacking | ~allowed[place]] = -np.inf
+        repeated = (rows[:, :, None] == self.rows[:, None, :]).any(axis=2)
+        scores, rows = np.append(np.where(repeated, -np.inf, scores), own, axis=1), np.append(rows, place, axis=1)
+        order = np.lexsort((rows, -scores), axis=-1)[:, : repeated.shape[1]]
+        query = np.arange(len(rows))[:, None]
+        return scores[query, order].astype(np.float32, copy=False), rows[query, order]
+
+    def bonus_of(self, row: int) -> Floats | float:
+        """[Q] by how much each history raises the item of a row."""
+        if self.rows is None or self.bonus is None:
+            return 0.0
+        total: Floats = np.where(self.rows == row, self.bonus, 0).sum(axis=1)
+        return total
+
+
+def distinct_bonuses(pointer: Floats, temperature: float, history: Array) -> tuple[Ints, Floats]:
+    """Rows and bonuses [B, L] of Users, from the pointer's logits.
+
+    Args:
+        pointer: [B, L] logits of the events.
+        temperature: of the model's scores.
+        history: [B, L] item_index, PAD after the end.
+    """
+    same = history[:, :, None] == history[:, None, :]
+    total = np.einsum("bij,bj->bi", same, np.where(history == PAD, 0, np.exp(pointer)))
+    is_first = (same.argmax(axis=2) == np.arange(history.shape[1])) & (history != PAD)
+    return np.where(is_first, history - 1, NONE), np.where(is_first, temperature * np.log1p(total), 0).astype(
+        np.float32
+    )
