@@ -56,7 +56,7 @@ def test_a_model_equals_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str
     a = write(tmp_path / "a", 0.6, 0.1)
     assert main([a, a]) == 0
     text = capsys.readouterr().out
-    assert text.strip().splitlines()[-1] == "recall_at_20: A and B are equal in every query"
+    assert text.strip().splitlines()[-1] == "A: mrr@20 of all queries: equal to B"
     assert "unclear" not in text and "+0.0000" not in text
 
 

@@ -93,7 +93,9 @@ def test_model_and_baselines_rank_what_requests_would_get(
 
 
 def test_filters_that_mean_nothing_here_are_refused(prepared: Prepared) -> None:
-    with pytest.raises(UserError, match="allows none of the 40 items"):
+    with pytest.raises(UserError, match="filter of brand: 0 of 1 known"):
         ranked_items(prepared, filters={"brand": "z"})
+    with pytest.raises(UserError, match="allows none of the 40 items"):
+        ranked_items(prepared, filters={"brand": "a", "not": {"brand": "a"}})
     with pytest.raises(UserError, match=r"'colour'.*price, brand"):
         ranked_items(prepared, filters={"colour": "red"})

@@ -32,7 +32,8 @@ TRIED |= {"p50_ms": 1.0, "p99_ms": 1.0, "bytes_per_item": 1.0, "build_s": 1.0}
 INDEX_FACTS = {**TRIED, "tried": [TRIED], "target_recall": 0.99, "reason": "it is exact"}
 FACTS = {
     "num_items": 2, "dim": 3, "similarity": "dot", "exploration": [], "index": INDEX_FACTS,
-    "int8": {"float32_label_recall": 1.0, "label_recall": 1.0, "kept": False},
+    "int8": {"float32_label_recall": 1.0, "label_recall": 1.0, "kept": False}, "ranked": "",
+    "next_item": None, "metrics": {},
 }  # fmt: skip
 QUOTED = [f'it\'s | "{i}" ½' for i in range(30)]
 
@@ -93,7 +94,7 @@ def test_names_stay_in_their_cells(text: str) -> None:
     assert [child.content for child in title.children or []] == [shown]
     request = re.search(r"```json\n(.*)\n```", markdown)
     assert request and json.loads(request[1])["inputs"] == requests["example"]["histories"]
-    page = index_page(INDEX_FACTS, [{**facts["filters"][0], "p50_ms": 1.0}], text)
+    page = index_page(INDEX_FACTS, [{**facts["filters"][0], "p50_ms": 1.0}], None, text)
     assert text not in HOSTILE[:1] or text not in page
     assert html.escape(text, quote=False) in page.replace("&#34;", '"').replace("&#39;", "'")
 
@@ -141,8 +142,7 @@ def test_what_was_not_measured_is_not_in_it(exported: Path, next_item: dict[str,
     """Without test queries there is no recall of the next item; where the 8-bit tower is left out, it has none."""
     facts = json.loads((exported / "manifest.json").read_text())
     facts |= {"next_item": next_item, "exploration": [], "int8": {**facts["int8"], "kept": False}}
-    columns = pq.read_table(exported / "items.parquet").drop_columns("embedding")
     golden = json.loads((exported / "golden.json").read_text())
-    text = bundle_readme("shop", facts, facts["measured"], columns, golden, {"items.parquet"})
+    text = bundle_readme("shop", facts, facts["measured"], golden, {"items.parquet"})
     assert ("0.5000 ±0.0000" in text, "0.2500 ±0.0000" in text) == (next_item is not None,) * 2
     assert "8-bit user tower, exact search" not in text and "left out" in text and "Its effect" not in text

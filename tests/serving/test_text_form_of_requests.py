@@ -11,6 +11,7 @@ from twotower.features import fit
 from twotower.serving.catalogue import Catalogue
 from twotower.serving.event_encoder import EventEncoder
 from twotower.serving.predicates import checked
+from twotower.serving.unknown import Unknown
 
 FORM = TextForm(nulls=("NA", "-"), ids=("strip", "case", "zeros"))
 ENCODERS = {
@@ -67,8 +68,8 @@ def test_filters_of_numbers(value: Any, expected: list[Any]) -> None:
 
 def test_ids() -> None:
     texts, numbers = Catalogue(pa.array(["sku-1", "7"]), FORM), Catalogue(pa.array([7, 10]), FORM)
-    assert texts.item_index(["SKU-1 ", "sku-1", 7, 7.0, "007", "x"], "items").tolist() == [1, 1, 2, 2, 2, 0]
-    assert numbers.item_index(["10", 10.0, "0010", " 7", np.int64(7), "x", None], "items").tolist() == [
+    assert texts.item_index(["SKU-1 ", "sku-1", 7, 7.0, "007", "x"], "items", Unknown()).tolist() == [1, 1, 2, 2, 2, 0]
+    assert numbers.item_index(["10", 10.0, "0010", " 7", np.int64(7), "x", None], "items", Unknown()).tolist() == [
         2,
         2,
         2,

@@ -141,7 +141,7 @@ def test_a_setting_that_a_choice_lacks_is_left_out_there(
     assert OmegaConf.load(path / "1" / "config.yaml").model.user_tower.layers == 1
     best = OmegaConf.load(path / "experiment" / "best.yaml")
     tower = next(word["override /model/user_tower"] for word in best.defaults if "override /model/user_tower" in word)
-    assert ("layers" in best.model.get("user_tower", {})) == (tower == "gru")
+    assert ("layers" in best.get("model", {}).get("user_tower", {})) == (tower == "gru")
 
     # The sweep's folder alone is enough, from anywhere.
     config = compose_config("train", {"experiment": "best"}, config_dir=path)

@@ -86,7 +86,7 @@ def test_the_page_has_the_reason_of_each_failure_and_no_setting_that_was_left_ou
     results = results_of(made([[0.2], None, [0.3]], left_out={2: ["model.dim"]}), ["x"])
     text = page(results, "towers")
     assert "Failed trials" in text and "ValueError: too &lt;odd&gt;" in text
-    assert [row(trial)[-1] for trial in results.ranked] == ["-", "8"]
+    assert [row(trial, [])[-1] for trial in results.ranked] == ["-", "8"]
     assert "Failed trials" not in page(results_of(made([[0.2], [0.1]]), ["x"]), "towers")
 
 

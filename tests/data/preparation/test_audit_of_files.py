@@ -102,7 +102,7 @@ def new_type(events: pl.DataFrame) -> pl.DataFrame:
             {"session_gap_minutes": 1.5},
             ["sessions_cut: warning", "few_queries: warning"],
         ),
-        (shared_sessions, {}, ["session_of_several_users: warning"]),
+        (shared_sessions, {}, ["session_of_several_users: error"]),
         (new_type, {}, ["never_trained: warning"]),
         (lambda e: e.filter((TIME - START) // DAY != 9), {}, ["days_without_events: warning"]),
         (lambda e: e.filter((TIME - START) // DAY < 5), {}, ["never_trained: warning", "few_queries: warning"]),

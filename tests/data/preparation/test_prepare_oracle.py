@@ -81,15 +81,16 @@ def random_log(rng: random.Random) -> tuple[list[Row], str, str, float | None]:
 
 
 def start_of_latest(sessions: list[list[Row]], fraction: float) -> int:
-    """Where the latest `fraction` of the sessions ends, or of the rows, where most of those sessions began before."""
-    spans = [[row["time"] for row in session] for session in sessions if session]
-    times = sorted(time for span in spans for time in span)
+    """Where the latest `fraction` of sessions that train ends, or of the rows, where half of those began before."""
+    spans = [[row["time"] for row in session] for session in sessions if all(r["part"] == "train" for r in session)]
+    times = sorted(row["time"] for session in sessions for row in session if row["part"] == "train")
     if not times:
         raise Refused
-    start = sorted(span[-1] for span in spans)[-max(1, round(len(spans) * fraction))]
-    latest = [span for span in spans if span[-1] >= start]
-    if len(latest) < len(spans) and sum(span[0] < start for span in latest) * 2 <= len(latest):
-        return start
+    if spans:
+        start = sorted(span[-1] for span in spans)[-max(1, round(len(spans) * fraction))]
+        latest = [span for span in spans if span[-1] >= start]
+        if len(latest) < len(spans) and sum(span[0] < start for span in latest) * 2 < len(latest):
+            return start
     start = times[-max(1, round(len(times) * fraction))]
     if start == times[0]:
         raise Refused
@@ -105,7 +106,7 @@ def label(sessions: list[list[Row]], split: str) -> None:
     if split == "temporal":
         for part, fraction in (("test", 0.3), ("validation", 0.4)):
             training = [row for row in rows if row["part"] == "train"]
-            start = start_of_latest([[r for r in s if r["part"] == "train"] for s in sessions], fraction)
+            start = start_of_latest(sessions, fraction)
             for row in training:
                 if row["time"] >= start:
                     row["part"] = part
@@ -123,7 +124,7 @@ def label(sessions: list[list[Row]], split: str) -> None:
                 raise Refused
         if not any(row["part"] == "validation" for session in sessions for row in session):
             training = [row for row in rows if row["part"] == "train"]
-            start = start_of_latest([[r for r in s if r["part"] == "train"] for s in sessions], 0.4)
+            start = start_of_latest(sessions, 0.4)
             for row in training:
                 if row["time"] >= start:
                     row["part"] = "validation"

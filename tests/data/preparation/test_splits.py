@@ -1,6 +1,7 @@
 """Which events train, validate and test: cases worked by hand."""
 
 import itertools
+import math
 
 import numpy as np
 import polars as pl
@@ -60,23 +61,26 @@ def test_temporal_takes_the_stated_share(fraction: float, scale: int) -> None:
     assert split.facts["test_start"] == (2000 - round(2000 * fraction)) * scale
 
 
-def start_by_loops(log: list[list[int]], fraction: float) -> int:
-    """Where the latest sessions end; where most of those began before, the latest events."""
-    log = [times for times in log if times]
-    start = sorted(times[-1] for times in log)[-max(1, round(len(log) * fraction))]
-    latest = [times for times in log if times[-1] >= start]
-    if len(latest) < len(log) and sum(times[0] < start for times in latest) * 2 <= len(latest):
-        return start
+def start_by_loops(log: list[list[int]], fraction: float, before: float = math.inf) -> int:
+    """Where the latest of the sessions that end `before` end; where half of those began earlier, the latest events."""
+    whole = [times for times in log if times[-1] < before]
+    log = [[time for time in times if time < before] for times in log]
+    if whole:
+        start = sorted(times[-1] for times in whole)[-max(1, round(len(whole) * fraction))]
+        latest = [times for times in whole if times[-1] >= start]
+        if len(latest) < len(whole) and sum(times[0] < start for times in latest) * 2 < len(latest):
+            return start
     flat = sorted(time for times in log for time in times)
     return flat[-max(1, round(len(flat) * fraction))]
 
 
 def test_visits_are_whole_where_most_lie_within_a_window() -> None:
-    offsets, time = [0, 2, 4, 6, 8, 10], [0, 1, 10, 11, 19, 21, 20, 22, 30, 31]
-    split = temporal(sessions(offsets, time), test_fraction=0.4, validation_fraction=0.34)
-    # Two of five sessions end last, from 22 on; one of the other three (0-1, 10-11, 19-21) validates.
-    assert parts(split, offsets) == ["rr", "rr", "rv", "vt", "tt"]
-    assert split.facts == {"kind": "temporal", "test_start": 22, "validation_start": 20}
+    offsets, time = [0, 2, 4, 6, 8, 10, 12], [0, 1, 10, 11, 20, 21, 30, 31, 40, 41, 50, 51]
+    split = temporal(sessions(offsets, time), test_fraction=0.5, validation_fraction=0.67)
+    # Three of six sessions end from 31 on, one of which began before. Of the other three two end from 11 on, and half
+    # of those began before: five of the seven events validate.
+    assert parts(split, offsets) == ["rr", "vv", "vv", "vt", "tt", "tt"]
+    assert split.facts == {"kind": "temporal", "test_start": 31, "validation_start": 10}
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -91,7 +95,7 @@ def test_temporal_is_what_a_loop_over_the_events_gives(seed: int, span: int, thi
     days = span / 86_400_000 / 3 if third else None
     split = temporal(sessions(offsets, flat), test_fraction=0.2, validation_fraction=0.3, test_days=days)
     test_start = start_by_loops(log, 0.2) if days is None else max(flat) + 1 - round(days * 86_400_000)
-    validation_start = start_by_loops([[time for time in times if time < test_start] for times in log], 0.3)
+    validation_start = start_by_loops(log, 0.3, test_start)
     assert split.facts == {"kind": "temporal", "test_start": test_start, "validation_start": validation_start}
     assert parts(split, offsets) == [
         "".join("t" if t >= test_start else "v" if t >= validation_start else "r" for t in times) for times in log

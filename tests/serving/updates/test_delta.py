@@ -463,10 +463,11 @@ def test_the_command(shop: Make, tmp_path: Path, capsys: pytest.CaptureFixture[s
         ["upsert", path],
         ["versions"],
         ["remove", path],
-        ["install", path],
         ["rollback", path, "1", "2"],
     ):
         assert "twotower delta remove BUNDLE ITEM_ID" in said(*wrong, code=2)
+    assert "no action 'instal'; there are upsert" in said("instal", path, code=2)
+    assert "did you mean 'upsert'?" in said("upser", path, code=2)
 
 
 FORMS: dict[str, Any] = {

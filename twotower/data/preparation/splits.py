@@ -19,7 +19,7 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 PARTS = ("train", "validation", "test")
 LABELS = {"train": TRAIN, "training": TRAIN, "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION}
 LABELS |= {"test": TEST}
-MOST_CUT = 0.5  # share of a window's sessions that may have begun before it
+MOST_CUT = 0.5  # of the sessions of a window, fewer may have begun before it
 BINS = 1 << 16  # of the histogram by which the start of a window is determined
 
 
@@ -140,17 +140,17 @@ def _count_before(sessions: Sessions, time: int) -> Array:
 def _start_of_latest(sessions: Sessions, kept: Array, fraction: float, name: str) -> int:
     """Return the time from which on the latest `fraction` lies of the first `kept` [S] events of each session.
 
-    It is the fraction of the sessions, by their ends, so that visits are whole. Where most of these sessions began
+    It is the fraction of the sessions, by their ends, so that visits are whole. Where half of these sessions began
     before their window it is the fraction of the events: the ends of histories of months all lie in the last days.
 
     Raises UserError where nothing is earlier.
     """
     if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
         raise UserError(f"split.{name}_fraction={fraction}; expected a number between 0 and 1")
-    begin, end = _spans(sessions, kept)
+    begin, end = _spans(sessions, kept == sessions.length)
     if len(end):
         start = int(np.sort(end)[-max(1, round(len(end) * fraction))])
-        if end.min() < start and (begin[end >= start] < start).mean() <= MOST_CUT:
+        if end.min() < start and (begin[end >= start] < start).mean() < MOST_CUT:
             return start
 
     def read() -> Iterator[Array]:
@@ -161,13 +161,12 @@ def _start_of_latest(sessions: Sessions, kept: Array, fraction: float, name: str
     return _start_of_latest_events(read, fraction, name)
 
 
-def _spans(sessions: Sessions, kept: Array) -> tuple[Array, Array]:
-    """Return the times of the first and the last of the first `kept` [S] events of sessions that keep any."""
+def _spans(sessions: Sessions, chosen: Array) -> tuple[Array, Array]:
+    """Return the times of the first and the last event of the sessions that are `chosen` [S]."""
     begin, end = [], []
     for some, starts, times in _by_session(sessions):
-        starts, count = starts[kept[some] > 0], kept[some][kept[some] > 0]
-        begin.append(times[starts])
-        end.append(times[starts + count - 1])
+        begin.append(times[starts[chosen[some]]])
+        end.append(times[(starts + sessions.length[some] - 1)[chosen[some]]])
     return np.concatenate(begin), np.concatenate(end)
 
 
