@@ -35,6 +35,7 @@ TITLES = {  # group -> heading; in the order of the page
     "model/item_tower": "Item tower",
     "model/user_tower": "User tower",
     "model/residual": "Residual",
+    "model/pointer": "Pointer",
     "model/negatives": "Negatives",
     "model/loss": "Loss",
     "optimizer": "Optimizer",

@@ -1,6 +1,7 @@
 """From a run to a bundle and back: the retriever against the torch towers and a naive search."""
 
 import json
+import math
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -38,9 +39,17 @@ def naive(
     known = len(loaded.model.event_inputs.names)
     rows = (codes or [[0] * known for _ in history])[-6:]
     inputs = torch.tensor(rows, dtype=torch.long).view(1, len(rows), known)
+    model, temperature = loaded.model.eval(), loaded.config.model.temperature
+    weight = [0.0] * len(ids)  # sum of exp(p) of each item's events
     with torch.no_grad():
-        user = loaded.model.eval()(index, inputs)[0]
-        scores = [float(user @ loaded.model.item_tower(torch.tensor(row + 1))) for row in range(len(ids))]
+        if model.pointer is None:
+            user = model(index, inputs)[0]
+        else:
+            (user,), (pointer,) = model.with_pointer(index, inputs)
+            for item, logit in zip(index[0].tolist(), pointer.tolist(), strict=True):
+                weight[item - 1] += math.exp(logit)
+        dots = [float(user @ model.item_tower(torch.tensor(row + 1))) for row in range(len(ids))]
+    scores = [dot + temperature * math.log(1 + w) for dot, w in zip(dots, weight, strict=True)]
     best = sorted(range(len(ids)), key=lambda row: -scores[row])[:k]
     return [ids[row] for row in best], [scores[row] for row in best]
 

@@ -3,19 +3,25 @@
 Shapes: P target positions, N negatives, D embedding dim.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twotower.core.errors import UserError
-
+Loss = TypeVar("Loss", bound=Callable[..., Any])
 ABSENT = -1e30  # logit of an event that is not in a history: exp is 0, and gradients stay finite
 
 
 class HistoryScores(NamedTuple):
-    """What the history adds to the scores of target positions."""
+    """What the history adds to the scores of target positions: see model.pointer.
+
+    >>> one = torch.ones(1, 2)
+    >>> scores = HistoryScores(similarity=3 * one, pointer=0 * one, is_target=torch.tensor([[True, False]]))
+    >>> scores.target_bonus(), scores.others()
+    (tensor([0.6931]), tensor([3.]))
+    """
 
     similarity: Tensor  # [P, L] u . h_j / temperature of the history's items as candidates
     pointer: Tensor  # [P, L] p_j; ABSENT where the history has no event
@@ -29,6 +35,12 @@ class HistoryScores(NamedTuple):
         """[P] logsumexp of u . h_j / temperature + p_j over the events of other items."""
         logits = (self.similarity + self.pointer).masked_fill(self.is_target, ABSENT)
         return torch.logsumexp(logits.clamp(min=ABSENT), dim=-1)
+
+
+def knows_pointer(loss: Loss) -> Loss:
+    """Declare that a loss takes `Scores.history` into account: a decorator."""
+    setattr(loss, "knows_pointer", True)  # noqa: B010 # no type of a function has this attribute
+    return loss
 
 
 class Scores(NamedTuple):
@@ -72,8 +84,6 @@ def logits(scores: Scores) -> Logits:
     is an unbiased estimate of the full softmax's sum over the catalogue (Horvitz & Thompson 1952; for retrieval
     Bengio & Senécal 2008, Yi et al. 2019, and on the target's term Khrylchenko et al. 2025, arXiv:2507.09331).
     """
-    if scores.history is not None:
-        raise UserError("this loss is no softmax and knows no pointer: take model/pointer=none or model/loss=softmax")
     negative = torch.addmm(-scores.log_q, scores.user, scores.negative_vector.T, alpha=1 / scores.temperature)
     negative = at_least_float32(negative)
     mask_accidental_hits(negative, scores.hit)
@@ -83,6 +93,13 @@ def logits(scores: Scores) -> Logits:
 def target_logit(scores: Scores) -> Tensor:
     """[P] the logits of the targets, without logQ correction."""
     return at_least_float32((scores.user * scores.target_vector).sum(-1) / scores.temperature)
+
+
+def with_history(scores: Scores, target: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Add the history's part, which is exact, to the targets' logits [P] and the logsumexp of the negatives [P]."""
+    if scores.history is None:
+        return target, others
+    return target + scores.history.target_bonus(), torch.logaddexp(others, scores.history.others())
 
 
 def mask_accidental_hits(negative: Tensor, column: Tensor) -> None:

@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from twotower.core.batch import SessionBatch
+from twotower.core.errors import UserError
 from twotower.metrics.candidates import Candidates
 from twotower.metrics.queries import Queries, histories_of, queries_of
 from twotower.metrics.ranking_metrics import RankingMetrics
@@ -68,6 +69,11 @@ class TwoTowerModule(LightningModule):
         ranked: Candidates | None = None,
     ) -> None:
         super().__init__()
+        if model.pointer is not None and not getattr(getattr(loss, "func", loss), "knows_pointer", False):
+            raise UserError(
+                f"model/loss: {getattr(loss, 'func', loss).__name__} is no softmax, in which the pointer over the "
+                "history has its place; take model/pointer=none with it, or model/loss=softmax"
+            )
         self.model = model
         self.negatives = negatives
         self.loss = loss

@@ -12,13 +12,14 @@ from torch.autograd.function import once_differentiable
 
 from twotower.model.losses.cross_entropy import cross_entropy
 from twotower.model.memory_costs import memory_cost
-from twotower.model.scoring import Scores, mask_accidental_hits, target_logit
+from twotower.model.scoring import Scores, knows_pointer, mask_accidental_hits, target_logit, with_history
 
 
 def _chunk_logits(positions: int, negatives: int, chunk_items: int | None = None) -> int:
     return positions * min(negatives, chunk_items or negatives)  # updated in place
 
 
+@knows_pointer
 @memory_cost(_chunk_logits)
 def softmax(scores: Scores, chunk_items: int | None = None) -> Tensor:
     """Cross-entropy [P] of the target among itself and the negatives.
@@ -42,10 +43,7 @@ def softmax(scores: Scores, chunk_items: int | None = None) -> Tensor:
         scores.user, scores.negative_vector, scores.log_q, scores.hit, scores.temperature,
         chunk_items or max(1, len(scores.log_q)),
     )  # fmt: skip
-    target = target_logit(scores)
-    if scores.history is not None:  # see model.pointer: the history's part of the partition is exact
-        target, others = target + scores.history.target_bonus(), torch.logaddexp(others, scores.history.others())
-    return cross_entropy(target, others, scores.sign)
+    return cross_entropy(*with_history(scores, target_logit(scores), others), scores.sign)
 
 
 class _LogSumExp(torch.autograd.Function):

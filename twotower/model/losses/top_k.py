@@ -3,9 +3,10 @@
 from torch import Tensor
 
 from twotower.model.losses.cross_entropy import cross_entropy, log_sum_exp
-from twotower.model.scoring import Scores, logits
+from twotower.model.scoring import Scores, knows_pointer, logits, with_history
 
 
+@knows_pointer
 def top_k_softmax(scores: Scores, k: int) -> Tensor:
     """Cross-entropy [P] of the target among itself and its k negatives of largest corrected logit.
 
@@ -19,4 +20,4 @@ def top_k_softmax(scores: Scores, k: int) -> Tensor:
     """
     target, negative, sign = logits(scores)
     hardest = negative.topk(min(k, negative.shape[1]), dim=1, sorted=False).values
-    return cross_entropy(target, log_sum_exp(hardest), sign)
+    return cross_entropy(*with_history(scores, target, log_sum_exp(hardest)), sign)
