@@ -126,8 +126,8 @@ WRONG_PARAMS: dict[str, SearchStrategy[Any]] = {
     "seed": st.integers(max_value=-2) | st.integers(min_value=2**64) | NUMBERS,
     "filters": VALUES.filter(lambda value: not isinstance(value, str))
     | st.sampled_from([*_lines(FILTERS), *LONG_FILTERS]),
-    "include": st.sampled_from(["", "5", "{}", '"sku-1"', "[null]", "[[1]]", "[1.5]", "[true]", "[1, 2]", "[" * 9999]),
-    "exclude": st.sampled_from(["", "5", "{}", '"sku-1"', "[null]", "[{}]", "[NaN]", '["\\ud800"]', "[9, 9]"]),
+    "include": st.sampled_from(["", "5", "{}", '"sku-1"', "[null]", "[[1]]", "[1.5]", "[true]", "[" * 9999]),
+    "exclude": st.sampled_from(["", "5", "{}", '"sku-1"', "[null]", "[{}]", "[NaN]", '["\\ud800"]']),
     "max_per": st.sampled_from(
         ['{"category": 0}', '{"price": 2}', '{"brand": 1}', "[]", "2", '{"category": "2"}', '{"": 1}']
     ),

@@ -81,7 +81,7 @@ class Drill:
             kills.append([])
             while not (command[0] == "export" and (self.folder / "bundle").exists()):  # killed at its very end
                 process = self.start(command)
-                wait = moments.uniform(0.2, 1.0) * seconds
+                wait = moments.uniform(0.2, 1.5) * seconds
                 process.join(wait)
                 if process.exitcode is None:
                     process.kill()

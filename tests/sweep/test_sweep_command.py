@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from forked_commands import run, start
 from omegaconf import OmegaConf
 
+ROOT = Path(__file__).parents[2]
 SMALL = ["data.items=200", "data.users=200", "data.sessions=3000", "data.days=20", "model.dim=16"]
 SMALL += ["trainer.max_epochs=2", "evaluation.baselines=false", "evaluation.replicates=50", "refit=false"]
 SPACE = ["sweep.space.model.dim='choice(16,8,15)'", "sweep.space.model.user_tower=null"]  # 15 can't be cut in two heads
@@ -21,6 +23,9 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def call(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    if any("joblib" in word for word in arguments):  # its workers wait for ever in a forked process
+        command = [sys.executable, str(ROOT / "train.py"), *arguments]
+        return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     return run(["train", *arguments], folder, ENVIRONMENT)
 
 
@@ -59,16 +64,17 @@ def test_a_sweep_that_is_killed_runs_only_the_rest_and_its_best_can_be_had_again
     runs = runs_in(tmp_path)
     (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     parts = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert len(runs) == 4 and sorted(run.info.run_name for run in parts) == [f"ours {k}" for k in range(3)]
-    assert sorted(run.info.status for run in parts) == ["FAILED"] + ["FINISHED"] * 2
+    # The third failed before it trained: its reason is in the study, and MLflow has no run of it.
+    assert len(runs) == 3 and sorted(run.info.run_name for run in parts) == [f"ours {k}" for k in range(2)]
+    assert sorted(run.info.status for run in parts) == ["FINISHED"] * 2
     assert parent.info.status == "FINISHED"
     assert {file.parent.name for file in tmp_path.glob("sweeps/**/.lock")} <= {"2"}
 
     once_more = call(tmp_path, *typed)
     assert once_more.returncode == 0 and "3 trials: 2 complete, 1 failed" in once_more.stdout
-    assert "to do" not in once_more.stdout and len(runs_in(tmp_path)) == 4
+    assert "to do" not in once_more.stdout and len(runs_in(tmp_path)) == 3
     other = call(tmp_path, *typed, "seed=1")
-    assert other.returncode == 2 and "begun with other settings (data.seed, seed)" in other.stderr
+    assert other.returncode == 2 and "data.seed: was 0, is 1; seed: was 0, is 1" in other.stderr
 
     best = study_of(tmp_path, "ours").best_trial
     again = call(tmp_path, "--config-dir", str(tmp_path / "sweeps/ours"), "experiment=best", "logger=none")
@@ -80,7 +86,7 @@ def test_a_sweep_that_is_killed_runs_only_the_rest_and_its_best_can_be_had_again
     assert finished.returncode == 0, finished.stderr
     metrics = json.loads((tmp_path / f"sweeps/ours/{best.number}/metrics.json").read_text())
     assert metrics["test/recall_at_20"] == json.loads((again_in / "metrics.json").read_text())["test/recall_at_20"]
-    assert len(runs_in(tmp_path)) == 4
+    assert len(runs_in(tmp_path)) == 3
 
 
 @pytest.mark.slow
