@@ -55,17 +55,17 @@ def naive(
 
 
 @pytest.mark.parametrize(
-    ("tower", "normalize"),
+    ("tower", "normalize", "pointer"),
     [
-        ("mean_pool", "false"),
-        ("gru", "true"),
-        pytest.param("linear_recurrence", "false", marks=pytest.mark.slow),
-        pytest.param("transformer", "true", marks=pytest.mark.slow),
+        ("mean_pool", "false", "history"),
+        ("gru", "true", "none"),
+        pytest.param("linear_recurrence", "false", "history", marks=pytest.mark.slow),
+        pytest.param("transformer", "true", "history", marks=pytest.mark.slow),
     ],
 )
-def test_round_trip(make_run: Any, tmp_path: Path, tower: str, normalize: str) -> None:
+def test_round_trip(make_run: Any, tmp_path: Path, tower: str, normalize: str, pointer: str) -> None:
     ids = NUMBERS if normalize == "true" else WORDS[:15]  # fewer than golden.json asks for
-    small = ["model.user_tower.layers=1"] if tower == "transformer" else []
+    small = [f"model/pointer={pointer}", *(["model.user_tower.layers=1"] if tower == "transformer" else [])]
     loaded = run.load_run(make_run(ids, f"model/user_tower={tower}", f"model.normalize={normalize}", *small))
     loaded.model.train()  # a careless caller: dropout must be dead all the same
     report = export_bundle(loaded, tmp_path / "bundle", INDEX)
@@ -84,9 +84,12 @@ def test_round_trip(make_run: Any, tmp_path: Path, tower: str, normalize: str) -
         assert found == expected_ids
 
 
-@pytest.mark.parametrize("tower", ["mean_pool", pytest.param("transformer", marks=pytest.mark.slow)])
-def test_round_trip_with_features_and_event_inputs(make_run: Any, tmp_path: Path, tower: str) -> None:
-    path = make_run(NUMBERS, f"model/user_tower={tower}", "model/item_tower=features", ALL_INPUTS)
+@pytest.mark.parametrize(
+    ("tower", "pointer"), [("mean_pool", "none"), pytest.param("transformer", "history", marks=pytest.mark.slow)]
+)
+def test_round_trip_with_features_and_event_inputs(make_run: Any, tmp_path: Path, tower: str, pointer: str) -> None:
+    settings = [f"model/user_tower={tower}", "model/item_tower=features", ALL_INPUTS, f"model/pointer={pointer}"]
+    path = make_run(NUMBERS, *settings)
     loaded = run.load_run(path)
     loaded.model.train()
     report = export_bundle(loaded, tmp_path / "bundle", INDEX)

@@ -72,7 +72,7 @@ class TwoTowerModule(LightningModule):
         if model.pointer is not None and not getattr(getattr(loss, "func", loss), "knows_pointer", False):
             raise UserError(
                 f"model/loss: {getattr(loss, 'func', loss).__name__} is no softmax, in which the pointer over the "
-                "history has its place; take model/pointer=none with it, or model/loss=softmax"
+                "history has its place; take model/pointer=none or model/loss=softmax"
             )
         self.model = model
         self.negatives = negatives
