@@ -58,7 +58,7 @@ def naive(
     ("tower", "normalize", "pointer"),
     [
         ("mean_pool", "false", "history"),
-        ("gru", "true", "none"),
+        pytest.param("gru", "true", "none", marks=pytest.mark.slow),
         pytest.param("linear_recurrence", "false", "history", marks=pytest.mark.slow),
         pytest.param("transformer", "true", "history", marks=pytest.mark.slow),
     ],
@@ -84,6 +84,7 @@ def test_round_trip(make_run: Any, tmp_path: Path, tower: str, normalize: str, p
         assert found == expected_ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tower", "pointer"), [("mean_pool", "none"), pytest.param("transformer", "history", marks=pytest.mark.slow)]
 )
@@ -233,6 +234,7 @@ def test_figures_are_of_test_queries_counted_one_by_one(exported: tuple[run.Run,
     assert "label_recall" not in (path / "manifest.json").read_text()
 
 
+@pytest.mark.slow
 def test_what_validation_asks_is_in_no_figure(make_run: Any, tmp_path: Path) -> None:
     """A model that has learnt each validation target by heart, as after a refit, gets no better figures for that."""
     path = make_run(WORDS, "model/user_tower=mean_pool")
@@ -245,6 +247,7 @@ def test_what_validation_asks_is_in_no_figure(make_run: Any, tmp_path: Path) -> 
     assert before["exploration"] == after["exploration"]
 
 
+@pytest.mark.slow
 def test_a_run_without_test_queries_has_no_such_figures(make_run: Any, tmp_path: Path) -> None:
     path = make_run(WORDS, "model/user_tower=mean_pool")
     content = json.loads((path / "histories.json").read_text())
