@@ -46,6 +46,7 @@ def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
     assert OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tower", [c for g, c in GROUPS if g == "model/user_tower"])
 @pytest.mark.parametrize("normalize", ["true", "false"])
 def test_every_user_tower_builds_and_encodes(tower: str, normalize: str) -> None:
@@ -83,6 +84,7 @@ def test_callbacks_and_splits_build(group: str, choice: str) -> None:
     assert instantiate(config_of(f"{group}={choice}")[group])
 
 
+@pytest.mark.slow
 def test_the_trainer_and_the_logger_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database takes many seconds to create
     assert instantiate(config_of().trainer, logger=False, default_root_dir=tmp_path).max_epochs > 0
@@ -97,6 +99,7 @@ def test_an_experiment_holds_overrides_only() -> None:
         assert not unknown, f"{file.name}: {unknown}"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::lightning_fabric.utilities.warnings.PossibleUserWarning")  # as train.py does
 @pytest.mark.parametrize("recipe", [c for g, c in GROUPS if g == "experiment"])
 def test_every_recipe_trains(recipe: str, make_prepared: Any, tmp_path: Path) -> None:

@@ -231,6 +231,7 @@ def without_days(statistics: dict[str, Any]) -> None:
         del statistics["days"][day]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "expected"),
     [

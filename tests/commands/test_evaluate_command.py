@@ -76,6 +76,7 @@ def evaluated(data: Prepared, bundle: Path, tmp_path: Path, monkeypatch: pytest.
     return seen[0], seen[1], read_json(out / "metrics.json", ""), (out / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same_data", [True, False])
 def test_items_that_a_delta_added_have_no_training_events(
     shop: Shop, data: Prepared, same_data: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -120,6 +121,7 @@ def test_the_data_itself_is_evaluated_where_the_items_are_the_same(
     assert (shop.path / MANIFEST_FILE).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refit", [True, False, None])
 def test_baselines_learn_from_what_the_bundle_s_model_learnt_from(
     shop: Shop, data: Prepared, refit: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

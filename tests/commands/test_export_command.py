@@ -40,6 +40,7 @@ def config(run: Any, out: Any = None, tracking_uri: str = "sqlite:///mlflow.db",
     )
 
 
+@pytest.mark.slow
 def test_run_to_answer(make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run([f"it's {i}" for i in range(30)], "model/user_tower=mean_pool")
     result = forked_commands.run(["export", f"run={run}"], tmp_path)
@@ -136,6 +137,7 @@ def test_every_setting_is_checked_before_any_work(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_nothing_is_registered_where_segments_fail(
     make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

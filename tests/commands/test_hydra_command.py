@@ -81,6 +81,7 @@ def test_an_experiment_file_that_can_not_be_composed(
     assert capsys.readouterr().err.startswith("error: In 'experiment/shop': Could not override")
 
 
+@pytest.mark.slow
 def test_the_keys_of_a_config_dir_are_known(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_configured_part_that_lacks_an_extra_says_what_to_install() -> None:
     assert "pip install 'twotower[train]'" in str(explain(error, "train", []))
 
 
+@pytest.mark.slow
 def test_commands_of_one_second_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     folders: list[Path] = []

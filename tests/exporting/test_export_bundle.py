@@ -49,7 +49,7 @@ def naive(
     ("tower", "normalize"),
     [
         ("mean_pool", "false"),
-        ("gru", "true"),
+        pytest.param("gru", "true", marks=pytest.mark.slow),
         pytest.param("linear_recurrence", "false", marks=pytest.mark.slow),
         pytest.param("transformer", "true", marks=pytest.mark.slow),
     ],
@@ -221,6 +221,7 @@ def test_figures_are_of_test_queries_counted_one_by_one(exported: tuple[run.Run,
     assert "label_recall" not in (path / "manifest.json").read_text()
 
 
+@pytest.mark.slow
 def test_what_validation_asks_is_in_no_figure(make_run: Any, tmp_path: Path) -> None:
     """A model that has learnt each validation target by heart, as after a refit, gets no better figures for that."""
     path = make_run(WORDS, "model/user_tower=mean_pool")
@@ -233,6 +234,7 @@ def test_what_validation_asks_is_in_no_figure(make_run: Any, tmp_path: Path) -> 
     assert before["exploration"] == after["exploration"]
 
 
+@pytest.mark.slow
 def test_a_run_without_test_queries_has_no_such_figures(make_run: Any, tmp_path: Path) -> None:
     path = make_run(WORDS, "model/user_tower=mean_pool")
     content = json.loads((path / "histories.json").read_text())

@@ -41,6 +41,7 @@ def table_of(model: TwoTower) -> np.ndarray[Any, Any]:
         return model.encode_history_items().numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tower", "longest", "sizes"),
     [
@@ -138,6 +139,7 @@ def test_difference_of_another_model_shows(tmp_path: Path) -> None:
     assert difference() == float("inf")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [0, 8])
 def test_difference_of_a_single_code_shows(tmp_path: Path, code: int) -> None:
     model = tiny(GRUTower(8, 1, 0.0), SIZES)
@@ -149,6 +151,7 @@ def test_difference_of_a_single_code_shows(tmp_path: Path, code: int) -> None:
     assert user_tower_difference(model, tmp_path / "tower.onnx", known, table_of(model), SIZES, 9) > 1e-4
 
 
+@pytest.mark.slow
 def test_difference_of_a_single_bucket_of_time_shows(tmp_path: Path) -> None:
     sizes = {"time": 10**11}
     model = tiny(TransformerTower(8, 1, 1, 0.0, 30, True, True, True), sizes)

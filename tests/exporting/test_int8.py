@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto
 
 from twotower.exporting.int8 import agreement, quantise_tower, tower_results
@@ -15,6 +16,7 @@ from twotower.runs.histories import read_histories
 from twotower.serving.exact_search import exact_top_k
 
 
+@pytest.mark.slow
 def test_weights_are_bytes_and_most_answers_stay(make_run: Any, tmp_path: Path) -> None:
     loaded = run.load_run(make_run(list(range(60)), "model.dim=32"))
     vectors, table = write_item_vectors(loaded.model, tmp_path)

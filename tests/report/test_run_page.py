@@ -89,6 +89,7 @@ def planted(make_prepared: Any, lead: float = 0.3, items: int = ITEMS, **changes
     return arguments | changes
 
 
+@pytest.mark.slow
 def test_the_page_has_everything_and_nothing_that_runs_or_loads(make_prepared) -> None:
     arguments = planted(make_prepared)
     page = Page(run_page(**arguments))
@@ -109,6 +110,7 @@ def test_the_page_has_everything_and_nothing_that_runs_or_loads(make_prepared) -
     assert "0123abc" in page.text and "card.html" not in run_page(**arguments | {"files": []})
 
 
+@pytest.mark.slow
 def test_conclusions_are_on_the_page(make_prepared) -> None:
     better = planted(make_prepared)
     assert "Recall@20 of all queries: better than item_knn; of " in run_page(**better)
@@ -120,6 +122,7 @@ def test_conclusions_are_on_the_page(make_prepared) -> None:
         assert part in run_page(**planted(make_prepared, lead))
 
 
+@pytest.mark.slow
 def test_the_best_of_each_column_is_marked_and_first(make_prepared) -> None:
     for lead, best in ((0.3, "model"), (-0.3, "item_knn")):
         text = run_page(**planted(make_prepared, lead, items=30))

@@ -18,6 +18,7 @@ def changed(*overrides: str, of_data: bool = False) -> list[str]:
     return differing_settings(began, configured(*overrides, run_dir="elsewhere/b"), of_data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
@@ -33,6 +34,7 @@ def test_what_decides_on_the_result_counts_and_is_named_once(override: str, expe
     assert changed(override) == [expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "override",
     [
@@ -50,6 +52,7 @@ def test_another_class_is_named_without_its_settings() -> None:
     assert [line.partition(":")[0] for line in lines] == ["model.dim", "model.user_tower._target_"]
 
 
+@pytest.mark.slow
 def test_data_counts_by_what_is_prepared_with_it() -> None:
     for override, name in (("split.test_days=3", "split.test_days"), ("data.sessions=9", "data.sessions")):
         assert changed(override) == []

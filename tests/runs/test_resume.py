@@ -53,6 +53,7 @@ def asked_for(config: DictConfig, fingerprint: str = "a") -> Path:
         return resume.claim_run(runs, new, config, prepared(fingerprint), locks)
 
 
+@pytest.mark.slow
 def test_auto_finds_the_newest_unfinished_run_of_the_same_command(tmp_path: Path) -> None:
     day = tmp_path / "runs" / "2026-01-31"
     wanted = begin(day.parent / "2026-01-30" / "12-00-00-a", seed=1)

@@ -38,6 +38,7 @@ def rows_of(report: AudienceReport) -> dict[Any, list[tuple[Any, float]]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [7, 1000])
 def test_audience_is_the_top_of_all_users_sorted_by_score(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k: int
@@ -68,6 +69,7 @@ def test_audience_is_the_top_of_all_users_sorted_by_score(
     assert "no audience for no such item" in str(report) and f"{report.size:,} users each" in str(report)
 
 
+@pytest.mark.slow
 def test_ids_of_a_command_line_are_taken_in_the_type_of_the_catalogue(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -40,6 +40,7 @@ def retriever(loaded: run.Run, tmp_path_factory: pytest.TempPathFactory) -> Retr
     return Retriever.load(path)
 
 
+@pytest.mark.slow
 def test_vectors_of_the_run_s_sessions_are_those_of_torch(loaded: run.Run, retriever: Retriever) -> None:
     prepared = open_prepared(loaded.data["path"])
     sessions = []

@@ -71,6 +71,7 @@ for threads in 1, 2, 3:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("pool", ["1", "2"])
 def test_a_process_that_forks_after_an_answer_still_answers(make_bundle: Any, pool: str) -> None:

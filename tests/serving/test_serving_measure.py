@@ -5,9 +5,12 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from twotower.serving import measure
 
 
+@pytest.mark.slow
 def test_figures_of_a_bundle(make_bundle: Any) -> None:
     path = make_bundle([1, 2, 3, 4])
     done = subprocess.run([sys.executable, "-m", "twotower.serving.measure", str(path)], capture_output=True, text=True)

@@ -55,6 +55,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int
     return 0
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_interrupted_is_resumed_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_sweep_that_was_interrupted_is_resumed_and_reported(
     Sweep._lock.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -123,6 +125,7 @@ def test_mistakes_are_reported_before_any_trial(
     Sweep._lock.close()
 
 
+@pytest.mark.slow
 def test_a_setting_that_a_choice_lacks_is_left_out_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -91,6 +91,7 @@ def test_names_that_mlflow_does_not_allow_and_rejections_lose_nothing_else(
     assert found.data.tags["what_"] == "b" and found.data.tags["what__2"] == "a"
 
 
+@pytest.mark.slow
 def test_what_mlflow_rejects_while_it_is_sent_late_does_not_hold_up_the_rest(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     run = tmp_path / "run"

@@ -87,6 +87,7 @@ def ask(model: Path) -> Ask:
     return server_of(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [str, int])
 def test_it_answers_as_the_retriever_does(tmp_path: Path, kind: type) -> None:
     bundle = write_bundle(tmp_path / "bundle", kind)
@@ -122,6 +123,7 @@ def test_it_answers_as_the_retriever_does(tmp_path: Path, kind: type) -> None:
     assert len({body for _, body in random}) > 1  # no seed: another one each time
 
 
+@pytest.mark.slow
 def test_it_declares_its_parameters_and_needs_no_torch(model: Path, bundle: Path) -> None:
     signature = mlflow.models.get_model_info(str(model)).signature
     assert signature is not None and signature.params is not None

@@ -136,6 +136,7 @@ def assert_same_end(whole: Fitted, before: list[Any], resumed: Fitted) -> None:
     assert resumed.early.wait_count == whole.early.wait_count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_a_checkpoint_from_the_middle_of_an_epoch_goes_on_with_the_next_batch(run, whole, tmp_path, epoch) -> None:
     def act(when: str, trainer: pl.Trainer, batch_index: int) -> None:
@@ -153,6 +154,7 @@ def test_a_checkpoint_from_the_middle_of_an_epoch_goes_on_with_the_next_batch(ru
         assert torch.equal(resumed.module.state_dict()[name], expected), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("when", "epoch", "batch_index"),
     [
@@ -193,6 +195,7 @@ def test_ctrl_c_while_a_batch_is_gathered_loses_none(run, whole, tmp_path, monke
     assert_same_end(whole, broken.recorder.trained, run(tmp_path, resume=LAST))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epoch", "batch_index"), [(0, 2), (1, 0), (1, 3)])
 def test_a_kill_costs_only_what_came_after_the_last_checkpoint(run, whole, tmp_path, epoch, batch_index) -> None:
     """Saved after each step but an epoch's last; a kill leaves the files as they are. The folder may be moved then."""

@@ -40,6 +40,7 @@ def learn(make_module, make_trainer, prepared: Prepared, tower: str, epochs: int
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tower", "normalize", "uniform"),
     [("transformer", True, 0), ("gru", False, 12)],

@@ -64,6 +64,7 @@ def forbidden(*_: Any, **__: Any) -> None:
     raise AssertionError("this step was done before")
 
 
+@pytest.mark.slow
 def test_a_run_is_returned_with_its_files_and_its_model(trained: Path, configure: Configure) -> None:
     assert trained == Path(configure("first").run_dir)
     assert {file.name for file in trained.iterdir()} >= {"config.yaml", "metrics.json", "answers.npz", "report.html"}
@@ -106,6 +107,7 @@ def test_a_finished_run_is_named_and_a_run_with_other_settings_is_new(
         train(configure("third", f"resume={trained}"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -210,6 +212,7 @@ def test_the_metrics_that_pick_the_epoch_are_required(configure: Configure) -> N
         train(configure("eighth", "evaluation.min_history=99"))
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_again_and_on_data_of_other_items(
     trained: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,6 +227,7 @@ def test_a_run_is_evaluated_again_and_on_data_of_other_items(
     assert json.loads((other / "metrics.json").read_text())["test/queries"] > 0
 
 
+@pytest.mark.slow
 def test_a_bundle_is_evaluated_on_events_of_its_items(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:

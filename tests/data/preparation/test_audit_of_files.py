@@ -155,6 +155,7 @@ def test_the_marketplace_passes(prepare: Prepare, tmp_path: Path) -> None:
     assert levels(prepare(tmp_path / "raw" / "events")) == []
 
 
+@pytest.mark.slow
 def test_real_data_has_no_error(prepare: Prepare, real_data: Path) -> None:
     temporal = partial(splits.temporal, test_fraction=0.1, validation_fraction=0.1)
     ratings = real_data / "movielens100k" / "events.parquet"

@@ -235,6 +235,7 @@ def test_the_result_does_not_depend_on_the_thread(prepare: Prepare, tmp_path: Pa
     assert (np.diff(starts) >= 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bytes_per_row", [1e3, 1e6, 2e7])
 def test_the_result_does_not_depend_on_the_memory(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_per_row: float

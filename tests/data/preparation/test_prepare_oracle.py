@@ -239,7 +239,7 @@ def write(rows: list[Row], path: Path, rng: random.Random) -> Path:
     return path
 
 
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in (1, 2, 3))])
 def test_random_logs(prepare: Prepare, tmp_path: Path, block: int) -> None:
     done: Counter[str] = Counter()
     for case in range(block * CASES // 4, (block + 1) * CASES // 4):

@@ -180,6 +180,7 @@ def content(directory: Prepared) -> dict[str, bytes]:
     return found | {"rows": repr(told).encode(), "fingerprint": directory.manifest["fingerprint"].encode()}
 
 
+@pytest.mark.slow
 @properties
 @given(tables(), st.data())
 def test_rows_sessions_and_splits_are_those_of_the_loops(table: Table, data: st.DataObject) -> None:
@@ -233,6 +234,7 @@ def check_split(got: Prepared, sessions: list[list[Row]]) -> None:
         assert (part == 0 + (time >= split["validation_start"]) + (time >= split["test_start"])).all()
 
 
+@pytest.mark.slow
 @properties
 @given(tables(), st.data())
 def test_same_for_any_files_of_the_same_rows_and_any_memory(table: Table, data: st.DataObject) -> None:
@@ -245,6 +247,7 @@ def test_same_for_any_files_of_the_same_rows_and_any_memory(table: Table, data: 
         assert content(prepared(table, files, Path(folder, "b"))) == whole
 
 
+@pytest.mark.slow
 @properties
 @given(tables(), st.data())
 def test_same_for_any_names_of_files_even_where_equal_times_are_in_several(table: Table, data: st.DataObject) -> None:

@@ -63,6 +63,7 @@ def test_autocast_multiplies_in_half_precision_and_sums_in_full() -> None:
         assert (one - other).norm() < 0.02 * other.norm()
 
 
+@pytest.mark.slow
 def test_no_tensor_is_as_large_as_the_logits() -> None:
     """What is kept for the backward pass, and every allocation of a step, seen by torch's profiler."""
     positions, negatives, dim, chunk_items = 64, 4096, 8, 32

@@ -152,6 +152,7 @@ def test_upsert_equals_an_export_of_that_catalogue(shop: Make, tmp_path: Path, c
     expect(s, tmp_path, [*range(ITEMS), *[-1] * 10], raw, [*s.ids, *(ids[i] for i in new)])
 
 
+@pytest.mark.slow
 def test_remove_equals_an_export_of_that_catalogue(shop: Make, tmp_path: Path) -> None:
     s = shop()
     gone = [0, 5, 17, 39]
@@ -181,6 +182,7 @@ def test_one_change_upon_another(shop: Make, tmp_path: Path) -> None:
     expect(s, tmp_path, [*old, *[-1] * 5], raw, [*s.ids[1:], "a", "c", "d", s.ids[0], "e"])
 
 
+@pytest.mark.slow
 def test_what_a_table_lacks_stays_and_null_is_null(shop: Make, tmp_path: Path) -> None:
     s = shop()
     table = pa.table({"item_id": [s.ids[4], s.ids[6], "new"], "price": [1.0, None, 55.5], "brand": ["B", None, "C"]})
@@ -191,6 +193,7 @@ def test_what_a_table_lacks_stays_and_null_is_null(shop: Make, tmp_path: Path) -
     expect(s, tmp_path, [*range(ITEMS), -1], raw, [*s.ids, "new"])
 
 
+@pytest.mark.slow
 def test_values_of_other_types_become_the_catalogues(shop: Make, tmp_path: Path) -> None:
     s = shop(kind=int)
     table = pa.table(
@@ -221,6 +224,7 @@ def test_what_is_so_already_makes_no_version(shop: Make, tmp_path: Path) -> None
     assert upsert(s.path, half) == DeltaReport(version=2, num_items=ITEMS, changed=1, unchanged=1)
 
 
+@pytest.mark.slow
 def test_without_an_item_tower_features_change_and_items_do_not_come(shop: Make) -> None:
     s = shop(features=False)
     with pytest.raises(UserError, match=r"item 'n1' is new.*can't give it a vector.*model/item_tower=features"):
@@ -290,6 +294,7 @@ def test_items_of_which_training_knows_nothing_are_refused(tmp_path: Path) -> No
     verify(path)
 
 
+@pytest.mark.slow
 def test_the_index_is_built_by_the_same_recipe(shop: Make) -> None:
     s = shop(factory="IVF1,Flat")  # as good as the usual one, and told from it
     facts = json.loads((s.path / "manifest.json").read_text())
