@@ -37,7 +37,7 @@ def shop(**columns: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def found(prepare: Prepare, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
-    """The audit's findings on rows, which are split into files by `file`."""
+    """The audit's findings on rows, which are split into files by `file`; the prepared directory is `found`."""
 
     def run(rows: list[dict[str, Any]], **settings: Any) -> list[dict[str, Any]]:
         folder = tmp_path / "events"
@@ -47,8 +47,7 @@ def found(prepare: Prepare, tmp_path: Path) -> Callable[..., list[dict[str, Any]
             files[row.pop("file", "a")].append(row)
         for name, part in files.items():
             pl.DataFrame(part).write_parquet(folder / f"{name}.parquet")
-        directory = prepare(folder, **settings)
-        run.directory = directory  # type: ignore[attr-defined] # for tests that need it
+        directory = prepare(folder, **settings).rename(tmp_path / "found")
         findings: list[dict[str, Any]] = read_json(directory / AUDIT_FILE, "")
         return [finding for finding in findings if finding["check"] in ("rows_dropped", "days_without_time")]
 
@@ -126,11 +125,11 @@ def test_no_usable_row_names_the_values_and_the_remedy(prepare: Prepare, tmp_pat
         prepare(tmp_path / "a.parquet")
 
 
-def test_an_error_can_be_accepted(found: Callable[..., Any]) -> None:
+def test_an_error_can_be_accepted(found: Callable[..., Any], tmp_path: Path) -> None:
     rows = shop()
     spoil(rows, "event_type", None, lambda number, row: number % 2 == 0)
     found(rows)
-    prepared = open_prepared(found.directory)  # type: ignore[attr-defined]
+    prepared = open_prepared(tmp_path / "found")
     with pytest.raises(UserError, match=r"accept=\[rows_dropped\]"):
         require_sound(prepared)
     require_sound(prepared, ["rows_dropped"])
@@ -149,7 +148,7 @@ def test_days_without_time(found: Callable[..., Any]) -> None:
     assert f"{twice:,} rows were left out as duplicates" in days["message"]
 
 
-def test_counts_are_those_of_a_loop(found: Callable[..., Any]) -> None:
+def test_counts_are_those_of_a_loop(found: Callable[..., Any], tmp_path: Path) -> None:
     rng = random.Random(5)
     rows = shop(file=lambda user, step: f"part{rng.randrange(3)}")
     for row in rows:
@@ -167,7 +166,7 @@ def test_counts_are_those_of_a_loop(found: Callable[..., Any]) -> None:
             size[group] += 1
             lost[group].update(reasons[:1])
     found(rows)
-    groups = read_json(found.directory / STATISTICS_FILE, "")["losses"]["groups"]  # type: ignore[attr-defined]
+    groups = read_json(tmp_path / "found" / STATISTICS_FILE, "")["losses"]["groups"]
     counted = {
         (column, Path(value).stem): (group["rows"], group["lost"])
         for column, values in groups.items()

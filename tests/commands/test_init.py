@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from twotower.commands.init import main
+from twotower.commands.main import main
 from twotower.runs.config_folder import CONF
 
 ROWS, ITEMS = 4000, 60
@@ -62,7 +62,7 @@ FEATURES = {
 
 def written(folder: Path, *arguments: str) -> Any:
     """The composed training configuration of what `twotower init` writes."""
-    assert main(["shop", *arguments]) == 0
+    assert main(["init", "shop", *arguments]) == 0
     overrides = ["experiment=shop", f"hydra.searchpath=['file://{folder}/conf']", f"prepared_root='{folder}/prepared'"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", overrides=[*overrides, "run_dir=x", "+cli=null"])
@@ -86,7 +86,7 @@ def test_csv_with_odd_names_and_an_item_table(
     out = capsys.readouterr().out
     assert "add to cart 1," in out
     assert out.splitlines()[-1].endswith(f"train --config-dir {tmp_path}/conf experiment=shop")
-    assert main(["shop", "Log (1), ä=b.csv"]) == 2  # the file is there already
+    assert main(["init", "shop", "Log (1), ä=b.csv"]) == 2  # the file is there already
     assert "shop.yaml" in capsys.readouterr().err
 
 
@@ -137,7 +137,7 @@ def test_a_refusal_says_what_to_do(
     monkeypatch.chdir(tmp_path)
     events("word", "time", "user", None).write_csv("log.csv")
     items("other").write_csv("items.csv")
-    assert main(arguments) == 2
+    assert main(["init", *arguments]) == 2
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "conf").exists()
 
@@ -145,7 +145,7 @@ def test_a_refusal_says_what_to_do(
 def test_columns_that_are_not_used_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = events("sku", "ts", "customer", None).with_columns(pl.lit("knapp").alias("vorgang"), pl.lit(1.5).alias("x y"))
     log.write_parquet(tmp_path / "e.parquet")
-    assert main(["shop", str(tmp_path / "e.parquet"), "--config-dir", str(tmp_path / "conf")]) == 0
+    assert main(["init", "shop", str(tmp_path / "e.parquet"), "--config-dir", str(tmp_path / "conf")]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("not used"))
     assert "vorgang" in line and "x y" in line and "--column event_type=" in line
     assert '# not used of the events: vorgang, "x y"' in (tmp_path / "conf/experiment/shop.yaml").read_text()

@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 from rich.console import Console
 
-from twotower.commands import sweep_report
+from twotower.commands.main import main
 from twotower.core.errors import UserError
 from twotower.core.files import write_json
 from twotower.sweep.study import FAILED, LEFT_OUT, SECONDS, SWEEP_FILE
@@ -191,9 +191,9 @@ def test_the_command_reports_a_sweep_again_and_refuses_any_other_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = sweep_folder(tmp_path / "sweep", made([[0.25]]), ["val/ndcg_at_20"])
-    assert sweep_report.main([str(path)]) == 0
+    assert main(["sweep-report", str(path)]) == 0
     assert "0.2500" in capsys.readouterr().out and (path / "sweep.html").exists()
-    assert sweep_report.main([str(tmp_path)]) == 2
+    assert main(["sweep-report", str(tmp_path)]) == 2
     assert str(tmp_path / SWEEP_FILE) in capsys.readouterr().err
     with pytest.raises(UserError, match=SWEEP_FILE):
         report_sweep(tmp_path)

@@ -1,6 +1,8 @@
 """Stopping and going on: nothing replayed, nothing lost, and the same end."""
 
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from twotower.core.schema import PAD, Prepared
 from twotower.data import loader
 from twotower.data.loader import SessionLoader, query_loader, training_loader
 from twotower.runs.checkpoint import previous_of, read_checkpoint
+from twotower.training.callbacks.interruption import Interruption
 from twotower.training.callbacks.last_checkpoint import LastCheckpoint
 from twotower.training.callbacks.progress import Progress
 from twotower.training.module import TwoTowerModule
@@ -50,6 +53,9 @@ class Recorder(pl.Callback):
 
     def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         self.act("validation step ends", trainer, batch_idx)
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        self.act("epoch ends", trainer, 0)
 
 
 class Fitted(NamedTuple):
@@ -89,7 +95,7 @@ def run(request, prepared, make_module, make_trainer) -> Callable[..., Fitted]:
         callbacks = instantiate(config.callbacks)
         recorder, progress = Recorder(act), Progress()
         last = LastCheckpoint(folder / LAST, every_minutes)
-        trainer = make_trainer(EPOCHS, *callbacks.values(), recorder, progress, last)
+        trainer = make_trainer(EPOCHS, Interruption(), *callbacks.values(), recorder, progress, last)
         validation = query_loader(prepared, "validation", 8, 60)
         assert len(validation) >= 4
         arguments = {"ckpt_path": folder / resume if resume else None}
@@ -170,6 +176,33 @@ def test_ctrl_c_at_any_time_can_be_resumed_as_if_nothing_had_been(
 ) -> None:
     broken = run(tmp_path, at(when, epoch, batch_index, KeyboardInterrupt()), stops=SystemExit)
     read_checkpoint(tmp_path / LAST)
+    assert_same_end(whole, broken.recorder.trained, run(tmp_path, resume=LAST))
+
+
+@pytest.mark.parametrize(
+    ("when", "epoch", "batch_index", "number"),
+    [
+        ("step ends", 0, 2, signal.SIGUSR1),
+        ("validation step ends", 1, 1, signal.SIGTERM),
+        ("epoch ends", 0, 0, signal.SIGTERM),
+    ],
+)
+def test_a_signal_between_two_callbacks_leaves_neither_behind(
+    run, whole, tmp_path, when, epoch, batch_index, number
+) -> None:
+    """The recorder's turn comes before Progress has counted the batch, or kept the epoch."""
+
+    def act(now: str, trainer: pl.Trainer, index: int) -> None:
+        if (now, trainer.current_epoch, index) == (when, epoch, batch_index):
+            os.kill(os.getpid(), number)
+
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        broken = run(tmp_path, act, stops=SystemExit)
+        assert signal.getsignal(number) is signal.default_int_handler, "as it was"
+    finally:
+        signal.signal(number, before)
+    assert len(broken.recorder.trained) < len(whole.recorder.trained)
     assert_same_end(whole, broken.recorder.trained, run(tmp_path, resume=LAST))
 
 

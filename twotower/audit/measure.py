@@ -102,9 +102,8 @@ def measure(prepared: Prepared, split: dict[str, Any], earliest: int, latest: in
     pairs = []
     for block in _blocks(prepared, sizes):
         time, part, before_test = block.timestamp, block.part, block.part != TEST
-        label = (
-            part if validation_start is None else part == TEST
-        )  # preparation itself cuts sessions where validation begins
+        # Preparation itself cuts sessions where validation begins.
+        label = part if validation_start is None else part == TEST
         flags = {
             "before_test": before_test,
             "late": before_test & (time > test_start),

@@ -12,10 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from twotower.core.errors import printing_user_errors
 
-
-@printing_user_errors
 def main(arguments: Sequence[str]) -> int:
     """`twotower backtest RUN ...`: print tables and write the page; return the exit status."""
     parser = argparse.ArgumentParser(

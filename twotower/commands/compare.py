@@ -7,12 +7,9 @@ Both must have been tested on the same data. RUN is the folder of a run or of an
 import argparse
 from collections.abc import Sequence
 
-from twotower.core.errors import printing_user_errors
-
 METRIC = "recall_at_20"
 
 
-@printing_user_errors
 def main(arguments: Sequence[str]) -> int:
     """`twotower compare RUN RUN`: print metrics, slices and which run is better; return the exit status."""
     parser = argparse.ArgumentParser(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from twotower.core.command_line import command, override
-from twotower.core.errors import UserError, printing_user_errors
+from twotower.core.errors import UserError
 from twotower.core.files import write_bytes
 from twotower.core.schema import EVENT_TYPE, ITEM_ID, TIMESTAMP
 from twotower.data.recognise import Proposal, Recognised, id_column, propose, read_sample, recognise_events
@@ -23,7 +23,6 @@ from twotower.data.timestamps import choose_unit, count_units
 UNITS = {"date": "dates", "ordinal": "numbers that tell the order alone: data.timestamp_unit says otherwise"}
 
 
-@printing_user_errors
 def main(arguments: Sequence[str]) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(

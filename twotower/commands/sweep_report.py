@@ -7,10 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from twotower.core.errors import printing_user_errors
 
-
-@printing_user_errors
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns its status."""
     parser = argparse.ArgumentParser(

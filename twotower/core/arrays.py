@@ -1,4 +1,4 @@
-"""Names of NumPy array types; shapes stand beside each use."""
+"""Names of NumPy array types, whose shapes stand beside each use; and rows of a sample."""
 
 from typing import Any
 
@@ -9,3 +9,12 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+
+
+def evenly(number: int, most: int) -> Ints:
+    """Return up to `most` of the rows 0 to `number` - 1, evenly spread.
+
+    >>> evenly(10, 4)
+    array([0, 3, 6, 9])
+    """
+    return np.unique(np.linspace(0, number - 1, min(most, number)).astype(np.int64))

@@ -26,7 +26,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def printing_user_errors(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
-    """Decorate a command: a UserError is printed as one message, and the exit status is 2."""
+    """Decorate a command that is also run as a module: a UserError is printed as one message, the exit status is 2."""
 
     @wraps(main)
     def command(arguments: Sequence[str]) -> int:

@@ -57,14 +57,8 @@ def _quotas(cgroups: Path, own: Path) -> Iterator[float]:
         root = cgroups / controllers if controllers else cgroups
         for folder in [root / path.lstrip("/"), *(root / path.lstrip("/")).parents]:
             if folder.is_relative_to(root):
-                quota, period = (
-                    _read(folder / "cpu.max")
-                    or (
-                        *_read(folder / "cpu.cfs_quota_us"),
-                        *_read(folder / "cpu.cfs_period_us"),
-                    )
-                    or ("max", "1")
-                )
+                older = (*_read(folder / "cpu.cfs_quota_us"), *_read(folder / "cpu.cfs_period_us"))
+                quota, period = _read(folder / "cpu.max") or older or ("max", "1")
                 if quota.isdecimal():
                     yield int(quota) / int(period)
 

@@ -88,12 +88,6 @@ def summarize(
     }
 
 
-def standing_slice(summary: Mapping[str, Any], by: str, group: str) -> dict[str, Any] | None:
-    """Return a row of summary["standing"]; None where there is no such query."""
-    rows = (row for row in summary["standing"] if (row["by"], row["group"]) == (by, group))
-    return next(rows, None)
-
-
 def _used(means: BootstrapMeans, groupings: Sequence[Grouping]) -> list[tuple[int, str, str]]:
     """Return row of `means`, grouping and group of each group that has queries."""
     names = [(grouping.name, group) for grouping in groupings for group in grouping.used()]

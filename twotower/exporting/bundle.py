@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from twotower.core.arrays import Floats, Ints, Mask
+from twotower.core.arrays import Floats, Ints, Mask, evenly
 from twotower.core.errors import UserError
 from twotower.core.files import atomic_directory, read_json, write_bytes, write_json
 from twotower.core.schema import (
@@ -102,7 +102,7 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> ExportRepor
     histories = read_histories(run.path, list(inputs))
     if not histories:
         raise UserError(f"{run.path / HISTORIES_FILE} has no history to verify the export with; train again")
-    checked = _evenly(histories, GOLDEN)
+    checked = [histories[row] for row in evenly(len(histories), GOLDEN)]
     users = encode_users(run.model, checked, max_length)
     parity.require_vectors(f"user vectors of {run.path}", users.vectors, similarity)
     with atomic_directory(path) as directory:
@@ -164,11 +164,6 @@ def _add_pages(directory: Path, name: str, facts: dict[str, Any], golden: dict[s
     manifest = fmt.seal(directory, {**facts, "measured": figures}, _files(directory))
     fmt.write_manifest(directory, manifest)
     return manifest
-
-
-def _evenly(histories: Sequence[History], most: int) -> list[History]:
-    rows = np.unique(np.linspace(0, len(histories) - 1, min(most, len(histories))).astype(int))
-    return [histories[row] for row in rows]
 
 
 def _validation(model: TwoTower, histories: Sequence[History], max_length: int) -> _Queries:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from twotower.core.arrays import Floats, Ints
+from twotower.core.arrays import Floats, Ints, evenly
 from twotower.core.errors import UserError
 from twotower.core.event_codes import TIME
 from twotower.core.schema import ITEM_ID
@@ -113,7 +113,7 @@ def item_tower_difference(
         id_embeddings: [V, any] of ID_EMBEDDINGS_FILE.
         vectors, history_vectors: [V, D] and [V, H] the torch model's.
     """
-    rows = np.unique(np.linspace(0, len(vectors) - 1, min(SAMPLE, len(vectors))).astype(int))
+    rows = evenly(len(vectors), SAMPLE)
     computed = encoder.encode(items.take(pa.array(rows)), id_embeddings[rows])
     gaps = [np.abs(a - b[rows]).max() for a, b in zip(computed, (vectors, history_vectors), strict=True)]
     return float(max(gaps)) if np.isfinite(gaps).all() else float("inf")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
+from twotower.core.arrays import evenly
 from twotower.core.schema import Prepared
 from twotower.evaluation.evaluate_run import Evaluation
 from twotower.evaluation.slices import Grouping, largest
@@ -220,7 +221,7 @@ def _examples(evaluation: Evaluation, names: Sequence[str]) -> Markup:
         return ", ".join(names[item - 1] for item in items)
 
     cells = []
-    for row in np.unique(np.linspace(0, queries - 1, min(EXAMPLES, queries)).astype(int)):
+    for row in evenly(queries, EXAMPLES):
         history = evaluation.history[row][evaluation.history[row] > 0][-EXAMPLE_ITEMS:]
         top, target = ranking.top[row][:EXAMPLE_ITEMS], int(facts.target[row])
         cells.append((named(history), named(top), named([target]), f"{ranking.better[row] + 1:,}"))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from twotower.core.arrays import evenly
 from twotower.core.batch import build_history
 from twotower.core.errors import UserError
 from twotower.core.event_codes import TIME, time_codes
@@ -53,19 +54,14 @@ def sample_histories(
         test_events: positions of the test's targets.
     """
     sessions = np.flatnonzero(prepared.validation_end > prepared.train_end)  # in the order of their first events
-    sessions = sessions[_evenly(len(sessions))]
+    sessions = sessions[evenly(len(sessions), SAMPLE)]
     validation = _before(prepared, sessions, prepared.validation_end[sessions], max_length, inputs)
-    target = np.sort(test_events)[_evenly(len(test_events))]
+    target = np.sort(test_events)[evenly(len(test_events), SAMPLE)]
     session = np.searchsorted(prepared.offsets, target, side="right") - 1
     test = _before(prepared, session, target, max_length, inputs)
     test["target"] = prepared.item_index[target].tolist()
     test["session"] = np.unique(session, return_inverse=True)[1].tolist()  # a number that says nothing outside the file
     return validation | {"test": test}
-
-
-def _evenly(number: int) -> Array:
-    """Return the rows of up to SAMPLE of so many, evenly spread."""
-    return np.unique(np.linspace(0, number - 1, min(SAMPLE, number)).astype(int))
 
 
 def _before(prepared: Prepared, session: Array, end: Array, max_length: int, inputs: Sequence[str]) -> dict[str, Any]:

@@ -18,7 +18,13 @@ from pytorch_lightning.loggers import MLFlowLogger
 from twotower.core.files import create_file_once
 from twotower.core.nested import leaves
 from twotower.tracking.lookup import RUN_DIR_TAG, SQLITE, find_run
-from twotower.tracking.names import add_allowed_names, metric_name, override_value
+from twotower.tracking.names import (
+    METRICS_PER_REQUEST,
+    PARAMS_PER_REQUEST,
+    add_allowed_names,
+    metric_name,
+    override_value,
+)
 
 log = logging.getLogger(__name__)
 PARENT_TAG = "mlflow.parentRunId"
@@ -26,7 +32,6 @@ SYSTEM = "system/"  # prefix of MLflow's system metrics
 UNSENT_FILE = "unsent.jsonl"  # in the run directory: pending entries, one JSON object a line
 PAUSE, LONGEST_PAUSE = 30.0, 960.0  # seconds after a failure until the next attempt: doubled each time
 MAX_PARAM_LENGTH = 500  # characters
-PARAMS_PER_REQUEST, METRICS_PER_REQUEST = 100, 1000  # the most that MLflow takes
 # Error codes of answers that stay the same however often one asks; all others may be those of an outage.
 REJECTIONS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
 

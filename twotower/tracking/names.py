@@ -1,4 +1,4 @@
-"""Names that MLflow takes for metrics, parameters and tags, and values of parameters."""
+"""Names that MLflow takes for metrics, parameters and tags, values of parameters, and how many at once."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 MAX_LENGTH = 250  # characters
+PARAMS_PER_REQUEST, METRICS_PER_REQUEST = 100, 1000  # the most that MLflow takes
 NOT_ALLOWED = re.compile(r"[^\w/.\- ]" if sys.platform == "win32" else r"[^\w/.\- :]")
 NOT_A_PATH = re.compile(r"^/|/(?=/|$)|^\.\.|(?:^|(?<=/))\.{1,2}(?=/|$)")  # what normalising a path would change
 

@@ -22,11 +22,10 @@ from twotower.runs.run import Run
 from twotower.serving.bundle_format import CURVE_FILE, MANIFEST_FILE, paths_by_name
 from twotower.serving.http_request import PARAMS
 from twotower.tracking.lookup import BUNDLE, client_of, find_run
-from twotower.tracking.names import add_allowed_names
+from twotower.tracking.names import METRICS_PER_REQUEST, add_allowed_names
 
 log = logging.getLogger(__name__)
 MODEL = "retriever"  # name and type of the run's model
-BATCH = 1000  # metrics that MLflow takes at once
 SHOWN = 20  # figures in a description
 PACKAGE = Path(__file__).parents[1]
 MODEL_FILE = Path(__file__).with_name("pyfunc_model.py")
@@ -136,8 +135,8 @@ def _log_model(client: Any, run: Any, bundle: Path) -> Any:
         figures = _figures(manifest)
         add_allowed_names(names, figures)
         metrics = [Metric(names[key], value, now, 0, model.model_id) for key, value in figures.items()]
-        for start in range(0, len(metrics), BATCH):
-            client.log_batch(run.run_id, metrics[start : start + BATCH])
+        for start in range(0, len(metrics), METRICS_PER_REQUEST):
+            client.log_batch(run.run_id, metrics[start : start + METRICS_PER_REQUEST])
     except BaseException:
         client.finalize_logged_model(model.model_id, "FAILED")
         raise

@@ -21,6 +21,7 @@ from twotower.model.two_tower import TwoTower
 from twotower.runs.build import build_model, input_sizes
 from twotower.runs.checkpoint import Checkpoints, last_good
 from twotower.training import memory_forecast
+from twotower.training.callbacks.interruption import Interruption
 from twotower.training.callbacks.last_checkpoint import LastCheckpoint
 from twotower.training.callbacks.progress import Progress
 from twotower.training.module import TwoTowerModule
@@ -70,12 +71,12 @@ def fit(
     phase = "refit" if refit_epochs else "train"
     module = build_module(config, prepared, loader, new_model(config.model, prepared, loader), phase)
     interactive = "progress_bar" in config.callbacks and sys.stdout.isatty()  # redrawn lines would fill a log file
-    progress = Progress()
+    progress, interruption = Progress(), Interruption()
     configured = configured_callbacks(config.callbacks, bool(refit_epochs), interactive)
     trainer = instantiate(
         config.trainer,
         max_epochs=refit_epochs or config.trainer.max_epochs,
-        callbacks=[*configured, *callbacks, progress, LastCheckpoint(last, config.checkpoint_minutes)],
+        callbacks=[interruption, *configured, *callbacks, progress, LastCheckpoint(last, config.checkpoint_minutes)],
         plugins=[Checkpoints()],
         enable_progress_bar=interactive,
         logger=logger or False,
@@ -89,6 +90,8 @@ def fit(
             trainer.fit(module, loader, validation, ckpt_path=last_good(last))
     except SystemExit:  # how Lightning leaves after Ctrl-C, once the last checkpoint is written
         raise KeyboardInterrupt from None
+    if interruption.noted:  # after the last batch
+        raise KeyboardInterrupt
     return progress
 
 

@@ -73,9 +73,8 @@ class EventFeatures:
                 f"preparation.features.events: there is no column '{name}' in the events or in their tables"
                 f"{nearest(name, source.columns)} The events have: {', '.join(source.columns)}"
             )
-        self.table_keys = [
-            table.key for table in self._tables
-        ]  # columns of the events by which rows of tables are found
+        # Columns of the events by which rows of tables are found.
+        self.table_keys = [table.key for table in self._tables]
         if USER_ID in self.table_keys and USER_ID not in source.columns:
             raise UserError("preparation.features.events: a users' table needs a user column in the events")
         self._dictionaries = {name: Dictionary() for name in specs}
