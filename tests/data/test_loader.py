@@ -15,7 +15,8 @@ from twotower.core.batch import SessionBatch
 from twotower.core.errors import UserError
 from twotower.core.schema import PAD
 from twotower.data import loader as loader_module
-from twotower.data.loader import SessionLoader, query_loader, training_loader, type_weights
+from twotower.data.loader import SessionLoader, query_loader, training_loader
+from twotower.data.target_weights import type_weights
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
 

@@ -57,7 +57,7 @@ def test_items_that_are_not_ranked_are_in_no_list_and_before_no_target(
             assert int(ranks.better[query]) == IMPOSSIBLE
             one = type(ranks)(ranks.better[query, None], ranks.tied[query, None])
             assert metric_values(one, [1, 10**4]).eq(0).all(), "not even with fewer items than the cut-off"
-    assert (ranked.restriction(torch.from_numpy(event)) is None) == (not exclude_seen and not filtered)
+    assert (ranked.restriction(torch.from_numpy(event)) == []) == (not exclude_seen and not filtered)
 
 
 def test_the_end_of_a_short_list_counts_for_nothing() -> None:

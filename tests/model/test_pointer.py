@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from twotower.core.schema import PAD
+from twotower.model.history_scores import ABSENT
 from twotower.model.losses.softmax import softmax
-from twotower.model.pointer import ABSENT, Pointer, history_scores, item_bonuses, occurrences
-from twotower.model.scoring import HistoryScores, Scores, accidental_hits
+from twotower.model.pointer import Pointer, history_scores, item_bonuses, occurrences
+from twotower.model.scoring import Scores, accidental_hits
 
 B, L, D, V, TEMPERATURE = 4, 6, 5, 9, 0.3
 
@@ -49,16 +50,16 @@ def test_the_loss_is_the_softmax_over_the_catalogue_with_values_and_gradients(ca
     for leaf in leaves:
         leaf.requires_grad_()
     is_target = case["target"] != PAD
-    scores = history_scores(
-        case["users"], case["items"][case["item"]], case["pointer"], case["item"], case["target"], TEMPERATURE
-    )
+    items = case["items"][case["item"]]
+    seen = case["pointer"], case["item"], case["target"], is_target, TEMPERATURE
+    scores = history_scores(case["users"], items, *seen)
     target = case["target"][is_target]
     ids = torch.arange(1, V + 1)
     loss = softmax(
         Scores(
             case["users"][is_target], case["items"][target], case["items"][ids],
             torch.zeros(V, dtype=torch.float64), accidental_hits(target, ids), torch.ones(len(target)), TEMPERATURE,
-            HistoryScores(*(field[is_target] for field in scores)),
+            scores,
         )
     )  # fmt: skip
     found = torch.autograd.grad(loss.sum(), leaves)
@@ -104,7 +105,7 @@ def test_newest_is_the_last_row_of_all_positions() -> None:
 
 def test_later_events_and_padding_have_no_part() -> None:
     item = torch.tensor([[3, 4, PAD]])
-    zeros = torch.zeros(1, 3, 3)
-    scores = history_scores(torch.zeros(1, 3, D), torch.zeros(1, 3, D), zeros, item, torch.tensor([[4, 3, PAD]]), 1.0)
-    assert (scores.pointer == ABSENT)[0].tolist() == [[False, True, True], [False, False, True], [False, False, True]]
-    assert scores.target_bonus()[0, 0] == 0 and scores.target_bonus()[0, 1] == pytest.approx(math.log(2))
+    zeros, target = torch.zeros(1, 3, 3), torch.tensor([[4, 3, PAD]])
+    scores = history_scores(torch.zeros(1, 3, D), torch.zeros(1, 3, D), zeros, item, target, target == target, 1.0)
+    assert (scores.pointer == ABSENT).tolist() == [[False, True, True], [False, False, True], [False, False, True]]
+    assert scores.target_bonus()[0] == 0 and scores.target_bonus()[1] == pytest.approx(math.log(2))

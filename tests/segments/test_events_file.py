@@ -54,7 +54,7 @@ def test_histories_and_vectors_are_those_that_serving_has(
     ]
     pieces = list(parts(histories, "test"))
     assert len(pieces) > 3 and [start for start, _ in pieces[1:]] == [stop for _, stop in pieces[:-1]]
-    vectors = np.concatenate([encode(retriever.bundle, histories, *piece) for piece in pieces])
+    vectors = np.concatenate([encode(retriever.bundle, histories, *piece).vectors for piece in pieces])
     served = retriever.encode([[e.item_id for e in expected[user]] for user in histories.ids.to_pylist()])
     np.testing.assert_allclose(vectors, served, atol=1e-6)
     assert np.isnan(vectors[histories.ids.to_pylist().index("stranger")]).all()

@@ -47,14 +47,14 @@ def test_vectors_of_the_run_s_sessions_are_those_of_torch(loaded: run.Run, retri
     for start, stop in zip(prepared.offsets[:-1], prepared.offsets[1:], strict=True):
         codes = np.array([prepared.inputs[name][start:stop] for name in INPUTS], dtype=np.int64).T
         sessions.append(History(prepared.item_index[start:stop].astype(np.int64), codes))
-    expected = encode_users(loaded.model, sessions, 6)
+    expected = encode_users(loaded.model, sessions, 6).vectors
     histories = run_sessions(retriever.bundle, loaded.path)
     assert (histories.id_name, histories.whose) == ("position", "sessions")
     assert histories.ids.to_pylist() == list(range(30)) and histories.event_types == prepared.event_types
-    np.testing.assert_allclose(encode(retriever.bundle, histories, 0, 30), expected, atol=1e-5)
+    np.testing.assert_allclose(encode(retriever.bundle, histories, 0, 30).vectors, expected, atol=1e-5)
     newest = run_sessions(retriever.bundle, loaded.path, newest=4)
     assert newest.ids.to_pylist() == [26, 27, 28, 29]
-    np.testing.assert_allclose(encode(retriever.bundle, newest, 1, 4), expected[27:], atol=1e-5)
+    np.testing.assert_allclose(encode(retriever.bundle, newest, 1, 4).vectors, expected[27:], atol=1e-5)
     assert newest.event_type.tolist() == prepared.event_type[prepared.offsets[26] :].tolist()
 
 
@@ -81,7 +81,7 @@ def test_event_inputs_come_from_the_file_as_in_serving(retriever: Retriever, tmp
         served = retriever.encode(
             [[{k: v for k, v in e.items() if k not in left_out} for e in lists[u]] for u in histories.ids.to_pylist()]
         )
-        found = np.concatenate([encode(retriever.bundle, histories, 0, 5), encode(retriever.bundle, histories, 5, 12)])
+        found = np.concatenate([encode(retriever.bundle, histories, *part).vectors for part in ((0, 5), (5, 12))])
         np.testing.assert_allclose(found, served, atol=1e-6)
 
 

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from serving_oracle import DIM, toy_tables, toy_tower, toy_user
 
-from twotower.serving.user_tower import open_session, padded_feed, tower_feed
+from twotower.serving.user_tower import open_session, padded, padded_feed
 
 V, H = 9, 3
 RANDOM = np.random.default_rng(6)
@@ -32,6 +32,10 @@ def flat(histories: list[list[tuple[int, list[int]]]], inputs: int) -> tuple[Any
     events = [event for history in histories for event in history]
     codes = np.array([codes for _, codes in events], dtype=np.int64).reshape(len(events), inputs)
     return np.array([item for item, _ in events]), codes, np.array([len(history) for history in histories])
+
+
+def tower_feed(table: Any, *histories: Any) -> dict[str, Any]:
+    return padded_feed(table, *padded(*histories), has_pointer=False)
 
 
 def assert_feed(feed: dict[str, Any], histories: list[list[tuple[int, list[int]]]], inputs: int) -> None:
@@ -77,17 +81,21 @@ def test_feed_of_some_histories() -> None:
 def test_feed_of_padded_histories(inputs: int) -> None:
     histories = random_histories(20, inputs)
     length = max(map(len, histories))
-    padded = [history + [(0, [0] * inputs)] * (length - len(history)) for history in histories]
-    items = np.array([[item for item, _ in row] for row in padded])
-    codes = np.array([[codes for _, codes in row] for row in padded], dtype=np.int64).reshape(20, length, inputs)
-    assert_feed(padded_feed(TABLE, items, codes), histories, inputs)
+    rows = [history + [(0, [0] * inputs)] * (length - len(history)) for history in histories]
+    items = np.array([[item for item, _ in row] for row in rows])
+    codes = np.array([[codes for _, codes in row] for row in rows], dtype=np.int64).reshape(20, length, inputs)
+    assert_feed(padded_feed(TABLE, items, codes, has_pointer=False), histories, inputs)
+    counted = padded_feed(TABLE, items, codes, has_pointer=True)["occurrences"].tolist()
+    for row, history in zip(counted, histories, strict=True):
+        seen = [item for item, _ in history]
+        assert row[: len(seen)] == [seen.count(item) for item in seen]
 
 
 def test_the_table_stays_as_it_is_on_disk(tmp_path: Path) -> None:
     """Memory-mapped and not writable; zeros go into a copy."""
     np.save(tmp_path / "table.npy", TABLE)
     table = np.load(tmp_path / "table.npy", mmap_mode="r")
-    feed = padded_feed(table, np.array([[1, 0], [9, 1]]), np.zeros((2, 2, 0), np.int64))
+    feed = padded_feed(table, np.array([[1, 0], [9, 1]]), np.zeros((2, 2, 0), np.int64), has_pointer=False)
     assert_feed(feed, [[(1, [])], [(9, []), (1, [])]], 0)
     np.testing.assert_array_equal(np.load(tmp_path / "table.npy"), TABLE)
 

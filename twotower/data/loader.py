@@ -1,12 +1,9 @@
 """Batches of sessions, gathered from the flat arrays without a Python loop over sessions.
 
-Shapes: W windows, B rows of a batch, L length of the longest row, K event inputs, E events, T event types, V items. A
-window is one row of a batch: its history is the events [start, start + length), its targets are one event further;
-columns before `first_query` are context only.
+Shapes: W windows, B rows of a batch, L length of the longest row, K event inputs, E events, T event types, V items.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,71 +15,10 @@ from twotower.core.errors import UserError, nearest
 from twotower.core.event_codes import TIME, time_codes
 from twotower.core.ragged import ranges
 from twotower.core.schema import PAD, Prepared
+from twotower.data.target_weights import type_weights
+from twotower.data.windows import Windows, query_windows, training_windows
 
 WINDOWS_AT_ONCE = 1 << 16  # of which targets are counted together; bounds the memory that counting takes
-
-
-class Windows(NamedTuple):
-    """Rows to gather, as positions in the flat arrays.
-
-    >>> training_windows(start=np.array([0, 5]), end=np.array([5, 7]), max_length=3).length
-    array([3, 1, 1])
-    """
-
-    start: Array  # [W]
-    length: Array  # [W]
-    first_query: Array  # [W]
-
-
-def training_windows(start: Array, end: Array, max_length: int) -> Windows:
-    """Cut each session [start, end) into rows so that every event but its first is a target exactly once."""
-    inputs = np.maximum(end - start - 1, 0)
-    pieces = -(-inputs // max_length)
-    session = np.repeat(np.arange(len(start)), pieces)
-    begin = start[session] + ranges(np.zeros_like(pieces), pieces) * max_length
-    length = np.minimum(max_length, start[session] + inputs[session] - begin)
-    return Windows(begin, length, np.zeros_like(begin))
-
-
-def query_windows(start: Array, first: Array, end: Array, max_length: int, min_history: int) -> Windows:
-    """Return rows in which each event of [first, end) is a target once, after its last `max_length` events.
-
-    One row holds all queries with a history of up to `max_length`; each later query has a row of its own, so that the
-    model gets exactly what it would get in serving.
-    """
-    if min_history < 1:
-        raise UserError(f"evaluation.min_history={min_history}; a query needs a history of at least one event")
-    first = np.maximum(first, start + min_history)
-    together = np.minimum(end - 1, start + max_length)
-    some = np.flatnonzero(first <= together)
-    row = Windows(start[some], together[some] - start[some], first[some] - start[some] - 1)
-    later = np.maximum(first, start + max_length + 1)
-    target = ranges(later, np.maximum(end - later, 0))
-    full = np.full(len(target), max_length)
-    return Windows(*map(np.concatenate, zip(row, (target - max_length, full, full - 1), strict=True)))
-
-
-def type_weights(event_types: Sequence[str], target_weights: Mapping[str, float] | None) -> Array:
-    """Return [T] float32 weights of targets by event type; a type that `target_weights` does not name weighs 1.
-
-    Raises UserError for an unknown event type, a weight that is not a number, or where no weight is positive.
-
-    >>> type_weights(["buy", "view"], {"buy": 3})
-    array([3., 1.], dtype=float32)
-    """
-    weights = dict(target_weights or {})
-    for name, weight in weights.items():
-        if name not in event_types:
-            raise UserError(
-                f"target_weights names the event type '{name}'; there are {', '.join(event_types)}"
-                f"{nearest(str(name), event_types)}"
-            )
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not np.isfinite(weight):
-            raise UserError(f"target_weights.{name}={weight}; expected a number: positive, 0 (no target) or negative")
-    result = np.array([weights.get(name, 1.0) for name in event_types], dtype=np.float32)
-    if not (result > 0).any():
-        raise UserError(f"target_weights={weights} leaves nothing to rank high; give some event type a positive weight")
-    return result
 
 
 def training_loader(

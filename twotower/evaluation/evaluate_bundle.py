@@ -32,8 +32,9 @@ from twotower.features import encode
 from twotower.features.numbers import numbers_of
 from twotower.metrics.candidates import Candidates
 from twotower.metrics.queries import histories_of, queries_of
+from twotower.metrics.raised_scores import raised
 from twotower.metrics.ranking_results import LIST_LENGTH, RankingResults, concatenate_results, means_by_type
-from twotower.metrics.ranks import column_major, raised, rank_and_list
+from twotower.metrics.ranks import column_major, rank_and_list
 from twotower.serving.bundle import Bundle
 from twotower.serving.histories import KnownEvents
 from twotower.serving.user_tower import encode_histories
@@ -107,7 +108,7 @@ def rank_with_bundle(
         codes = batch.inputs[queries.row][valid].numpy()
         known = KnownEvents(history[valid].numpy(), codes, valid.sum(1).numpy())
         users = encode_histories(bundle.tower, bundle.history_vectors, known, history.shape[1])
-        adjust = [restriction] if (restriction := ranked.restriction(queries.event)) else []
+        adjust = ranked.restriction(queries.event)
         if users.rows is not None and users.bonus is not None:
             adjust.insert(0, raised(torch.from_numpy(users.rows + 1), torch.from_numpy(users.bonus)))
         results = rank_and_list(torch.from_numpy(users.vectors), candidates, queries.target, LIST_LENGTH, adjust)

@@ -13,7 +13,8 @@ import torch
 from twotower.core.batch import build_history
 from twotower.core.files import read_json
 from twotower.core.schema import CEILING_FILE, FEATURES_FILE, Prepared, read_item_features
-from twotower.data.loader import SessionLoader, type_weights
+from twotower.data.loader import SessionLoader
+from twotower.data.target_weights import type_weights
 from twotower.evaluation.baselines.baselines import BaselineFit, fit_baselines, rank_with_baselines
 from twotower.evaluation.ranked import ranked_items, rules_in_words
 from twotower.evaluation.results_file import SavedResults

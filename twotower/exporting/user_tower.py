@@ -83,9 +83,8 @@ class _VectorTower(nn.Module):
     def forward(self, item_vectors: Tensor, *rest: Tensor) -> Tensor | tuple[Tensor, ...]:
         newest, *others = rest
         codes = others.pop(0) if self.has_inputs else newest.new_zeros((*item_vectors.shape[:2], 0))
-        if not others:
-            return self.towers.encode_newest(item_vectors, codes, newest)
-        return *self.towers.encode_newest_with_pointer(item_vectors, codes, newest, others[0]), self.temperature * 1.0
+        user, pointer = self.towers.encode_newest(item_vectors, codes, newest, *others)
+        return user if pointer is None else (user, pointer, self.temperature * 1.0)
 
 
 class _OnnxGRU(nn.Module):

@@ -68,13 +68,11 @@ def encode_users(model: TwoTower, histories: Sequence[History], max_length: int)
         rows = [torch.from_numpy(gather(column, position, valid)) for column in events.codes.T]
         codes = torch.stack(rows, dim=-1) if rows else index.new_zeros((*index.shape, 0))
         with evaluating(model):
-            if model.pointer is None:
-                parts.append(model(index, codes).numpy())
-                continue
             vectors, pointer = model.with_pointer(index, codes)
             parts.append(vectors.numpy())
-            bonus = model.pointer.temperature * item_bonuses(pointer, index)
-            rows_and_bonuses.append(_padded(*_first_of_each(index.numpy(), bonus.numpy()), max_length))
+            if model.pointer is not None and pointer is not None:
+                bonus = model.pointer.temperature * item_bonuses(pointer, index)
+                rows_and_bonuses.append(_padded(*_first_of_each(index.numpy(), bonus.numpy()), max_length))
     return Users(np.concatenate(parts), *map(np.concatenate, zip(*rows_and_bonuses, strict=True)))
 
 

@@ -59,13 +59,13 @@ class Candidates(NamedTuple):
             column = torch.from_numpy(self.item_index[ranges(start, end - start)].astype(np.int64) - 1)
             scores[row.to(scores.device), column.to(scores.device)] = -torch.inf
 
-    def restriction(self, event: Tensor) -> Adjust | None:
-        """Return `restrict` for slices of the queries `event` [Q], an Adjust of ranks.rank_and_list; None: no need."""
+    def restriction(self, event: Tensor) -> list[Adjust]:
+        """Return `restrict` for slices of the queries `event` [Q]; nothing where all is ranked."""
         if self.allowed is None and not self.exclude_seen:
-            return None
-        return lambda scores, part: self.restrict(scores, event[part])
+            return []
+        return [lambda scores, part: self.restrict(scores, event[part])]
 
-    def of(self, event: Tensor) -> tuple[Tensor, Adjust | None]:
+    def of(self, event: Tensor) -> tuple[Tensor, list[Adjust]]:
         """Return `is_repeat` as a tensor [Q], and the `restriction`."""
         return torch.from_numpy(self.is_repeat(event.cpu().numpy())).to(event.device), self.restriction(event)
 

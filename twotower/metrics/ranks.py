@@ -89,24 +89,6 @@ def rank_and_list(
     return ranks, top
 
 
-def raised(history: Tensor, bonus: Tensor) -> Adjust:
-    """Raise the scores of each query's own items: see model.pointer.
-
-    Args:
-        history: [Q, L] item_index, PAD where there is none; an item may be there several times, with one bonus.
-        bonus: [Q, L] by how much.
-    """
-    is_item = history != PAD
-    first = is_item.long().argmax(dim=1, keepdim=True)  # stands in for PAD
-    column = torch.where(is_item, history, history.gather(1, first)).clamp(min=1) - 1
-    value = torch.where(is_item, bonus, bonus.gather(1, first)) * is_item.any(dim=1, keepdim=True)
-
-    def change(scores: Tensor, part: slice) -> None:
-        scores.scatter_(1, column[part], scores.gather(1, column[part]) + value[part].to(scores.dtype))
-
-    return change
-
-
 def column_major(items: Tensor) -> Tensor:
     """Copy vectors [V, D] into column-major layout, one dimension after the other; takes 4 * V * D bytes."""
     return items.T.contiguous().T

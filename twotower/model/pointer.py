@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from twotower.core.schema import PAD
-from twotower.model.scoring import ABSENT, HistoryScores, at_least_float32
+from twotower.model.history_scores import ABSENT, HistoryScores
+from twotower.model.scoring import at_least_float32
 
 COUNTS = 8  # occurrences of an item in a history are told apart up to this number
 
@@ -92,9 +93,15 @@ def occurrences(item_index: Tensor) -> Tensor:
 
 
 def history_scores(
-    user: Tensor, item_vectors: Tensor, pointer: Tensor, item_index: Tensor, target: Tensor, temperature: float
+    user: Tensor,
+    item_vectors: Tensor,
+    pointer: Tensor,
+    item_index: Tensor,
+    target: Tensor,
+    is_target: Tensor,
+    temperature: float,
 ) -> HistoryScores:
-    """What the history adds after every event.
+    """What the history adds to the scores of the P positions that are targets.
 
     Args:
         user: [B, L, D] user vectors after each event.
@@ -102,17 +109,13 @@ def history_scores(
         pointer: [B, L, L] p_ij.
         item_index: [B, L] histories.
         target: [B, L] item_index.
+        is_target: [B, L] the positions of the result.
         temperature: divides similarities.
-
-    Returns:
-        Fields of [B, L, L]: index them with [is_target] for positions [P, L].
     """
     similarity = at_least_float32((user / temperature) @ item_vectors.transpose(-1, -2))
-    return HistoryScores(
-        similarity,
-        mask_future(at_least_float32(pointer), item_index),
-        target[:, :, None] == item_index[:, None],
-    )
+    logits = mask_future(at_least_float32(pointer), item_index)
+    same = target[:, :, None] == item_index[:, None]
+    return HistoryScores(*(field[is_target] for field in (similarity, logits, same)))
 
 
 def mask_future(pointer: Tensor, item_index: Tensor) -> Tensor:

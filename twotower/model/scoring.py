@@ -3,44 +3,13 @@
 Shapes: P target positions, N negatives, D embedding dim.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Loss = TypeVar("Loss", bound=Callable[..., Any])
-ABSENT = -1e30  # logit of an event that is not in a history: exp is 0, and gradients stay finite
-
-
-class HistoryScores(NamedTuple):
-    """What the history adds to the scores of target positions: see model.pointer.
-
-    >>> one = torch.ones(1, 2)
-    >>> scores = HistoryScores(similarity=3 * one, pointer=0 * one, is_target=torch.tensor([[True, False]]))
-    >>> scores.target_bonus(), scores.others()
-    (tensor([0.6931]), tensor([3.]))
-    """
-
-    similarity: Tensor  # [P, L] u . h_j / temperature of the history's items as candidates
-    pointer: Tensor  # [P, L] p_j; ABSENT where the history has no event
-    is_target: Tensor  # [P, L] whether event j's item is the position's target
-
-    def target_bonus(self) -> Tensor:
-        """[P] log(1 + sum of exp(p_j) over the target's events)."""
-        return F.softplus(torch.logsumexp(self.pointer.masked_fill(~self.is_target, ABSENT), dim=-1))
-
-    def others(self) -> Tensor:
-        """[P] logsumexp of u . h_j / temperature + p_j over the events of other items."""
-        logits = (self.similarity + self.pointer).masked_fill(self.is_target, ABSENT)
-        return torch.logsumexp(logits.clamp(min=ABSENT), dim=-1)
-
-
-def knows_pointer(loss: Loss) -> Loss:
-    """Declare that a loss takes `Scores.history` into account: a decorator."""
-    setattr(loss, "knows_pointer", True)  # noqa: B010 # no type of a function has this attribute
-    return loss
+from twotower.model.history_scores import HistoryScores
 
 
 class Scores(NamedTuple):
@@ -59,7 +28,7 @@ class Scores(NamedTuple):
     hit: Tensor  # [P] column of the position's own target among the negatives, or -1
     sign: Tensor  # [P] 1 where the target is to be ranked high, -1 where low
     temperature: float  # divides similarities
-    history: HistoryScores | None = None  # what the history adds; losses that know no pointer refuse it
+    history: HistoryScores | None = None  # what the pointer adds
 
 
 class Logits(NamedTuple):
@@ -93,13 +62,6 @@ def logits(scores: Scores) -> Logits:
 def target_logit(scores: Scores) -> Tensor:
     """[P] the logits of the targets, without logQ correction."""
     return at_least_float32((scores.user * scores.target_vector).sum(-1) / scores.temperature)
-
-
-def with_history(scores: Scores, target: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Add the history's part, which is exact, to the targets' logits [P] and the logsumexp of the negatives [P]."""
-    if scores.history is None:
-        return target, others
-    return target + scores.history.target_bonus(), torch.logaddexp(others, scores.history.others())
 
 
 def mask_accidental_hits(negative: Tensor, column: Tensor) -> None:

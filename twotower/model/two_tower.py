@@ -96,29 +96,24 @@ class TwoTower(nn.Module):
             [B, D].
         """
         newest = (item_index != PAD).sum(dim=1) - 1
-        return self.encode_newest(self.item_towers()[-1](item_index), inputs, newest)
+        return self.encode_newest(self.item_towers()[-1](item_index), inputs, newest)[0]
 
-    def with_pointer(self, item_index: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, with the pointer's logits [B, L]."""
+    def with_pointer(self, item_index: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As `forward`, with the pointer's logits [B, L]; None without a pointer."""
         newest = (item_index != PAD).sum(dim=1) - 1
         count = (item_index[:, :, None] == item_index[:, None]).sum(dim=2)
-        return self.encode_newest_with_pointer(self.item_towers()[-1](item_index), inputs, newest, count)
+        return self.encode_newest(self.item_towers()[-1](item_index), inputs, newest, count)
 
-    def encode_newest(self, item_vectors: Tensor, inputs: Tensor, newest: Tensor) -> Tensor:
-        """As `forward`, from item vectors [B, L, D] and the position [B] of each history's newest event."""
-        return self.served(_at(newest, self.encode_history(item_vectors, inputs)))
+    def encode_newest(
+        self, item_vectors: Tensor, inputs: Tensor, newest: Tensor, count: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `with_pointer`, from item vectors [B, L, D] and the position [B] of each history's newest event.
 
-    def encode_newest_with_pointer(
-        self, item_vectors: Tensor, inputs: Tensor, newest: Tensor, count: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """As `encode_newest`, with the pointer's logits [B, L].
-
-        Args:
-            count: [B, L] how often the item of each event occurs in its history.
+        `count` [B, L] is how often the item of each event occurs in its history; without it the pointer is left out.
         """
-        assert self.pointer is not None
         users, states, events = self._encode(item_vectors, inputs)
-        return self.served(_at(newest, users)), self.pointer.newest(states, events, count, newest)
+        pointer = None if count is None or self.pointer is None else self.pointer.newest(states, events, count, newest)
+        return self.served(_at(newest, users)), pointer
 
     def served(self, vectors: Tensor) -> Tensor:
         """[n, D] -> [n, served_dim] the dimensions to serve; see model.matryoshka."""

@@ -9,17 +9,18 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from twotower.core.batch import SessionBatch
-from twotower.core.errors import UserError
 from twotower.metrics.candidates import Candidates
 from twotower.metrics.queries import Queries, histories_of, queries_of
+from twotower.metrics.raised_scores import raised
 from twotower.metrics.ranking_metrics import RankingMetrics
 from twotower.metrics.ranking_results import LIST_LENGTH, RankingResults, concatenate_results
-from twotower.metrics.ranks import Adjust, Ranks, column_major, raised, rank_and_list
+from twotower.metrics.ranks import Adjust, Ranks, column_major, rank_and_list
 from twotower.model.distributed import gather_rows, sum_over_processes, world_size
+from twotower.model.history_scores import require_pointer_in
 from twotower.model.optimizers.clipping import clip_gradient_norm
 from twotower.model.optimizers.lazy_adamw import LazyAdamW
 from twotower.model.pointer import history_scores, item_bonuses
-from twotower.model.scoring import HistoryScores, Scores, accidental_hits, first_dimensions, truncate
+from twotower.model.scoring import Scores, accidental_hits, first_dimensions, truncate
 from twotower.model.sharded_embedding import convert_moments, sharded_in
 from twotower.model.two_tower import TwoTower
 
@@ -69,11 +70,8 @@ class TwoTowerModule(LightningModule):
         ranked: Candidates | None = None,
     ) -> None:
         super().__init__()
-        if model.pointer is not None and not getattr(getattr(loss, "func", loss), "knows_pointer", False):
-            raise UserError(
-                f"model/loss: {getattr(loss, 'func', loss).__name__} is no softmax, in which the pointer over the "
-                "history has its place; take model/pointer=none or model/loss=softmax"
-            )
+        if model.pointer is not None:
+            require_pointer_in(loss)
         self.model = model
         self.negatives = negatives
         self.loss = loss
@@ -106,25 +104,16 @@ class TwoTowerModule(LightningModule):
         if pointer is not None:
             if self.model.history_tower is not None:
                 history = self.model.item_tower(batch.item_index)
-            sizes = [
-                s._replace(history=self._history_scores(users, history, pointer, batch, is_target, dim))
-                for s, dim in zip(sizes, [users.shape[-1], *self.matryoshka], strict=True)
-            ]
+            cut = [[truncate(x, dim, self.model.normalize) for x in (users, history)] for dim in self.matryoshka]
+            seen = pointer, batch.item_index, batch.target, is_target, self.temperature
+            of_size = [history_scores(user, item, *seen) for user, item in ([users, history], *cut)]
+            sizes = [s._replace(history=history) for s, history in zip(sizes, of_size, strict=True)]
         cost = (weight.abs() * torch.stack([self.loss(s) for s in sizes]).mean(0)).sum()
         total_cost, total_weight = sum_over_processes(torch.stack([cost, weight.abs().sum()])).unbind()
         total_weight = total_weight.clamp(min=torch.finfo(total_weight.dtype).tiny)
         self.log(f"{self.phase}/loss", total_cost / total_weight, prog_bar=True, batch_size=len(target))
         loss: Tensor = cost / total_weight * world_size()  # gradients are averaged over the processes
         return loss
-
-    def _history_scores(
-        self, users: Tensor, items: Tensor, pointer: Tensor, batch: SessionBatch, is_target: Tensor, dim: int
-    ) -> HistoryScores:
-        """What the history adds to each target's scores [P, L] from the first `dim` dimensions of [B, L, D]."""
-        if dim < users.shape[-1]:
-            users, items = (truncate(x, dim, self.model.normalize) for x in (users, items))
-        scores = history_scores(users, items, pointer, batch.item_index, batch.target, self.temperature)
-        return HistoryScores(*(field[is_target] for field in scores))
 
     def _vectors(self, history: Tensor, target: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Item vectors of histories [B, L], targets [P] and negatives [N]; each distinct item is encoded once."""
@@ -171,9 +160,8 @@ class TwoTowerModule(LightningModule):
     def _rank(self, batch: SessionBatch, list_length: int = 0) -> tuple[Tensor, Ranks, Tensor]:
         """Update the metrics with a batch; returns the queries' events [Q], ranks and lists [Q, list_length]."""
         queries, user, adjust = self.encode_queries(batch)
-        is_repeat, restrict = self.ranked.of(queries.event) if self.ranked else (None, None)
-        if restrict:
-            adjust.append(restrict)
+        is_repeat, restrict = self.ranked.of(queries.event) if self.ranked else (None, [])
+        adjust += restrict
         ranks, top = rank_and_list(user, self.candidates[0], queries.target, list_length, adjust)
         self.metrics.update(ranks, queries.target_type, is_repeat)
         for metrics, items in zip(self.metrics_by_size.values(), self.candidates[1:], strict=True):

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from twotower.model.history_scores import knows_pointer, with_history
 from twotower.model.losses.cross_entropy import cross_entropy
 from twotower.model.memory_costs import memory_cost
-from twotower.model.scoring import Scores, knows_pointer, mask_accidental_hits, target_logit, with_history
+from twotower.model.scoring import Scores, mask_accidental_hits, target_logit
 
 
 def _chunk_logits(positions: int, negatives: int, chunk_items: int | None = None) -> int:
@@ -43,7 +44,7 @@ def softmax(scores: Scores, chunk_items: int | None = None) -> Tensor:
         scores.user, scores.negative_vector, scores.log_q, scores.hit, scores.temperature,
         chunk_items or max(1, len(scores.log_q)),
     )  # fmt: skip
-    return cross_entropy(*with_history(scores, target_logit(scores), others), scores.sign)
+    return cross_entropy(*with_history(scores.history, target_logit(scores), others), scores.sign)
 
 
 class _LogSumExp(torch.autograd.Function):

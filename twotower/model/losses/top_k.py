@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
+from twotower.model.history_scores import knows_pointer, with_history
 from twotower.model.losses.cross_entropy import cross_entropy, log_sum_exp
-from twotower.model.scoring import Scores, knows_pointer, logits, with_history
+from twotower.model.scoring import Scores, logits
 
 
 @knows_pointer
@@ -20,4 +21,4 @@ def top_k_softmax(scores: Scores, k: int) -> Tensor:
     """
     target, negative, sign = logits(scores)
     hardest = negative.topk(min(k, negative.shape[1]), dim=1, sorted=False).values
-    return cross_entropy(*with_history(scores, target, log_sum_exp(hardest)), sign)
+    return cross_entropy(*with_history(scores.history, target, log_sum_exp(hardest)), sign)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from twotower.core.schema import PAD
-from twotower.metrics.ranks import raised, rank_and_list
+from twotower.metrics.raised_scores import raised
+from twotower.metrics.ranks import rank_and_list
 
 
 @pytest.mark.parametrize("seed", range(5))
