@@ -141,8 +141,8 @@ def test_activations_are_counted_without_the_weights() -> None:
             self.event_inputs = torch.nn.Module()
             self.event_inputs.names = []
 
-        def encode_history(self, vectors: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-            return self.linear(vectors) ** 2
+        def encode_positions(self, vectors: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, None]:
+            return self.linear(vectors) ** 2, None
 
     module = torch.nn.Module()
     module.model = Inner()

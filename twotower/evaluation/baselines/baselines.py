@@ -140,7 +140,8 @@ def rank_with_baselines(
                 scores = scorer(history[chunk])
                 if restrict:
                     scores = scores.clone()  # may be a view of what the baseline keeps
-                    restrict(scores, chunk)
+                    for change in restrict:
+                        change(scores, chunk)
                 ranks = rank(scores, queries.target[chunk])
                 seconds[name] += time.perf_counter() - begin
                 event = queries.event[chunk]
