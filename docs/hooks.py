@@ -36,6 +36,7 @@ TITLES = {  # group -> heading; in the order of the page
     "model/user_tower": "User tower",
     "model/residual": "Residual",
     "model/pointer": "Pointer",
+    "model/objective": "Objective",
     "model/negatives": "Negatives",
     "model/loss": "Loss",
     "optimizer": "Optimizer",

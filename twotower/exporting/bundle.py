@@ -129,6 +129,7 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> ExportRepor
             "num_items": len(vectors),
             "max_length": max_length,
             "inputs": [{"name": name, "size": size} for name, size in inputs.items()],
+            "objectives": list(run.data["event_types"]) if run.model.objective is not None else [],
             "requests": contract(EventEncoder(list(inputs), features), items, golden),
             "index": {**index_facts, "golden_recall": golden_recall},
             "filters": filter_recall(chosen, vectors, queries.users.vectors, K, sample_filters(items, K)),

@@ -6,6 +6,7 @@ with the torch model's vectors. serving.verify then replays the results through 
 Shapes: V items, Q histories, K event inputs, k results each, D embedding dim, H that of items in histories.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from twotower.core.errors import UserError
 from twotower.core.event_codes import TIME
 from twotower.core.schema import ITEM_ID
 from twotower.exporting.vectors import encode_users, join_histories
+from twotower.model.objective import ANY
 from twotower.model.two_tower import TwoTower
 from twotower.runs.histories import History
 from twotower.serving.bundle import has_unit_length
@@ -65,7 +67,8 @@ def user_tower_difference(
     """Return the largest difference of a vector's component, or of a bonus, between the ONNX file and the torch model.
 
     Compared for `histories`, in one batch and one by one, and for random histories of every size: a single item, the
-    full length, batches of one length and of many, with codes from the whole range of each event input.
+    full length, batches of one length and of many, with codes from the whole range of each event input, and for each
+    objective.
 
     Args:
         model: in torch.
@@ -83,9 +86,11 @@ def user_tower_difference(
     ]
     session = open_session(path)
     difference = 0.0
-    for batch in [list(histories), *([history] for history in histories), *made]:
-        users = encode_histories(session, table, join_histories(batch), max_length)
-        expected = encode_users(model, batch, max_length)
+    types = 0 if model.objective is None else model.objective.num_types
+    batches = [(batch, ANY) for batch in [list(histories), *([history] for history in histories)]]
+    for batch, objective in [*batches, *itertools.product(made, range(1 + types))]:
+        users = encode_histories(session, table, join_histories(batch), max_length, objective=objective)
+        expected = encode_users(model, batch, max_length, objective)
         gaps = [np.abs(users.vectors - expected.vectors).max()]
         if users.rows is not None and users.bonus is not None and expected.bonus is not None:
             gaps.append(np.abs(users.bonus - expected.bonus[:, : users.rows.shape[1]]).max())

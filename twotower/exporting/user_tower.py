@@ -17,6 +17,7 @@ from twotower.serving.user_tower import (
     TOWER_CODES,
     TOWER_COUNTS,
     TOWER_NEWEST,
+    TOWER_OBJECTIVE,
     TOWER_OUTPUT,
     TOWER_POINTER,
     TOWER_TEMPERATURE,
@@ -43,7 +44,8 @@ def export_user_tower(model: TwoTower, path: Path, dim: int, max_length: int, nu
     event_inputs, user_tower = copy.deepcopy(model.event_inputs), copy.deepcopy(model.user_tower)
     residual = copy.deepcopy(model.residual)
     pointer = copy.deepcopy(model.pointer)
-    towers = TwoTower(nn.Identity(), event_inputs, user_tower, residual, model.normalize, None, pointer)
+    objective = copy.deepcopy(model.objective)
+    towers = TwoTower(nn.Identity(), event_inputs, user_tower, residual, model.normalize, None, pointer, objective)
     towers.served_dim = model.served_dim
     for module in list(towers.modules()):
         for name, child in module.named_children():
@@ -66,11 +68,14 @@ def export_user_tower(model: TwoTower, path: Path, dim: int, max_length: int, nu
         arguments += (torch.ones(3, length, dtype=torch.long),)
         axes[TOWER_COUNTS] = sizes
         outputs += [TOWER_POINTER, TOWER_TEMPERATURE]
+    if objective is not None:
+        arguments += (torch.ones(3, dtype=torch.long),)
+        axes[TOWER_OBJECTIVE] = {0: batch}
     write_graph(_VectorTower(towers, num_inputs > 0), arguments, axes, outputs, path)
 
 
 class _VectorTower(nn.Module):
-    """TwoTower.encode_newest, without codes where there are no event inputs, and with the pointer if there is one."""
+    """TwoTower.encode_newest with the inputs and outputs of serving.user_tower, without those that the model lacks."""
 
     temperature: Tensor
 
@@ -83,7 +88,8 @@ class _VectorTower(nn.Module):
     def forward(self, item_vectors: Tensor, *rest: Tensor) -> Tensor | tuple[Tensor, ...]:
         newest, *others = rest
         codes = others.pop(0) if self.has_inputs else newest.new_zeros((*item_vectors.shape[:2], 0))
-        user, pointer = self.towers.encode_newest(item_vectors, codes, newest, *others)
+        count = others.pop(0) if self.towers.pointer is not None else None
+        user, pointer = self.towers.encode_newest(item_vectors, codes, newest, count, *others)
         return user if pointer is None else (user, pointer, self.temperature * 1.0)
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from twotower.core.arrays import Floats, Ints
 from twotower.core.batch import gather, history_positions
 from twotower.core.schema import PAD
+from twotower.model.objective import ANY
 from twotower.model.pointer import item_bonuses
 from twotower.model.two_tower import TwoTower
 from twotower.runs.histories import History
@@ -58,8 +59,8 @@ def write_item_vectors(model: TwoTower, directory: Path) -> tuple[Floats, Floats
     return tables[EMBEDDINGS_FILE], tables.get(HISTORY_FILE, tables[EMBEDDINGS_FILE])
 
 
-def encode_users(model: TwoTower, histories: Sequence[History], max_length: int) -> Users:
-    """Encode histories, none of them empty, by the torch model."""
+def encode_users(model: TwoTower, histories: Sequence[History], max_length: int, objective: int = ANY) -> Users:
+    """Encode histories, none of them empty, by the torch model, for the objective of a code."""
     parts, rows_and_bonuses = [], []
     for start in range(0, len(histories), HISTORIES):
         events = join_histories(histories[start : start + HISTORIES])
@@ -68,7 +69,7 @@ def encode_users(model: TwoTower, histories: Sequence[History], max_length: int)
         rows = [torch.from_numpy(gather(column, position, valid)) for column in events.codes.T]
         codes = torch.stack(rows, dim=-1) if rows else index.new_zeros((*index.shape, 0))
         with evaluating(model):
-            vectors, pointer = model.with_pointer(index, codes)
+            vectors, pointer = model.with_pointer(index, codes, torch.full((len(index),), objective))
             parts.append(vectors.numpy())
             if model.pointer is not None and pointer is not None:
                 bonus = model.pointer.temperature * item_bonuses(pointer, index)

@@ -26,12 +26,12 @@ COUNTS = 8  # occurrences of an item in a history are told apart up to this numb
 class Pointer(nn.Module):
     """Logits of the history's events, from the states, the distance to each event and how often its item occurred.
 
-    p_ij = (W state_i) . (K state_j + E event_j) / sqrt(D) + a[i - j] + c[occurrences of item j up to i], for j <= i.
-    W, a and c start at zero, so that training begins with the same bonus, log 2, for all events.
+    p_ij = (W state_i) . (K state_j + E event_j) / sqrt(D) + r . state_i + a[i - j] + c[occurrences of item j up to i]
+    for j <= i. W, r, a and c start at zero, so that training begins with the same bonus, log 2, for all events.
 
     >>> pointer = Pointer(dim=4, max_length=9, temperature=0.1)
     >>> items = torch.tensor([[7, 8, 7]])
-    >>> pointer(torch.zeros(1, 3, 4), torch.zeros(1, 3, 4), occurrences(items))[0, 1]
+    >>> pointer(*torch.zeros(3, 1, 3, 4), occurrences(items))[0, 1]
     tensor([0., 0., 0.], grad_fn=<SelectBackward0>)
 
     Args:
@@ -47,13 +47,16 @@ class Pointer(nn.Module):
         nn.init.zeros_(self.query.weight)
         nn.init.zeros_(self.query.bias)
         self.key = nn.Linear(2 * dim, dim, bias=False)
+        self.repeat = nn.Linear(dim, 1, bias=False)  # whether the next event is a repeat at all
+        nn.init.zeros_(self.repeat.weight)
         self.distance = nn.Parameter(torch.zeros(max_length))
         self.count = nn.Parameter(torch.zeros(COUNTS))
 
-    def forward(self, states: Tensor, events: Tensor, count: Tensor) -> Tensor:
+    def forward(self, asking: Tensor, states: Tensor, events: Tensor, count: Tensor) -> Tensor:
         """Logits after each event.
 
         Args:
+            asking: [B, L, D] the states conditioned on what is asked for; without an objective the same as `states`.
             states: [B, L, D] the user tower's output.
             events: [B, L, D] event vectors, the user tower's input.
             count: [B, L, L] how often the item of event j occurs up to event i; see `occurrences`.
@@ -63,23 +66,24 @@ class Pointer(nn.Module):
         """
         place = torch.arange(states.shape[1], device=states.device)
         distance = (place[:, None] - place).clamp(min=0)
-        scores = self.query(states) @ self._keys(states, events).transpose(-1, -2)
-        logits: Tensor = scores + self.distance[distance] + self._count_bias(count)
+        logits: Tensor = self._match(asking, states, events) + self.distance[distance] + self._count_bias(count)
         return logits
 
-    def newest(self, states: Tensor, events: Tensor, count: Tensor, newest: Tensor) -> Tensor:
+    def newest(self, newest: Tensor, count: Tensor, asking: Tensor, states: Tensor, events: Tensor) -> Tensor:
         """[B, L] logits after event `newest` [B] of each history; count [B, L] is up to that event."""
-        state = states.gather(1, newest[:, None, None].expand(-1, -1, states.shape[-1]))
-        scores = (self.query(state) @ self._keys(states, events).transpose(-1, -2)).squeeze(1)
+        state = asking.gather(1, newest[:, None, None].expand(-1, -1, states.shape[-1]))
         place = torch.arange(states.shape[1], device=states.device)
         distance = (newest[:, None] - place).clamp(min=0)
-        logits: Tensor = scores + self.distance[distance] + self._count_bias(count)
+        match = self._match(state, states, events).squeeze(1)
+        logits: Tensor = match + self.distance[distance] + self._count_bias(count)
         return logits
 
-    def _keys(self, states: Tensor, events: Tensor) -> Tensor:
+    def _match(self, asking: Tensor, states: Tensor, events: Tensor) -> Tensor:
+        """[B, n, D] states that ask -> [B, n, L] with each event."""
         width = math.sqrt(states.shape[-1])  # event vectors are about of length one, states of length sqrt(D)
-        keys: Tensor = self.key(torch.cat([states / width, events], dim=-1))
-        return keys
+        keys = self.key(torch.cat([states / width, events], dim=-1))
+        match: Tensor = self.query(asking) @ keys.transpose(-1, -2) + self.repeat(asking)
+        return match
 
     def _count_bias(self, count: Tensor) -> Tensor:
         bucket = count.clamp(1, COUNTS) - 1

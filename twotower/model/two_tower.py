@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twotower.core.schema import PAD
+from twotower.model.objective import ANY, Objective
 from twotower.model.pointer import Pointer, occurrences
 from twotower.model.scoring import truncate
 
@@ -33,6 +34,7 @@ class TwoTower(nn.Module):
         normalize: scale user vectors to length one, for cosine similarity.
         history_tower: as `item_tower`, for the items of histories (untied); None: `item_tower` for both (tied).
         pointer: logits of the history's events, for repeats; or None.
+        objective: condition on the event type that is asked for; or None.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class TwoTower(nn.Module):
         normalize: bool,
         history_tower: nn.Module | None = None,
         pointer: Pointer | None = None,
+        objective: Objective | None = None,
     ) -> None:
         super().__init__()
         self.item_tower = item_tower
@@ -53,6 +56,7 @@ class TwoTower(nn.Module):
         self.normalize = normalize
         self.history_tower = history_tower
         self.pointer = pointer
+        self.objective = objective
         self.served_dim: int | None = None  # None: all dimensions
 
     def item_towers(self) -> list[nn.Module]:
@@ -72,18 +76,24 @@ class TwoTower(nn.Module):
         return self._encode(item_vectors, inputs)[0]
 
     def encode_positions(
-        self, item_vectors: Tensor, inputs: Tensor, item_index: Tensor
+        self, item_vectors: Tensor, inputs: Tensor, item_index: Tensor, asked: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """As `encode_history`, with the pointer's logits [B, L, L]: of event j after event i, for histories [B, L]."""
-        users, states, events = self._encode(item_vectors, inputs)
-        return users, None if self.pointer is None else self.pointer(states, events, occurrences(item_index))
+        """As `encode_history`, with the pointer's logits [B, L, L]: of event j after event i, for histories [B, L].
 
-    def _encode(self, item_vectors: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """User vectors, the user tower's output and its input, each [B, L, D]."""
+        `asked` [B, L] or [B, 1] are codes of objectives; without them, and without model.objective, any event.
+        """
+        users, *states = self._encode(item_vectors, inputs, asked)
+        return users, None if self.pointer is None else self.pointer(*states, occurrences(item_index))
+
+    def _encode(self, item_vectors: Tensor, inputs: Tensor, asked: Tensor | None = None) -> tuple[Tensor, ...]:
+        """User vectors; then, each [B, L, D] too: the states that ask, the states, and the user tower's input."""
         events, seconds = self.event_inputs(item_vectors, inputs)
-        states: Tensor = self.user_tower(events, seconds)
+        states = asking = self.user_tower(events, seconds)
         vectors = states if self.residual is None else states + self.residual(item_vectors, states)
-        return F.normalize(vectors, dim=-1) if self.normalize else vectors, states, events
+        if self.objective is not None:
+            asked = inputs.new_full((1, 1), ANY) if asked is None else asked
+            vectors, asking = self.objective(vectors, asked), self.objective(states, asked)
+        return F.normalize(vectors, dim=-1) if self.normalize else vectors, asking, states, events
 
     def forward(self, item_index: Tensor, inputs: Tensor) -> Tensor:
         """Encode the user after the newest event of each history.
@@ -98,22 +108,29 @@ class TwoTower(nn.Module):
         newest = (item_index != PAD).sum(dim=1) - 1
         return self.encode_newest(self.item_towers()[-1](item_index), inputs, newest)[0]
 
-    def with_pointer(self, item_index: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As `forward`, with the pointer's logits [B, L]; None without a pointer."""
+    def with_pointer(
+        self, item_index: Tensor, inputs: Tensor, asked: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `forward`, for objectives [B], with the pointer's logits [B, L]; None without a pointer."""
         newest = (item_index != PAD).sum(dim=1) - 1
         count = (item_index[:, :, None] == item_index[:, None]).sum(dim=2)
-        return self.encode_newest(self.item_towers()[-1](item_index), inputs, newest, count)
+        return self.encode_newest(self.item_towers()[-1](item_index), inputs, newest, count, asked)
 
     def encode_newest(
-        self, item_vectors: Tensor, inputs: Tensor, newest: Tensor, count: Tensor | None = None
+        self,
+        item_vectors: Tensor,
+        inputs: Tensor,
+        newest: Tensor,
+        count: Tensor | None = None,
+        asked: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """As `with_pointer`, from item vectors [B, L, D] and the position [B] of each history's newest event.
 
         `count` [B, L] is how often the item of each event occurs in its history; without it the pointer is left out.
         """
-        users, states, events = self._encode(item_vectors, inputs)
-        pointer = None if count is None or self.pointer is None else self.pointer.newest(states, events, count, newest)
-        return self.served(_at(newest, users)), pointer
+        users, *states = self._encode(item_vectors, inputs, None if asked is None else asked[:, None])
+        users = self.served(_at(newest, users))
+        return users, None if count is None or self.pointer is None else self.pointer.newest(newest, count, *states)
 
     def served(self, vectors: Tensor) -> Tensor:
         """[n, D] -> [n, served_dim] the dimensions to serve; see model.matryoshka."""

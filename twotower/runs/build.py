@@ -39,8 +39,14 @@ def build_model(settings: DictConfig, data: Mapping[str, Any], item_features: Ma
     residual = instantiate(settings.residual) if settings.residual else None
     user_tower = instantiate(settings.user_tower)
     pointer = instantiate(settings.pointer) if settings.get("pointer") else None  # runs of before have no such key
+    objective = None
+    if settings.get("objective"):
+        types = data["event_types"]
+        if len(types) < 2:
+            raise UserError(f"model/objective: the data has one event type, {types[0]}; take model/objective=none")
+        objective = instantiate(settings.objective, num_types=len(types))
     history = history_tower[0] if history_tower else None
-    return TwoTower(item_tower, event_inputs, user_tower, residual, settings.normalize, history, pointer)
+    return TwoTower(item_tower, event_inputs, user_tower, residual, settings.normalize, history, pointer, objective)
 
 
 def input_sizes(settings: DictConfig, data: Mapping[str, Any]) -> dict[str, int]:

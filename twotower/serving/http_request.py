@@ -26,6 +26,7 @@ PARAMS: dict[str, Any] = {  # defaults, whose types a request's values must have
     "exploration": 0.0,
     "seed": -1,  # a new one for every request
     "context": "null",
+    "objective": "null",
 }
 BODY = 2**20  # bytes
 HISTORIES = 200

@@ -19,10 +19,11 @@ from twotower.serving.exclusions import rows_by_history
 from twotower.serving.exploration import check_exploration, novelty
 from twotower.serving.filters import ItemFilter
 from twotower.serving.histories import ITEMS, KnownEvents, as_list, flatten, known_events, positive, read_histories
+from twotower.serving.objectives import objective_weights
 from twotower.serving.selection import Selection, select
 from twotower.serving.unknown import Unknown
 from twotower.serving.user_tower import encode_histories
-from twotower.serving.users import Users
+from twotower.serving.users import Users, blend
 
 
 class Recommendations(NamedTuple):
@@ -107,6 +108,7 @@ class Retriever:
         k: int = 20,
         *,
         context: Mapping[str, Any] | None = None,
+        objective: str | Mapping[str, float] | None = None,
         exclude_seen: bool = False,
         filters: Mapping[str, Any] | None = None,
         include: Sequence[ItemId] | None = None,
@@ -132,6 +134,8 @@ class Retriever:
             histories: Q histories. The gap before an event is that to the previous event, known or not.
             k: results for each history; with k > V, all V items are returned.
             context: values for all events of the request that do not have their own, as {"device": "phone"}.
+            objective: rank what comes next of this event type, or of several by weight, as {"view": 0.2, "purchase":
+                0.8}; None: of any type. The bundle's types are its manifest's "objectives".
             exclude_seen: leave out all items of the history, however long ago.
             filters: a predicate that results must satisfy: see serving.predicates.
             include: ids that results must be among; None: all.
@@ -154,7 +158,7 @@ class Retriever:
         allowed, excluded = self._allowed(filters, include, exclude, len(events.length), seen)
         caps = self._filter.caps(max_per)
         selection = Selection(positive(k), excluded, caps, *check_exploration(exploration, seed))
-        return self._results(self._encode(events), allowed, selection)
+        return self._results(self._encode(events, objective), allowed, selection)
 
     def recommend_encoded(
         self, histories: Sequence[Sequence[ItemId]], codes: Sequence[Sequence[Sequence[int]]], k: int = 20
@@ -195,14 +199,20 @@ class Retriever:
         scores[index == PAD] = np.nan
         return Recommendations([row if item != PAD else [] for row, item in zip(ids, index, strict=True)], scores)
 
-    def audience(self, items: Sequence[ItemId], histories: Sequence[Sequence[ItemId | Event]], k: int = 20) -> Audience:
+    def audience(
+        self,
+        items: Sequence[ItemId],
+        histories: Sequence[Sequence[ItemId | Event]],
+        k: int = 20,
+        objective: str | Mapping[str, float] | None = None,
+    ) -> Audience:
         """Return the k histories of the request, of users or sessions, with the highest scores for each item.
 
         Histories without a known item are in no audience, and an item that the catalogue does not have has none.
         Memory: the scores of all histories with all items of the request.
         """
         index = self._item_index(items)
-        users = self._encode(self._read(histories, None))
+        users = self._encode(self._read(histories, None), objective)
         k = min(positive(k), len(users))
         known = np.flatnonzero(~np.isnan(users.vectors[:, 0]))
         users = users[known]
@@ -217,9 +227,14 @@ class Retriever:
         lists = [known[row].tolist() if item != PAD else [] for row, item in zip(best, index, strict=True)]
         return Audience(lists, padded)
 
-    def encode(self, histories: Sequence[Sequence[ItemId | Event]], context: Mapping[str, Any] | None = None) -> Floats:
+    def encode(
+        self,
+        histories: Sequence[Sequence[ItemId | Event]],
+        context: Mapping[str, Any] | None = None,
+        objective: str | Mapping[str, float] | None = None,
+    ) -> Floats:
         """Return [Q, D] the user vectors of histories (see `recommend`); NaN for one without a known item."""
-        return self._encode(self._read(histories, context)).vectors
+        return self._encode(self._read(histories, context), objective).vectors
 
     def _read(self, histories: Any, context: Any) -> KnownEvents:
         return read_histories(histories, context, self._catalogue, self._bundle.encoder, self._unknown)
@@ -237,11 +252,12 @@ class Retriever:
             return allowed, excluded or others
         return allowed, [np.concatenate(pair) for pair in zip(excluded, others, strict=True)]
 
-    def _encode(self, events: KnownEvents) -> Users:
+    def _encode(self, events: KnownEvents, objective: str | Mapping[str, float] | None = None) -> Users:
         """Encoded histories; vectors of NaN where no item is known."""
         bundle = self._bundle
-        length = int(bundle.manifest["max_length"])
-        return encode_histories(bundle.tower, bundle.history_vectors, events, length, self._threads)
+        known = bundle.tower, bundle.history_vectors, events, int(bundle.manifest["max_length"]), self._threads
+        asked = objective_weights(objective, bundle.manifest.get("objectives", []))  # absent in older bundles
+        return blend([(weight, encode_histories(*known, code)) for code, weight in asked])
 
     def _results(self, queries: Users, allowed: Mask | None, selection: Selection) -> Recommendations:
         """Results for Q queries."""

@@ -4,6 +4,7 @@
     newest [B] int64                   the position of each history's newest event
     event_inputs [B, L, K] int64       with event inputs: their codes
     occurrences [B, L] int64           with a pointer: how often the item of each event occurs in its history
+    objective [B] int64                with objectives: code of what is asked for; 0: an event of any type
     -> user_vector [B, D] float32
     -> pointer [B, L] float32          with a pointer: the logits of the events
     -> temperature [] float32          with a pointer: of the model's scores
@@ -27,13 +28,16 @@ from twotower.serving.users import NONE, Users, distinct_bonuses
 
 TOWER_VECTORS, TOWER_NEWEST, TOWER_CODES, TOWER_OUTPUT = "history_vectors", "newest", "event_inputs", "user_vector"
 TOWER_COUNTS, TOWER_POINTER, TOWER_TEMPERATURE = "occurrences", "pointer", "temperature"  # with a pointer
+TOWER_OBJECTIVE = "objective"  # with objectives
 
 POSITIONS = 2**14  # history positions that the tower sees at once; bounds the memory of large requests
 
 Feed = dict[str, Array]
 
 
-def encode_histories(tower: Any, table: Floats, known: KnownEvents, max_length: int, threads: int = 1) -> Users:
+def encode_histories(
+    tower: Any, table: Floats, known: KnownEvents, max_length: int, threads: int = 1, objective: int = 0
+) -> Users:
     """Return Q encoded histories; the vector of one without a known item is NaN.
 
     Args:
@@ -42,7 +46,9 @@ def encode_histories(tower: Any, table: Floats, known: KnownEvents, max_length: 
         known: the histories' events.
         max_length: the newest events that are used.
         threads: that compute concurrently.
+        objective: code of what is asked for.
     """
+    has_objectives = TOWER_OBJECTIVE in [entry.name for entry in tower.get_inputs()]
     dim = tower.get_outputs()[0].shape[1]
     outputs = [output.name for output in tower.get_outputs()]
     vectors = np.full((len(known.length), dim), np.nan, dtype=np.float32)
@@ -58,6 +64,8 @@ def encode_histories(tower: Any, table: Floats, known: KnownEvents, max_length: 
         rows = full[part]
         history, codes = padded(known.item_index, known.codes, end[rows], known.length[rows], max_length)
         feed = padded_feed(table, history, codes, users.rows is not None)
+        if has_objectives:
+            feed[TOWER_OBJECTIVE] = np.full(len(history), objective)
         vectors[rows], *pointer = tower.run(outputs, feed)
         if users.rows is not None and users.bonus is not None:
             length = history.shape[1]

@@ -5,6 +5,7 @@ negative, so the best items are among those of the highest dot products and thos
 Shapes: Q queries, L history length, k results each, V items, D embedding dim.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,18 @@ class Users:
             return 0.0
         total: Floats = np.where(self.rows == row, self.bonus, 0).sum(axis=1)
         return total
+
+
+def blend(parts: Sequence[tuple[float, Users]]) -> Users:
+    """Users whose scores are the weighted sums of the scores of the same histories, encoded for several objectives."""
+    (weight, users), *others = parts
+    if weight == 1 and not others:
+        return users
+    vectors = sum((share * each.vectors for share, each in others), weight * users.vectors)
+    if users.bonus is None:
+        return Users(vectors)
+    bonus = sum((share * each.bonus for share, each in others if each.bonus is not None), weight * users.bonus)
+    return Users(vectors, users.rows, bonus)
 
 
 def distinct_bonuses(pointer: Floats, temperature: float, history: Array) -> tuple[Ints, Floats]:

@@ -17,6 +17,7 @@ from twotower.metrics.ranking_results import LIST_LENGTH, RankingResults, concat
 from twotower.metrics.ranks import Adjust, Ranks, column_major, rank_and_list
 from twotower.model.distributed import gather_rows, sum_over_processes, world_size
 from twotower.model.history_scores import require_pointer_in
+from twotower.model.objective import code_of
 from twotower.model.optimizers.clipping import clip_gradient_norm
 from twotower.model.optimizers.lazy_adamw import LazyAdamW
 from twotower.model.pointer import history_scores, item_bonuses
@@ -83,6 +84,7 @@ class TwoTowerModule(LightningModule):
         self.ranked = ranked
         self.metrics = RankingMetrics(ks, event_types)
         self.metrics_by_size: Any = nn.ModuleDict({str(d): RankingMetrics(ks, event_types) for d in self.matryoshka})
+        self.metrics_asked = RankingMetrics(ks, event_types)  # of lists for the objective that the target's type is
         # During an evaluation: candidates [V, d] of each size d, all D dimensions first, and the items' vectors in
         # histories [V + 1, D], by item_index.
         self.candidates: list[Tensor] = []
@@ -95,7 +97,8 @@ class TwoTowerModule(LightningModule):
         target, weight = batch.target[is_target], batch.target_weight[is_target]
         negatives = self.negatives(target)
         history, target_vector, negative_vector = self._vectors(batch.item_index, target, negatives.ids)
-        users, pointer = self.model.encode_positions(history, batch.inputs, batch.item_index)
+        asked = None if self.model.objective is None else self.model.objective.draw(batch.target_type)
+        users, pointer = self.model.encode_positions(history, batch.inputs, batch.item_index, asked)
         hit = accidental_hits(target, negatives.ids)
         scores = Scores(
             users[is_target], target_vector, negative_vector, negatives.log_q, hit, weight.sign(), self.temperature
@@ -145,11 +148,11 @@ class TwoTowerModule(LightningModule):
         """Rank every query's target among the whole catalogue, or what of it is ranked."""
         self._rank(batch)
 
-    def encode_queries(self, batch: SessionBatch) -> tuple[Queries, Tensor, list[Adjust]]:
+    def encode_queries(self, batch: SessionBatch, asked: Tensor | None = None) -> tuple[Queries, Tensor, list[Adjust]]:
         """Return a batch's queries, their user vectors [Q, D], and what the pointer adds; during an evaluation."""
         queries = queries_of(batch)
         history = F.embedding(batch.item_index, self.history_item_vectors)
-        users, pointer = self.model.encode_positions(history, batch.inputs, batch.item_index)
+        users, pointer = self.model.encode_positions(history, batch.inputs, batch.item_index, asked)
         users = users[queries.row, queries.position]
         if pointer is None:
             return queries, users, []
@@ -165,8 +168,12 @@ class TwoTowerModule(LightningModule):
         ranks, top = rank_and_list(user, self.candidates[0], queries.target, list_length, adjust)
         self.metrics.update(ranks, queries.target_type, is_repeat)
         for metrics, items in zip(self.metrics_by_size.values(), self.candidates[1:], strict=True):
-            cut, _ = rank_and_list(user[:, : items.shape[1]], items, queries.target, 0, adjust)
-            metrics.update(cut, queries.target_type, is_repeat)
+            cut = truncate(user, items.shape[1], self.model.normalize)
+            metrics.update(rank_and_list(cut, items, queries.target, 0, adjust)[0], queries.target_type, is_repeat)
+        if self.model.objective is not None:
+            _, user, adjust = self.encode_queries(batch, code_of(batch.target_type))
+            asked, _ = rank_and_list(user, self.candidates[0], queries.target, 0, [*adjust, *restrict])
+            self.metrics_asked.update(asked, queries.target_type)
         return queries.event, ranks, top
 
     def on_validation_epoch_end(self) -> None:
@@ -235,4 +242,7 @@ class TwoTowerModule(LightningModule):
         for dim, metrics in self.metrics_by_size.items():
             self.log_dict({f"{part}/{name}_dim_{dim}": value for name, value in metrics.compute().items()})
             metrics.reset()
+        asked = self.metrics_asked.compute() if self.model.objective is not None else {}
+        self.log_dict({f"{part}/{name}_asked": value for name, value in asked.items() if "/" in name})
+        self.metrics_asked.reset()
         self.candidates, self.history_item_vectors = [], torch.empty(0)
