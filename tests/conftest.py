@@ -31,7 +31,9 @@ from twotower.model.item_tower.features import FeatureItemTower
 from twotower.model.item_tower.id import IdItemTower
 from twotower.model.losses.softmax import softmax
 from twotower.model.negatives import CatalogueNegatives, MixtureNegatives
+from twotower.model.objective import Objective
 from twotower.model.optimizers.adamw import adamw
+from twotower.model.pointer import Pointer
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.gru import GRUTower
 from twotower.model.user_tower.linear_recurrence import LinearRecurrenceTower
@@ -149,6 +151,7 @@ def make_module(make_tower: MakeTower) -> MakeModule:
         features: bool = False,  # the item tower learns from item features, too
         matryoshka: Sequence[int] = (),
         tied: bool = True,  # histories have the candidates' item vectors
+        asks: bool = False,  # with a pointer, for the event type that is asked for
     ) -> TwoTowerModule:
         torch.manual_seed(seed)
         counts = torch.from_numpy(loader.target_counts())
@@ -159,15 +162,17 @@ def make_module(make_tower: MakeTower) -> MakeModule:
         events = EventInputs({name: sizes[name] for name in loader.inputs}, dim)
         users = make_tower(tower, dim, dropout, loader.max_length)
         history = None if tied else IdItemTower(num_items, dim, normalize)
+        temperature, event_types = 0.1 if normalize else 1.0, loader.prepared.event_types
+        asking = (Pointer(dim, loader.max_length, temperature), Objective(len(event_types), dim)) if asks else ()
         return TwoTowerModule(
-            model=TwoTower(items, events, users, None, normalize, history),
+            model=TwoTower(items, events, users, None, normalize, history, *asking),
             negatives=MixtureNegatives(counts, uniform, True) if uniform else CatalogueNegatives(counts),
             loss=softmax,
-            temperature=0.1 if normalize else 1.0,
+            temperature=temperature,
             optimizer=partial(adamw, learning_rate=learning_rate, weight_decay=0.0, warmup_fraction=0.05),
             total_steps=len(loader) * epochs,
             ks=ks,
-            event_types=loader.prepared.event_types,
+            event_types=event_types,
             matryoshka=matryoshka,
         )
 

@@ -91,7 +91,11 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
         for embedding in model.event_inputs.embeddings:  # they start at zero, and would not be seen
             torch.nn.init.normal_(embedding.weight)
         with torch.no_grad():  # so do biases of attention
-            for parameter in [*model.user_tower.parameters(), *(model.pointer.parameters() if model.pointer else ())]:
+            for parameter in [
+                parameter
+                for part in (model.user_tower, model.pointer, model.objective)
+                for parameter in (part.parameters() if part else ())
+            ]:
                 parameter.add_(torch.randn_like(parameter) * 0.2)
         weights = {f"model.{name}": value for name, value in model.state_dict().items()}
         write_checkpoint(directory / "checkpoints" / "last.safetensors", {"state_dict": weights})

@@ -20,7 +20,11 @@ def fake_bundle(inputs: dict[str, int]) -> Any:
             users[:, 0] += (feed["event_inputs"].sum(axis=2) * valid).sum(axis=1)
         return [users.astype(np.float32)]
 
-    tower = SimpleNamespace(run=run, get_outputs=lambda: [SimpleNamespace(name="user_vector", shape=["batch", 3])])
+    tower = SimpleNamespace(
+        run=run,
+        get_inputs=list,
+        get_outputs=lambda: [SimpleNamespace(name="user_vector", shape=["batch", 3])],
+    )
     return SimpleNamespace(inputs=inputs, manifest={"max_length": 2}, tower=tower)
 
 

@@ -35,7 +35,8 @@ def flat(histories: list[list[tuple[int, list[int]]]], inputs: int) -> tuple[Any
 
 
 def tower_feed(table: Any, *histories: Any) -> dict[str, Any]:
-    return padded_feed(table, *padded(*histories), has_pointer=False)
+    history, codes = padded(*histories)
+    return padded_feed(table, history, codes, [])
 
 
 def assert_feed(feed: dict[str, Any], histories: list[list[tuple[int, list[int]]]], inputs: int) -> None:
@@ -84,8 +85,10 @@ def test_feed_of_padded_histories(inputs: int) -> None:
     rows = [history + [(0, [0] * inputs)] * (length - len(history)) for history in histories]
     items = np.array([[item for item, _ in row] for row in rows])
     codes = np.array([[codes for _, codes in row] for row in rows], dtype=np.int64).reshape(20, length, inputs)
-    assert_feed(padded_feed(TABLE, items, codes, has_pointer=False), histories, inputs)
-    counted = padded_feed(TABLE, items, codes, has_pointer=True)["occurrences"].tolist()
+    assert_feed(padded_feed(TABLE, items, codes, []), histories, inputs)
+    more = padded_feed(TABLE, items, codes, ["occurrences", "objective"], objective=3)
+    assert more["objective"].tolist() == [3] * 20
+    counted = more["occurrences"].tolist()
     for row, history in zip(counted, histories, strict=True):
         seen = [item for item, _ in history]
         assert row[: len(seen)] == [seen.count(item) for item in seen]
@@ -95,7 +98,7 @@ def test_the_table_stays_as_it_is_on_disk(tmp_path: Path) -> None:
     """Memory-mapped and not writable; zeros go into a copy."""
     np.save(tmp_path / "table.npy", TABLE)
     table = np.load(tmp_path / "table.npy", mmap_mode="r")
-    feed = padded_feed(table, np.array([[1, 0], [9, 1]]), np.zeros((2, 2, 0), np.int64), has_pointer=False)
+    feed = padded_feed(table, np.array([[1, 0], [9, 1]]), np.zeros((2, 2, 0), np.int64), [])
     assert_feed(feed, [[(1, [])], [(9, []), (1, [])]], 0)
     np.testing.assert_array_equal(np.load(tmp_path / "table.npy"), TABLE)
 

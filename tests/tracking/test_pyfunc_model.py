@@ -128,8 +128,19 @@ def test_it_declares_its_parameters_and_needs_no_torch(model: Path, bundle: Path
     signature = mlflow.models.get_model_info(str(model)).signature
     assert signature is not None and signature.params is not None
     assert {spec.name: spec.default for spec in signature.params} == PARAMS
-    names = ["k", "exclude_seen", "filters", "include", "exclude", "max_per", "exploration", "seed", "context"]
-    kinds = ["long", "boolean", "string", "string", "string", "string", "double", "long", "string"]
+    names = [
+        "k",
+        "exclude_seen",
+        "filters",
+        "include",
+        "exclude",
+        "max_per",
+        "exploration",
+        "seed",
+        "context",
+        "objective",
+    ]
+    kinds = ["long", "boolean", "string", "string", "string", "string", "double", "long", "string", "string"]
     assert [(spec.name, spec.dtype.name) for spec in signature.params] == list(zip(names, kinds, strict=True))
     assert {"ids", "scores"} <= set(json.dumps(signature.outputs.to_dict()).replace('"', " ").split())
     needed = (model / "requirements.txt").read_text().split()

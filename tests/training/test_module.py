@@ -140,6 +140,31 @@ def test_validation_ranks_by_each_size(make_prepared, make_module, make_trainer,
     assert len({round(np.mean(values), 6) for values in gains.values()}) == 3, "the sizes differ, so none stands in"
 
 
+@pytest.mark.slow
+def test_metrics_by_type_of_lists_that_were_asked_for(make_prepared, make_module, make_trainer) -> None:
+    """One event in three is a purchase, of the item just seen; a view is never of it: only who asks can know which."""
+    random = np.random.default_rng(0)
+    sessions, types = [], []
+    for _ in range(400):
+        items = [int(random.integers(1, 31))]
+        kinds = [0]
+        while len(items) < 9:
+            kinds.append(int(random.random() < 1 / 3))
+            other = (items[-1] + int(random.integers(1, 30)) - 1) % 30 + 1
+            items.append(items[-1] if kinds[-1] else other)
+        sessions.append(items)
+        types.append(kinds)
+    ends = [len(s) - 2 for s in sessions]
+    prepared = make_prepared(sessions, train=ends, num_items=30, types=types, event_types=["view", "purchase"])
+    loader, validation = training_loader(prepared, 8, 64, seed=0), query_loader(prepared, "validation", 8, 256)
+    module, trainer = make_module(loader, "gru", 8, ks=(1,), asks=True), make_trainer(8)
+    trainer.fit(module, loader, validation)
+    (metrics,) = trainer.validate(module, validation, verbose=False)
+    assert metrics["val/purchase/recall_at_1_asked"] > 0.95
+    assert metrics["val/view/recall_at_1_asked"] < 0.1
+    assert "val/recall_at_1_asked" not in metrics
+
+
 def test_the_whole_catalogue_is_encoded_as_the_distinct_items_are(make_prepared, make_module, monkeypatch) -> None:
     """Negatives are all items: the step that takes them as they come gives the gradients of one that looks each up."""
     arrays = {"a.codes": np.arange(7), "a.offsets": np.arange(8), "b.values": np.ones((7, 2), np.float32)}

@@ -55,8 +55,9 @@ COMMANDS = {
         "Serve",
         "twotower.serving.retrieve:main",
         "items for one history, from a bundle",
-        "BUNDLE [--strict] ITEM_ID [ITEM_ID ...]\n\nThe items of the history, oldest first.\n"
-        "  --strict  refuse items that the bundle does not have, instead of skipping them",
+        "BUNDLE [--strict] [--objective=TYPE] ITEM_ID [ITEM_ID ...]\n\nThe items of the history, oldest first.\n"
+        "  --strict          refuse items that the bundle does not have, instead of skipping them\n"
+        "  --objective=TYPE  what comes next of this event type, if the model can be asked for one",
         takes_bundle=True,
     ),
     "verify": Command(

@@ -1,6 +1,6 @@
 """Print the best items after one history.
 
-twotower retrieve BUNDLE [--strict] ITEM_ID [ITEM_ID ...]
+twotower retrieve BUNDLE [--strict] [--objective=EVENT_TYPE] ITEM_ID [ITEM_ID ...]
 """
 
 import sys
@@ -11,18 +11,19 @@ import numpy as np
 from twotower.core.errors import printing_user_errors
 from twotower.serving.retriever import Retriever
 
-STRICT = "--strict"
+STRICT, OBJECTIVE = "--strict", "--objective="
 
 
 @printing_user_errors
 def main(arguments: Sequence[str]) -> int:
     """Print recommendations for one history; returns 0, or 2 for a mistake that the user can correct."""
-    words = [word for word in arguments if word != STRICT]
+    words = [word for word in arguments if word != STRICT and not word.startswith(OBJECTIVE)]
+    asked = [word.removeprefix(OBJECTIVE) for word in arguments if word.startswith(OBJECTIVE)]
     if len(words) < 2:
-        print(f"usage: twotower retrieve BUNDLE [{STRICT}] ITEM_ID [ITEM_ID ...]   (oldest first)")
+        print(f"usage: twotower retrieve BUNDLE [{STRICT}] [{OBJECTIVE}TYPE] ITEM_ID [ITEM_ID ...]   (oldest first)")
         return 2
     retriever = Retriever.load(words[0], strict=STRICT in arguments)
-    (ids,), (scores,) = retriever.recommend([words[1:]], k=10)
+    (ids,), (scores,) = retriever.recommend([words[1:]], k=10, objective=asked[0] if asked else None)
     if np.isnan(scores[0]):
         print("no item of the history is in the catalogue; the most popular items:")
     width = max(7, *(len(str(item)) for item in ids))

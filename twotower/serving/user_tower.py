@@ -13,6 +13,7 @@ Shapes: B histories, L history length of the longest, K event inputs, E events, 
 items in histories.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def encode_histories(
         threads: that compute concurrently.
         objective: code of what is asked for.
     """
-    has_objectives = TOWER_OBJECTIVE in [entry.name for entry in tower.get_inputs()]
+    wanted = [entry.name for entry in tower.get_inputs()]
     dim = tower.get_outputs()[0].shape[1]
     outputs = [output.name for output in tower.get_outputs()]
     vectors = np.full((len(known.length), dim), np.nan, dtype=np.float32)
@@ -63,9 +64,7 @@ def encode_histories(
     def encode(part: slice) -> None:
         rows = full[part]
         history, codes = padded(known.item_index, known.codes, end[rows], known.length[rows], max_length)
-        feed = padded_feed(table, history, codes, users.rows is not None)
-        if has_objectives:
-            feed[TOWER_OBJECTIVE] = np.full(len(history), objective)
+        feed = padded_feed(table, history, codes, wanted, objective)
         vectors[rows], *pointer = tower.run(outputs, feed)
         if users.rows is not None and users.bonus is not None:
             length = history.shape[1]
@@ -90,14 +89,16 @@ def padded(item_index: Array, codes: Array, end: Array, available: Array, max_le
     return gather(item_index, position, valid), inputs
 
 
-def padded_feed(table: Array, item_index: Array, codes: Array, has_pointer: bool) -> Feed:
+def padded_feed(table: Array, item_index: Array, codes: Array, wanted: Collection[str], objective: int = 0) -> Feed:
     """Return the user tower's inputs.
 
     Args:
         table: [V, H] the items' vectors in histories.
         item_index: [B, L] histories padded with PAD on the right, none of them empty.
         codes: [B, L, K] of the event inputs.
-        has_pointer: whether the tower counts occurrences.
+        wanted: names of the tower's inputs. Codes and an objective are fed in any case, so that a tower without
+            them refuses.
+        objective: code of what is asked for.
     """
     vectors = table[np.maximum(item_index - 1, 0)]
     valid = item_index != PAD
@@ -105,7 +106,9 @@ def padded_feed(table: Array, item_index: Array, codes: Array, has_pointer: bool
     feed = {TOWER_VECTORS: vectors, TOWER_NEWEST: valid.sum(axis=1) - 1}
     if codes.shape[2]:
         feed[TOWER_CODES] = codes
-    if has_pointer:
+    if TOWER_OBJECTIVE in wanted or objective:
+        feed[TOWER_OBJECTIVE] = np.full(len(item_index), objective)
+    if TOWER_COUNTS in wanted:
         feed[TOWER_COUNTS] = (item_index[:, :, None] == item_index[:, None, :]).sum(axis=2)
     return feed
 

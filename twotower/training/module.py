@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from twotower.core.batch import SessionBatch
@@ -18,15 +17,13 @@ from twotower.metrics.ranks import Adjust, Ranks, column_major, rank_and_list
 from twotower.model.distributed import gather_rows, sum_over_processes, world_size
 from twotower.model.history_scores import require_pointer_in
 from twotower.model.objective import code_of
-from twotower.model.optimizers.clipping import clip_gradient_norm
-from twotower.model.optimizers.lazy_adamw import LazyAdamW
 from twotower.model.pointer import history_scores, item_bonuses
 from twotower.model.scoring import Scores, accidental_hits, first_dimensions, truncate
-from twotower.model.sharded_embedding import convert_moments, sharded_in
 from twotower.model.two_tower import TwoTower
+from twotower.training.optimized_module import OptimizedModule
 
 
-class TwoTowerModule(LightningModule):
+class TwoTowerModule(OptimizedModule):
     """Trains and evaluates a TwoTower.
 
     Shapes: B sessions, L history length, P target positions of a step, N negatives, Q queries, V items, D dim.
@@ -70,15 +67,12 @@ class TwoTowerModule(LightningModule):
         matryoshka: Sequence[int] = (),
         ranked: Candidates | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(model, optimizer, total_steps)
         if model.pointer is not None:
             require_pointer_in(loss)
-        self.model = model
         self.negatives = negatives
         self.loss = loss
         self.temperature = temperature
-        self.optimizer = optimizer
-        self.total_steps = total_steps
         self.phase = phase
         self.matryoshka = list(matryoshka)
         self.ranked = ranked
@@ -198,42 +192,6 @@ class TwoTowerModule(LightningModule):
         local = concatenate_results(self._results)
         gathered = (gather_rows(torch.from_numpy(column).to(self.device)).cpu().numpy() for column in local)
         return concatenate_results([RankingResults(*gathered)])
-
-    def setup(self, stage: str) -> None:
-        """Build the optimiser before DDP wraps the model: DDP needs to know which gradients it makes sparse."""
-        if stage == "fit":
-            self.optimization = self.optimizer(self.model, total_steps=self.total_steps)
-            self._ddp_params_and_buffers_to_ignore = [f"model.{name}" for name in sharded_in(self.model)]  # read by DDP
-
-    def configure_optimizers(self) -> Any:
-        """Return the optimiser and its schedule by step."""
-        optimizer, scheduler = self.optimization
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Gather the optimiser's state of distributed tables into the first process's checkpoint."""
-        if tables := sharded_in(self.model):
-            convert_moments(tables, self.optimization[0], checkpoint, lambda table, moment: table.gather(moment))
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take this process's part of that state."""
-        if tables := sharded_in(self.model):
-            convert_moments(tables, self.optimization[0], checkpoint, lambda table, moment: table.scatter(moment))
-
-    def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        """Clip by norm also where Lightning's clipping can't.
-
-        It supports neither sparse gradients nor distributed tables; and with bf16-mixed it refuses fused optimisers, as
-        if gradients were scaled, which they are not in bfloat16.
-        """
-        sharded = {id(table.weight) for table in sharded_in(self.model).values()}
-        by_norm = gradient_clip_val and gradient_clip_algorithm in (None, "norm")
-        if by_norm and (sharded or isinstance(optimizer, LazyAdamW) or self.trainer.precision == "bf16-mixed"):
-            clip_gradient_norm(self.model.parameters(), float(gradient_clip_val or 0), sharded)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _log_metrics(self, part: str) -> None:
         """Log and reset the metrics of "val" or "test", and free the catalogue's vectors."""
