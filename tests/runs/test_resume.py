@@ -215,7 +215,9 @@ def test_a_short_fault_drill(tmp_path: Path) -> None:
         "--trials",
         "2",
         "trainer.max_epochs=2",
-        "data.sessions=1500",
+        "data.items=100",
+        "data.users=100",
+        "data.sessions=800",
         "data.oracle=false",
     ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3000)
