@@ -131,6 +131,7 @@ WRONG_PARAMS: dict[str, SearchStrategy[Any]] = {
     "max_per": st.sampled_from(
         ['{"category": 0}', '{"price": 2}', '{"brand": 1}', "[]", "2", '{"category": "2"}', '{"": 1}']
     ),
+    "objective": st.sampled_from(["", "5", "[]", "{}", '"view"', '{"view": 1}', '{"view": NaN}']),  # GOOD's has none
     "context": st.sampled_from(
         ["[]", "5", '"phone"', '{"device": []}', '{"device": {"a": 1}}', '{"timestamp": "now"}', "{"]
     ),
@@ -171,7 +172,6 @@ RAW = st.sampled_from(
         *(Hostile("deep", part * 100_000) for part in (b"[", b'{"a":', b'{"inputs": [')),
         *(Hostile(f"{depth} deep", _ids("[" * depth + "]" * depth)) for depth in (1, 20, 400, 900, 990)),
         *(Hostile(f"object {depth} deep", _ids('{"a":' * depth + "1" + "}" * depth)) for depth in (2, 400, 900)),
-        _request("numbers for texts", {"inputs": [[1, 2, 3]]}),
         Hostile("one of 10 MB", _ids('"' + "x" * 10_000_000 + '"')),
         Hostile("10 MB of blanks", json.dumps(GOOD).encode() + b" " * 10_000_000),
         Hostile("10 MB of brackets", b"[" * 10_000_000),

@@ -28,6 +28,8 @@ PRELOADED = [  # nothing here starts a thread
     *("faiss", "matplotlib.pyplot", "mlflow.pyfunc", "onnxruntime.quantization", "sklearn.manifold"),
     *("torch.onnx._internal.exporter._core", "torch._inductor.decomposition"),
     *("onnxscript.rewriter", "onnxscript.function_libs.torch_lib.ops"),
+    *("mlflow.store.tracking.sqlalchemy_store", "mlflow.system_metrics.system_metrics_monitor", "git"),
+    *("torch._functorch.aot_autograd", "networkx", "pyarrow.dataset", "matplotlib.backends.backend_svg"),
 ]
 
 

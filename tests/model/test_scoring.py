@@ -103,6 +103,7 @@ def test_with_every_item_as_negative_the_loss_is_cross_entropy_in_value_and_grad
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("uniform", "in_batch", "more"), SAMPLERS)
 def test_the_estimated_sum_over_the_catalogue_is_unbiased(uniform: int, in_batch: bool, more: dict[str, int]) -> None:
     """exp(target) + sum exp(negatives), averaged over many steps, is the exact sum over the catalogue."""

@@ -4,13 +4,14 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import fault_drill
 import numpy as np
 import pytest
 from forked_commands import run, start
@@ -204,21 +205,17 @@ def test_a_machine_that_is_taken_back_costs_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_short_fault_drill(tmp_path: Path) -> None:
-    script = ROOT / "experiments" / "benchmarks" / "fault_drill.py"
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [
-        sys.executable,
-        str(script),
-        "--kills",
-        "1",
-        "--trials",
-        "2",
-        "trainer.max_epochs=2",
-        "data.sessions=1500",
-        "data.oracle=false",
-    ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3000)
-    assert done.returncode == 0, done.stdout + done.stderr
-    figures = json.loads(done.stdout.splitlines()[-1])
+def test_a_short_fault_drill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["data.items=100", "data.users=100", "data.sessions=800", "data.oracle=false", "model.dim=16"]
+    small += ["trainer.max_epochs=2", "evaluation.replicates=0", "model/user_tower=gru"]  # quickly converted to ONNX
+    monkeypatch.setattr(sys, "argv", ["fault_drill.py", "--kills", "1", "--trials", "2", *small])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(SystemExit) as left:
+        fault_drill.main()
+    printed = capsys.readouterr()
+    assert left.value.code == 0, printed.out + printed.err
+    figures = json.loads(printed.out.splitlines()[-1])
     assert sum(figures["kills"].values()) >= 1 and set(figures["faults"].values()) == {0}

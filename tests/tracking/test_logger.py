@@ -118,10 +118,13 @@ def test_a_server_that_goes_and_comes_back_learns_everything(tmp_path: Path, mon
     uri = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # more processes, for other things
 
     def start() -> "subprocess.Popen[bytes]":
         with (tmp_path / "server.log").open("ab") as output:
-            server = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output, start_new_session=True)
+            server = subprocess.Popen(
+                command, cwd=tmp_path, env=environment, stdout=output, stderr=output, start_new_session=True
+            )
         deadline = time.monotonic() + 120
         while True:
             with socket.socket() as client:

@@ -111,6 +111,7 @@ def prepare(folder: Path, form: str, log: pd.DataFrame, items: pd.DataFrame, **s
 
 @settings(max_examples=8, deadline=None, derandomize=True, database=None)
 @given(logs())
+@pytest.mark.slow
 def test_every_form_has_one_fingerprint(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = {form: prepare(Path(folder), form, *tables) for form in FORMS}
