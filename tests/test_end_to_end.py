@@ -133,7 +133,7 @@ def test_a_run_and_its_bundle_are_tested_again_on_its_own_data_and_on_other_data
 
 
 def planted(run_path: Path, name: str, vectors: Callable[[Tensor], Tensor], normalize: bool) -> Path:
-    """A copy of a run whose items have other vectors [V, D], made from their training counts [V]."""
+    """A copy of a run whose items have other vectors [V, D], made from their training counts [V], and no pointer."""
     copy = run_path.parent / name
     shutil.copytree(run_path, copy)
     file = copy / "checkpoints" / "refit.safetensors"
@@ -141,6 +141,8 @@ def planted(run_path: Path, name: str, vectors: Callable[[Tensor], Tensor], norm
     table = content["state_dict"]["model.item_tower.embedding.weight"]
     counts = torch.tensor(pl.read_parquet(copy / "catalogue.parquet")["train_count"].to_list())
     table[1:] = vectors(counts).expand(len(counts), table.shape[1])
+    for part in [part for key, part in content["state_dict"].items() if key.startswith("model.pointer.")]:
+        part.zero_()
     write_checkpoint(file, content)
     config = OmegaConf.load(copy / "config.yaml")
     config.model.normalize = config.model.item_tower.normalize = normalize

@@ -1,6 +1,8 @@
 """The pointer in training against a dense softmax over the whole catalogue, written with loops."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,9 +10,12 @@ import torch
 
 from twotower.core.schema import PAD
 from twotower.model.history_scores import ABSENT
+from twotower.model.losses.scalable import scalable_cross_entropy
 from twotower.model.losses.softmax import softmax
+from twotower.model.losses.top_k import top_k_softmax
 from twotower.model.pointer import Pointer, history_scores, item_bonuses, occurrences
 from twotower.model.scoring import Scores, accidental_hits
+from twotower.serving.users import distinct_bonuses
 
 B, L, D, V, TEMPERATURE = 4, 6, 5, 9, 0.3
 
@@ -45,7 +50,18 @@ def dense_logits(case: dict[str, Any], row: int, position: int) -> torch.Tensor:
     return torch.stack(logits)
 
 
-def test_the_loss_is_the_softmax_over_the_catalogue_with_values_and_gradients(case: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "loss_function",
+    [
+        softmax,
+        partial(softmax, chunk_items=2),
+        partial(top_k_softmax, k=V),
+        partial(scalable_cross_entropy, buckets=2, bucket_positions=B * L, bucket_items=V),
+    ],
+)
+def test_the_loss_is_the_softmax_over_the_catalogue_with_values_and_gradients(
+    case: dict[str, Any], loss_function: Callable[[Scores], torch.Tensor]
+) -> None:
     leaves = [case["items"], case["users"], case["pointer"]]
     for leaf in leaves:
         leaf.requires_grad_()
@@ -55,7 +71,7 @@ def test_the_loss_is_the_softmax_over_the_catalogue_with_values_and_gradients(ca
     scores = history_scores(case["users"], items, *seen)
     target = case["target"][is_target]
     ids = torch.arange(1, V + 1)
-    loss = softmax(
+    loss = loss_function(
         Scores(
             case["users"][is_target], case["items"][target], case["items"][ids],
             torch.zeros(V, dtype=torch.float64), accidental_hits(target, ids), torch.ones(len(target)), TEMPERATURE,
@@ -80,6 +96,14 @@ def test_bonuses_are_those_of_the_dense_form(case: dict[str, Any]) -> None:
         dense = dense_logits(case, row, newest) - case["items"][1:] @ case["users"][row, newest] / TEMPERATURE
         for event, item in enumerate(case["item"][row].tolist()):
             assert bonus[event] == pytest.approx(float(dense[item - 1]) if item else 0.0, abs=1e-9)
+
+
+def test_large_logits_stay_numbers() -> None:
+    pointer, history = torch.tensor([[300.0, -5.0, 1e6, 300.0]]), torch.tensor([[7, 8, 9, 7]])
+    found = item_bonuses(pointer, history)[0].tolist()
+    assert found == pytest.approx([300 + math.log(2), math.log1p(math.exp(-5)), 700, 300 + math.log(2)], rel=1e-6)
+    served = distinct_bonuses(pointer.numpy(), 1.0, history.numpy())[1][0].tolist()
+    assert served == pytest.approx([*found[:3], 0], rel=1e-5)
 
 
 def test_occurrences_count_up_to_the_event() -> None:

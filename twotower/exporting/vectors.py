@@ -73,7 +73,7 @@ def encode_users(model: TwoTower, histories: Sequence[History], max_length: int,
             parts.append(vectors.numpy())
             if model.pointer is not None and pointer is not None:
                 bonus = model.pointer.temperature * item_bonuses(pointer, index)
-                rows_and_bonuses.append(_padded(*_first_of_each(index.numpy(), bonus.numpy()), max_length))
+                rows_and_bonuses.append(_padded(*_first_of_each(index.numpy(), bonus.float().numpy()), max_length))
     return Users(np.concatenate(parts), *map(np.concatenate, zip(*rows_and_bonuses, strict=True)))
 
 

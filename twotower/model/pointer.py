@@ -16,6 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from twotower.core.arrays import LARGEST_EXPONENT
 from twotower.core.schema import PAD
 from twotower.model.history_scores import ABSENT, HistoryScores
 from twotower.model.scoring import at_least_float32
@@ -130,12 +131,12 @@ def mask_future(pointer: Tensor, item_index: Tensor) -> Tensor:
 
 
 def item_bonuses(pointer: Tensor, history: Tensor) -> Tensor:
-    """[Q, L] what each event's item is raised by: log(1 + sum of exp(p) over all of its events); 0 for PAD.
+    """[Q, L] float64, what each event's item is raised by: log(1 + sum of exp(p) over all of its events); 0 for PAD.
 
     Args:
         pointer: [Q, L] p_j.
         history: [Q, L] item_index, PAD where there is no event.
     """
-    exponential = at_least_float32(pointer).exp().masked_fill(history == PAD, 0)
+    exponential = pointer.double().clamp(max=LARGEST_EXPONENT).exp().masked_fill(history == PAD, 0)
     same = (history[:, :, None] == history[:, None]).to(exponential.dtype)
     return (same @ exponential[:, :, None]).squeeze(-1).log1p().masked_fill(history == PAD, 0)

@@ -48,7 +48,15 @@ RANGES = {
     **dict.fromkeys(("preparation.min_users_per_item", "callbacks.early_stopping.patience"), Range(1)),
     **dict.fromkeys(("evaluation.replicates", "seed", "trainer.num_sanity_val_steps"), Range(0)),
     **dict.fromkeys(("model.temperature", "optimizer.learning_rate", "checkpoint_minutes"), POSITIVE),
-    **dict.fromkeys(("model.user_tower.dropout", "model.item_tower.id_dropout", "optimizer.warmup_fraction"), SHARE),
+    **dict.fromkeys(
+        (
+            "model.user_tower.dropout",
+            "model.item_tower.id_dropout",
+            "model.objective.any_share",
+            "optimizer.warmup_fraction",
+        ),
+        SHARE,
+    ),
     **dict.fromkeys(("optimizer.weight_decay", "model.loss.regularization"), Range(0, whole=False)),
     **dict.fromkeys(("audience.k", "audience.min_size", "segments.min_size"), Range(1)),
     "model.loss.t": Range(0, whole=False),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from twotower.core.arrays import Array, Floats, Ints, Mask
+from twotower.core.arrays import LARGEST_EXPONENT, Array, Floats, Ints, Mask
 from twotower.core.schema import PAD
 
 NONE = -1  # in place of a row, where a history has no (further) item
@@ -90,7 +90,8 @@ def distinct_bonuses(pointer: Floats, temperature: float, history: Array) -> tup
         history: [B, L] item_index, PAD after the end.
     """
     same = history[:, :, None] == history[:, None, :]
-    total = np.einsum("bij,bj->bi", same, np.where(history == PAD, 0, np.exp(pointer)))
+    exponential = np.exp(np.minimum(pointer.astype(np.float64), LARGEST_EXPONENT))
+    total = np.einsum("bij,bj->bi", same, np.where(history == PAD, 0, exponential))
     is_first = (same.argmax(axis=2) == np.arange(history.shape[1])) & (history != PAD)
     return np.where(is_first, history - 1, NONE), np.where(is_first, temperature * np.log1p(total), 0).astype(
         np.float32

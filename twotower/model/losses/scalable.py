@@ -6,6 +6,7 @@ Shapes: P target positions, N negatives, D dim, H buckets, X positions and Y ite
 import torch
 from torch import Tensor
 
+from twotower.model.history_scores import knows_pointer, with_history
 from twotower.model.losses.cross_entropy import cross_entropy, log_sum_exp
 from twotower.model.memory_costs import COPIES, memory_cost
 from twotower.model.scoring import Scores, at_least_float32, target_logit
@@ -15,6 +16,7 @@ def _bucket_logits(positions: int, negatives: int, buckets: int, bucket_position
     return COPIES * buckets * bucket_positions * bucket_items
 
 
+@knows_pointer
 @memory_cost(_bucket_logits)
 def scalable_cross_entropy(scores: Scores, buckets: int, bucket_positions: int, bucket_items: int) -> Tensor:
     """Cross-entropy [P] of each position among the negatives of its best bucket (Mezentsev et al. 2024).
@@ -46,4 +48,5 @@ def scalable_cross_entropy(scores: Scores, buckets: int, bucket_positions: int, 
     in_bucket = log_sum_exp(logit)  # [H, X]
     nothing = in_bucket.new_full((len(user),), -torch.inf)
     others = nothing.scatter_reduce(0, position.flatten(), in_bucket.flatten(), "amax")
-    return cross_entropy(target_logit(scores), others, scores.sign)
+    target, total = with_history(scores.history, target_logit(scores), others)
+    return cross_entropy(target, torch.where(torch.isneginf(others), others, total), scores.sign)

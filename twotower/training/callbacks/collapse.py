@@ -10,7 +10,7 @@ from torch import Tensor
 from twotower.core.batch import SessionBatch
 from twotower.metrics.collapse import collapse_metrics, collapse_warnings
 from twotower.metrics.ranking_results import LIST_LENGTH
-from twotower.metrics.ranks import chunks
+from twotower.metrics.ranks import rank_and_list
 
 log = logging.getLogger(__name__)
 SAMPLED_QUERIES = 1024
@@ -30,7 +30,7 @@ class CollapseCheck(Callback):
     def __init__(self, stop: bool) -> None:
         self.stop = stop
         self._counts = torch.empty(0)
-        self._user: list[Tensor] = []
+        self._sample: list[tuple[Tensor, Tensor]] = []  # user vectors [q, D] and lists of each batch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the items' popularity from the training data."""
@@ -47,22 +47,23 @@ class CollapseCheck(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Sample the queries of the first batches."""
-        if len(self._counts) and sum(map(len, self._user)) < SAMPLED_QUERIES:
+        if len(self._counts) and sum(len(user) for user, _ in self._sample) < SAMPLED_QUERIES:
             module: Any = pl_module
-            self._user.append(module.encode_queries(batch)[1].float())
+            queries, user, adjust = module.encode_queries(batch)
+            lists = rank_and_list(user, module.candidates[0], queries.target, LIST_LENGTH, adjust)[1]
+            self._sample.append((user.float(), lists))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute the metrics, log, warn and stop."""
-        if not self._user:
+        if not self._sample:
             return
         module: Any = pl_module
-        user, items = torch.cat(self._user)[:SAMPLED_QUERIES], module.candidates[0].float()
-        self._user = []
+        user, lists = (torch.cat(parts)[:SAMPLED_QUERIES] for parts in zip(*self._sample, strict=True))
+        items = module.candidates[0].float()
+        self._sample = []
         warnings = ["weights contain NaN or inf: a smaller optimizer.learning_rate may help"]
         if items.isfinite().all() and user.isfinite().all():
-            length = min(LIST_LENGTH, len(items))
-            lists = [(user[part] @ items.T).topk(length).indices + 1 for part in chunks(len(user), len(items))]
-            metrics = collapse_metrics(items, user, torch.cat(lists), self._counts.to(items.device))
+            metrics = collapse_metrics(items, user, lists, self._counts.to(items.device))
             pl_module.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=True)
             warnings = collapse_warnings(metrics, items.shape[1])
         for warning in warnings:
