@@ -141,10 +141,10 @@ def planted(run_path: Path, name: str, vectors: Callable[[Tensor], Tensor], norm
     table = content["state_dict"]["model.item_tower.embedding.weight"]
     counts = torch.tensor(pl.read_parquet(copy / "catalogue.parquet")["train_count"].to_list())
     table[1:] = vectors(counts).expand(len(counts), table.shape[1])
-    for part in [part for key, part in content["state_dict"].items() if key.startswith("model.pointer.")]:
-        part.zero_()
+    content["state_dict"] = {k: v for k, v in content["state_dict"].items() if not k.startswith("model.pointer.")}
     write_checkpoint(file, content)
     config = OmegaConf.load(copy / "config.yaml")
+    config.model.pointer = None
     config.model.normalize = config.model.item_tower.normalize = normalize
     OmegaConf.save(config, copy / "config.yaml")
     return copy
