@@ -149,6 +149,13 @@ def test_activations_are_counted_without_the_weights() -> None:
     assert activations(module, 5, 4) == 2 * 4 * 4
 
 
+def test_a_pointer_s_scores_of_the_history_are_counted(make_prepared, make_module) -> None:
+    """At least [L] float32 numbers a position of three kinds: similarities, logits, and what the losses make of them."""
+    loader = training_loader(make_prepared([[1, 2, 3]] * 4), 200, 64, seed=0)
+    plain, pointing = (activations(make_module(loader, "mean_pool", 1, asks=asks), 200, 16) for asks in (False, True))
+    assert 3 * 4 * 200 < pointing - plain < 30 * 4 * 200
+
+
 ROOM = Forecast(weights=10 * MB, gradients=20 * MB, state=30 * MB, step=5 * MB, evaluation=7 * MB, bundle=9 * MB)
 
 

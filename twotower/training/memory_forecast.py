@@ -12,6 +12,7 @@ import torch
 from twotower.core.errors import UserError
 from twotower.metrics.ranks import COMPARED_AT_ONCE, queries_at_once
 from twotower.model.memory_costs import peak_logits, sparse_tables
+from twotower.model.pointer import history_scores
 from twotower.training.module import TwoTowerModule
 
 ADVICE = {
@@ -112,7 +113,7 @@ def size_of(module: TwoTowerModule, dim: int, positions: int, length: int, evalu
 
 
 def activations(module: TwoTowerModule, length: int, dim: int) -> int:
-    """Measure the bytes that the user tower keeps of a position for the backward pass, on a few rows of full length."""
+    """Measure what user tower and pointer keep of a position for the backward pass, in bytes, on a few full rows."""
     rows = 8
     weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
     kept: dict[int, int] = {}
@@ -126,8 +127,13 @@ def activations(module: TwoTowerModule, length: int, dim: int) -> int:
     vectors = torch.randn(rows, length, dim, generator=torch.Generator(), requires_grad=True)
     codes = torch.zeros(rows, length, len(module.model.event_inputs.names), dtype=torch.long)  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        output = module.model.encode_positions(vectors, codes, codes.new_ones(rows, length))
-    del output
+        items = codes.new_ones(rows, length)
+        users, pointer = module.model.encode_positions(vectors, codes, items)
+        graph: list[Any] = [users, pointer]  # kept until all is counted
+        if pointer is not None:
+            history = history_scores(users, vectors, pointer, items, items, items > 0, 1.0)
+            graph += [history.target_bonus(), history.others()]
+    del graph
     return sum(kept.values()) // (rows * length)
 
 
