@@ -107,6 +107,8 @@ def test_the_page_has_everything_and_nothing_that_runs_or_loads(make_prepared) -
     assert {link for link in links if not link.startswith("#")} == {"card.html", "config.yaml"}
     for text in ("12,345 read, 12,300 kept", "12.50% of the test's events", "revenue recall@20"):
         assert text in page.text
+    metrics = {"ceiling/recall_at_20": 0.9, "test/buy/recall_at_20": 0.25, "test/buy/recall_at_20_asked": 0.8125}
+    assert "Asked for" not in page.text and "0.8125" in Page(run_page(**arguments | {"metrics": metrics})).text
     assert "0123abc" in page.text and "card.html" not in run_page(**arguments | {"files": []})
 
 

@@ -150,7 +150,7 @@ def test_activations_are_counted_without_the_weights() -> None:
 
 
 def test_a_pointer_s_scores_of_the_history_are_counted(make_prepared, make_module) -> None:
-    """At least [L] float32 numbers a position of three kinds: similarities, logits, and what the losses make of them."""
+    """At least [L] float32 numbers a position three times: similarities, logits, and what losses make of them."""
     loader = training_loader(make_prepared([[1, 2, 3]] * 4), 200, 64, seed=0)
     plain, pointing = (activations(make_module(loader, "mean_pool", 1, asks=asks), 200, 16) for asks in (False, True))
     assert 3 * 4 * 200 < pointing - plain < 30 * 4 * 200

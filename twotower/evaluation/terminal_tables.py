@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from twotower.evaluation.asked import asked_rows
 from twotower.evaluation.backtest import BacktestRun, recall_by_age, text_rows
 from twotower.evaluation.comparison import Comparison, Row
 from twotower.evaluation.slices import LENGTH, POPULARITY
@@ -28,8 +29,8 @@ def print_evaluation(metrics: Mapping[str, float], summary: Mapping[str, Any], t
         title: what was evaluated.
     """
     console = _console()
-    tables = [results_table(metrics, title), lead_table(metrics, summary), standing_table(summary)]
-    tables.append(slices_table(summary))
+    tables = [results_table(metrics, title), lead_table(metrics, summary), table_of(standing_rows(summary))]
+    tables += [table_of(asked_rows(metrics)), slices_table(summary)]
     for table in filter(None, tables):
         console.print(table)
     for level, text in conclusions(summary):
@@ -77,9 +78,11 @@ def lead_table(metrics: Mapping[str, float], summary: Mapping[str, Any]) -> Tabl
     return table
 
 
-def standing_table(summary: Mapping[str, Any]) -> Table:
-    """Return recall@20 of all queries and of those that every verdict weighs, beside the best baseline there."""
-    head, *rows = standing_rows(summary)
+def table_of(rows: Sequence[Sequence[str]]) -> Table | None:
+    """Return rows, the head first, as a table; None where there are none."""
+    if not rows:
+        return None
+    head, *rows = rows
     table = Table(*head)
     for row in rows:
         table.add_row(*row)

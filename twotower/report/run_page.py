@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from twotower.core.arrays import evenly
 from twotower.core.schema import Prepared
+from twotower.evaluation.asked import asked_rows
 from twotower.evaluation.evaluate_run import Evaluation
 from twotower.evaluation.slices import Grouping, largest
 from twotower.evaluation.summary import MODEL, PRIMARY_METRIC, STANDING, WEIGHTED
@@ -70,6 +71,7 @@ def run_page(
         _heading(title, summary, len(items)),
         *(finding(level, text[:1].upper() + text[1:]) for level, text in conclusions(summary)),
         card("For whom", table(head, rows), "Same: the interval of the difference contains zero."),
+        *_asked(metrics),
         card("Model and baselines", _rankers(summary, metrics), note),
         grid([*_charts(summary), _run(about, files), *sections]),
         card("Examples", _examples(evaluation, item_names(prepared.path))),
@@ -77,6 +79,14 @@ def run_page(
         details("Configuration", Markup("<pre>{}</pre>").format(settings), boxed=True),
     ]
     return document(title, parts)
+
+
+def _asked(metrics: Numbers) -> list[Markup]:
+    """Return a card of what objectives give; nothing of a model without them."""
+    if not (rows := asked_rows(metrics)):
+        return []
+    note = "The same queries: lists of what comes next of any type, and lists asked for with the type of the target."
+    return [card("Asked for an event type", table(rows[0], rows[1:]), note)]
 
 
 def _heading(title: str, summary: Mapping[str, Any], num_items: int) -> Markup:

@@ -17,9 +17,10 @@ STRICT, OBJECTIVE = "--strict", "--objective="
 @printing_user_errors
 def main(arguments: Sequence[str]) -> int:
     """Print recommendations for one history; returns 0, or 2 for a mistake that the user can correct."""
-    words = [word for word in arguments if word != STRICT and not word.startswith(OBJECTIVE)]
-    asked = [word.removeprefix(OBJECTIVE) for word in arguments if word.startswith(OBJECTIVE)]
-    if len(words) < 2:
+    words = [word for word in arguments if not word.startswith("--")]
+    options = [word for word in arguments if word.startswith("--") and word != STRICT]
+    asked = [word.removeprefix(OBJECTIVE) for word in options if word.startswith(OBJECTIVE)]
+    if len(words) < 2 or len(asked) < len(options):
         print(f"usage: twotower retrieve BUNDLE [{STRICT}] [{OBJECTIVE}TYPE] ITEM_ID [ITEM_ID ...]   (oldest first)")
         return 2
     retriever = Retriever.load(words[0], strict=STRICT in arguments)
