@@ -89,8 +89,11 @@ def write_experiment(
     features = _features(table, items, sample[found[ITEM_ID][0]], found) if table is not None and items else []
     if any(f.spec for f in features):
         lines.append("  - override /model/item_tower: features")
+    counts = sample[found[EVENT_TYPE][0]].value_counts(sort=True).rows() if EVENT_TYPE in found else []
+    if len(counts) > 1:
+        lines.append("  - override /model/objective: by_type # requests may ask for an event type")
     lines += ["", f"name: {name}", *_data(sample, found, {"path": events, "items": items, "users": users})]
-    lines += [*_preparation(features), *_event_types(sample, found)]
+    lines += [*_preparation(features), *_event_types(counts, len(sample))]
     file.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(file, ("\n".join(lines) + "\n").encode())
     return file
@@ -143,10 +146,9 @@ def _features(table: Any, path: str, ids: Any, found: Recognised) -> list[Propos
     return [propose(column, place) for place, column in enumerate(left, start=1)]
 
 
-def _event_types(sample: Any, found: Recognised) -> list[str]:
-    """What the user tower is told of events, and a line on the weights of event types."""
+def _event_types(counts: list[tuple[Any, int]], rows: int) -> list[str]:
+    """What the user tower is told of events, and a line on the weights of event types, of which there are `counts`."""
     inputs = "# also gap (the time between events), hour and weekday"
-    counts = sample[found[EVENT_TYPE][0]].value_counts(sort=True).rows() if EVENT_TYPE in found else []
     if len(counts) < 2:
         return ["model:", f"  inputs: [] {inputs}"]
     seen = ", ".join(f"{kind} {count:,}" for kind, count in counts[:10])
@@ -154,7 +156,7 @@ def _event_types(sample: Any, found: Recognised) -> list[str]:
     return [
         "model:",
         f"  inputs: [event_type] {inputs}",
-        f"# Event types in the first {len(sample):,} rows: {seen}",
+        f"# Event types in the first {rows:,} rows: {seen}",
         f"# target_weights: {{{_text(str(counts[-1][0]))}: 3}} # types weigh 1; 0: no target; below 0: pushed down",
     ]
 
