@@ -13,7 +13,7 @@ from twotower.data.synthetic import Marketplace, State, World, build_world, gene
 
 DAY_MS = 24 * 60 * 60 * 1000
 START_MS = 1_735_689_600_000
-SMALL = Marketplace(items=120, users=50, sessions=900, days=40, seed=3)
+SMALL = Marketplace(items=120, users=50, sessions=900, days=40, seed=3, repeat_share=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def naive_probabilities(world: World, state: State, b: int) -> list[float]:
         result[carted] += synthetic.REMOVE + synthetic.PURCHASE
         left -= synthetic.REMOVE + synthetic.PURCHASE
     for item in seen:
-        result[item] += left * synthetic.REPEAT / len(seen)
-    by_popularity = left * (1 - synthetic.REPEAT - synthetic.SUCCESSOR)
+        result[item] += left * world.market.repeat_share / len(seen)
+    by_popularity = left * (1 - world.market.repeat_share - synthetic.SUCCESSOR)
     for follower, weight in zip(world.successors[seen[-1]], synthetic.SUCCESSOR_WEIGHTS, strict=True):
         if world.created[follower] <= period:
             result[follower] += left * synthetic.SUCCESSOR * weight
@@ -414,6 +414,25 @@ def test_without_oracle_there_is_no_oracle_file(large: Path) -> None:
 def test_impossible_settings_are_refused(name: str, value: int, least: int) -> None:
     with pytest.raises(ValueError, match=rf"{name} is {value}; expected a whole number >= {least}: set {name}"):
         Marketplace(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("mean_length", 0.5), ("repeat_share", -0.1), ("repeat_share", 0.7)])
+def test_impossible_shares_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"{name} is {value}; expected a number from"):
+        Marketplace(**{name: value})
+
+
+def test_longer_and_more_repetitive_sessions_can_be_had() -> None:
+    """Repeats are those of the views that the share asks for, and those of carts, purchases and chance."""
+    counted = {}
+    for share in (0.0, 0.5):
+        world = build_world(Marketplace(items=3000, sessions=2000, mean_length=20.0, repeat_share=share))
+        state, session, _ = synthetic.simulate(world, 0, 2000, 0)
+        counts = np.bincount(session)
+        assert counts.mean() == pytest.approx(20, rel=0.1) and 100 < counts.max() <= 126
+        views = np.flatnonzero((state.count > 0) & (state.kinds == 0))[::7].tolist()
+        counted[share] = np.mean([state.items[b] in state.items[state.begin[b] : b] for b in views])
+    assert counted[0.0] < 0.3 and 0.5 < counted[0.5] < 0.75
 
 
 def test_a_part_must_hold_a_session(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from twotower.runs.ranges import RANGES, Range, check_ranges
 CONF = Path(__file__).parents[2] / "conf"
 # Numbers that are checked where they are used, or that are measures of generated data.
 ELSEWHERE = {"split.test_fraction", "split.validation_fraction", "preparation.memory_gib", "trainer.devices"}
-ELSEWHERE |= {f"data.{name}" for name in ("items", "users", "sessions", "days", "min_rating")}
+ELSEWHERE |= {
+    f"data.{name}" for name in ("items", "users", "sessions", "days", "mean_length", "repeat_share", "min_rating")
+}
 ELSEWHERE |= {"callbacks.progress_bar.refresh_rate", "callbacks.weight_average.decay"}
 ELSEWHERE |= {"callbacks.weight_average.every_n_steps"}
 

@@ -11,7 +11,7 @@ event is a view of an item of its intent, by popularity; every later event is dr
 2. After a view, with probability CART, the item just viewed goes to the cart.
 3. While an item lies in the cart, with probability REMOVE it is removed and with PURCHASE it is bought. Only
    the item carted last counts; after a removal or a purchase there is none.
-4. What is left is a view. REPEAT of it: of the item at a uniformly drawn position of this session. SUCCESSOR
+4. What is left is a view. `repeat_share` of it: of the item at a uniformly drawn position of this session. SUCCESSOR
    of it: of one of the current item's fixed successors, by SUCCESSOR_WEIGHTS; a successor not yet created
    gives way to the next line. The rest: of an item of the intent's node, by popularity.
 
@@ -23,7 +23,7 @@ users, T = 12 nodes of a taste. Memory: tables of 16*P*V + 8*S*V + 8*T*U bytes, 
 ONE part, 50 bytes per oracle row of ALL parts. Time: linear in the events; an oracle row costs V operations.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,13 @@ START_MS = 1_735_689_600_000  # the log starts 2025-01-01T00:00:00Z
 KINDS = ("view", "cart", "remove", "purchase")
 VIEW = 0
 
-CART, REMOVE, PURCHASE, REPEAT, SUCCESSOR, INTENT_STAYS = 0.08, 0.02, 0.10, 0.04, 0.38, 0.85
+CART, REMOVE, PURCHASE, SUCCESSOR, INTENT_STAYS = 0.08, 0.02, 0.10, 0.38, 0.85
 SUCCESSOR_WEIGHTS = 0.95 ** np.arange(24) / (0.95 ** np.arange(24)).sum()
 # A taste is favourite category (rows) x [the whole category, its price band, its brand] (columns).
 TASTE_WEIGHTS = np.outer([0.5, 0.25, 0.15, 0.1], [0.7, 0.15, 0.15]).ravel()
 BANDS, BRANDS_PER_BAND, MAX_PERIODS, LATE_ITEMS = 3, 3, 20, 0.13
-MEAN_LENGTH, MAX_LENGTH, GAP_MS = 6.3, 40, 40_000.0
+MEAN_LENGTH, GAP_MS = 6.3, 40_000.0
+MAX_LENGTHS = 6.3  # the longest session, in mean lengths: 40 events by default
 HOURLY_ARRIVALS = 1.0 + 0.8 * np.sin((np.arange(24) - 10) * np.pi / 12)  # quiet at 4, busy at 16
 ORACLE_SPAN = 0.3  # sessions that end in this last share of the time span get oracle rows
 ORACLE_CELLS = 2_000_000  # of one dense [chunk, V] matrix; about four such matrices live at once: 64 MB
@@ -65,11 +66,17 @@ class Marketplace:
     sessions: int = 40000
     days: int = 60
     seed: int = 0
+    mean_length: float = MEAN_LENGTH  # events of a session, about; the longest has MAX_LENGTHS times as many
+    repeat_share: float = 0.04  # of the views, beyond those by chance
 
     def __post_init__(self) -> None:
         least = {"items": 2, "seed": 0}
-        for field in fields(self):
-            _check_whole(field.name, getattr(self, field.name), least.get(field.name, 1))
+        for name in ("items", "users", "sessions", "days", "seed"):
+            _check_whole(name, getattr(self, name), least.get(name, 1))
+        if not self.mean_length >= 1:
+            raise ValueError(f"mean_length is {self.mean_length}; expected a number from 1 on.")
+        if not 0 <= self.repeat_share <= 1 - SUCCESSOR:
+            raise ValueError(f"repeat_share is {self.repeat_share}; expected a number from 0 to {1 - SUCCESSOR:g}.")
 
 
 def _check_whole(name: str, value: object, least: int) -> None:
@@ -246,20 +253,20 @@ def _draw_intent(world: World, user: Ints, rng: np.random.Generator) -> Ints:
     return world.taste[user, _draw_slot(TASTE_WEIGHTS, len(user), rng)]
 
 
-def _branches(state: State) -> Floats:
+def _branches(state: State, repeats: float) -> Floats:
     """Return [6, B] probabilities of: cart, remove, purchase, repeat, successor, item of the intent."""
     cart = CART * (state.kinds[state.begin + state.count - 1] == VIEW)
     held = state.basket >= 0
     view = 1.0 - cart - (REMOVE + PURCHASE) * held
-    rest = 1.0 - REPEAT - SUCCESSOR
-    return np.stack([cart, REMOVE * held, PURCHASE * held, REPEAT * view, SUCCESSOR * view, rest * view])
+    rest = 1.0 - repeats - SUCCESSOR
+    return np.stack([cart, REMOVE * held, PURCHASE * held, repeats * view, SUCCESSOR * view, rest * view])
 
 
 def step(world: World, state: State, rng: np.random.Generator) -> tuple[Ints, Ints, Ints, Ints]:
     """Draw the next events: (item, kind, intent after the drift, basket after the event), each [B]."""
     size = len(state.user)
     intent = np.where(rng.random(size) < INTENT_STAYS, state.intent, _draw_intent(world, state.user, rng))
-    branch = (rng.random(size) >= _branches(state).cumsum(axis=0)[:-1]).sum(axis=0)
+    branch = (rng.random(size) >= _branches(state, world.market.repeat_share).cumsum(axis=0)[:-1]).sum(axis=0)
     current = state.items[state.begin + state.count - 1]
     repeated = state.items[state.begin + (rng.random(size) * state.count).astype(np.int64)]
     follower = world.successors[current, _draw_slot(SUCCESSOR_WEIGHTS, size, rng)]
@@ -274,7 +281,7 @@ def step(world: World, state: State, rng: np.random.Generator) -> tuple[Ints, In
 def next_item_probabilities(world: World, state: State) -> Floats:
     """Return [B, V] the exact distribution from which `step` draws the item; rows sum to one."""
     row = np.arange(len(state.user))
-    cart, remove, purchase, repeat, successor, fresh = _branches(state)
+    cart, remove, purchase, repeat, successor, fresh = _branches(state, world.market.repeat_share)
     current = state.items[state.begin + state.count - 1]
     followers = world.successors[current]
     exists = world.created[followers] <= state.period[:, None]
@@ -328,7 +335,8 @@ def simulate(world: World, first: int, size: int, part: int) -> tuple[State, Int
     start = np.minimum(START_MS + (hours * HOUR_MS).astype(np.int64), end - 1)
     period = (start - START_MS) // (world.period_days * MS_PER_DAY)
     user = np.searchsorted(world.activity[1:-1], rng.random(size), side="right")
-    length = np.minimum(rng.geometric(1 / MEAN_LENGTH, size), MAX_LENGTH)
+    longest = round(market.mean_length * MAX_LENGTHS)
+    length = np.minimum(rng.geometric(1 / market.mean_length, size), longest)
 
     session = np.repeat(np.arange(size), length)
     elapsed = np.maximum(rng.lognormal(np.log(GAP_MS), 1.0, len(session)), 1).astype(np.int64).cumsum()

@@ -28,6 +28,8 @@ def prepare_marketplace(
     oracle: bool,
     root: str,
     prepare: Prepare,
+    mean_length: float,
+    repeat_share: float,
 ) -> Prepared:
     """Generate a marketplace below `root`, unless it exists, and prepare its events.
 
@@ -40,8 +42,10 @@ def prepare_marketplace(
         oracle: write the metrics of the true next-item distribution to CEILING_FILE.
         root: the folder for the generated files.
         prepare: what the source is given to.
+        mean_length: events of a session, about.
+        repeat_share: of the views, how many repeat an item of the session.
     """
-    market = Marketplace(items=items, users=users, sessions=sessions, days=days, seed=seed)
+    market = Marketplace(items, users, sessions, days, seed, mean_length, repeat_share)
     # Another version of the generator gives other files, so its code is part of the folder's name.
     settings = json.dumps([dataclasses.asdict(market), oracle, sha256(Path(synthetic.__file__))], sort_keys=True)
     raw = Path(root) / f"marketplace-{hashlib.sha256(settings.encode()).hexdigest()[:12]}-raw"
