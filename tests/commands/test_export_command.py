@@ -98,8 +98,11 @@ def test_the_first_dimensions_serve_alone(make_run: Any, tmp_path: Path) -> None
     model = load_run(path).model
     with torch.no_grad():
         items = model.encode_items()[:, :4].numpy()
-        user = model(torch.tensor([[3, 7, 7]]), torch.zeros(1, 3, 0, dtype=torch.long))[0, :4].numpy()
+        users, pointer = model.with_pointer(torch.tensor([[3, 7, 7]]), torch.zeros(1, 3, 0, dtype=torch.long))
+        user, weight = users[0, :4].numpy(), pointer[0].exp().tolist()
     cosine = items @ user / np.linalg.norm(items, axis=1) / np.linalg.norm(user)
+    cosine[2] += model.pointer.temperature * np.log1p(weight[0])
+    cosine[6] += model.pointer.temperature * np.log1p(weight[1] + weight[2])
     answer = Retriever.load(tmp_path / "bundle").recommend([["i2", "i6", "i6"]], k=30)
     expected = np.argsort(-cosine)
     assert [f"i{row}" for row in expected] == list(answer.ids[0])
