@@ -111,7 +111,8 @@ def test_every_recipe_trains(recipe: str, make_prepared: Any, tmp_path: Path) ->
     features |= {f"{name}.offsets": np.arange(31) for name in declared}
     sessions = [[1, 2, 3, 30], [4, 5], [6, 7, 8]]
     inputs = {name: [[1] * len(session) for session in sessions] for name in config.model.inputs}
-    prepared = make_prepared(sessions, num_items=30, inputs=inputs, item_features=features)
+    types = {"types": [[0, 1, 0, 1], [0, 1], [1, 0, 1]], "event_types": ["buy", "view"]}
+    prepared = make_prepared(sessions, num_items=30, inputs=inputs, item_features=features, **types)
     progress = fit(config, prepared, None, tmp_path / "last.safetensors", refit_epochs=2)
     assert set(config.model.inputs) <= {"event_type", "gap", "hour", "weekday", *config.preparation.features.events}
     assert progress.positions == 2 * 6

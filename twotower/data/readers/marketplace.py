@@ -14,7 +14,7 @@ from twotower.core.schema import CATALOGUE_FILE, CEILING_FILE, ITEM_ID, SESSION_
 from twotower.data import synthetic
 from twotower.data.readers import events
 from twotower.data.readers.source import Prepare
-from twotower.data.synthetic import Marketplace, generate
+from twotower.data.synthetic import MEAN_LENGTH, Marketplace, generate
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ def prepare_marketplace(
     oracle: bool,
     root: str,
     prepare: Prepare,
-    mean_length: float,
-    repeat_share: float,
+    mean_length: float = MEAN_LENGTH,
+    repeat_share: float = Marketplace.repeat_share,
 ) -> Prepared:
     """Generate a marketplace below `root`, unless it exists, and prepare its events.
 
