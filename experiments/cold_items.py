@@ -8,8 +8,10 @@ from torch.nn import functional
 
 from twotower.core.schema import open_prepared
 from twotower.data.loader import query_loader, training_loader
-from twotower.metrics.queries import queries_of
+from twotower.metrics.queries import histories_of, queries_of
+from twotower.metrics.raised_scores import raised
 from twotower.metrics.ranks import rank_and_list
+from twotower.model.pointer import item_bonuses
 from twotower.runs.run import load_run
 
 K = 20
@@ -30,8 +32,12 @@ def main(paths: list[str]) -> None:
             for batch in query_loader(prepared, "validation", length, 8192, inputs=inputs):
                 queries = queries_of(batch)
                 history = functional.embedding(batch.item_index, table)
-                user = run.model.encode_history(history, batch.inputs)[queries.row, queries.position]
-                hits.append((rank_and_list(user, items, queries.target, 0)[0].better < K).numpy())
+                user, pointer = run.model.encode_positions(history, batch.inputs, batch.item_index)
+                at, seen = (queries.row, queries.position), histories_of(batch, queries)
+                adjust = []
+                if run.model.pointer is not None and pointer is not None:
+                    adjust = [raised(seen, run.model.pointer.temperature * item_bonuses(pointer[at], seen))]
+                hits.append((rank_and_list(user[at], items, queries.target, 0, adjust)[0].better < K).numpy())
                 cold.append(counts[queries.target.numpy()] == 0)
         hit, is_cold = np.concatenate(hits), np.concatenate(cold)
         shares = [hit[is_cold].mean(), hit[~is_cold].mean()]

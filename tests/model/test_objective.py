@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from twotower.core.event_codes import ANY_TYPE
 from twotower.model.event_inputs import EventInputs
 from twotower.model.item_tower.id import IdItemTower
-from twotower.model.objective import ANY, Objective, code_of
+from twotower.model.objective import Objective, code_of
 from twotower.model.pointer import Pointer
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.gru import GRUTower
@@ -61,7 +62,7 @@ def test_training_begins_as_without(random_objective: Objective) -> None:
     for asked in (None, torch.full((2, L), 2)):
         for found, expected in zip(encode(towers(Objective(T, D)), asked), plain, strict=True):
             torch.testing.assert_close(found, expected)
-    assert not torch.allclose(encode(towers(random_objective), None)[0], plain[0]), "ANY has a scale of its own"
+    assert not torch.allclose(encode(towers(random_objective), None)[0], plain[0]), "ANY_TYPE has a scale of its own"
 
 
 def test_a_position_knows_nothing_of_what_others_ask(random_objective: Objective) -> None:
@@ -91,5 +92,5 @@ def test_a_share_of_positions_learns_any(share: float) -> None:
     torch.manual_seed(2)
     types = torch.randint(0, T, (100, 400))
     asked = Objective(T, D, any_share=share).draw(types)
-    assert float((asked == ANY).float().mean()) == pytest.approx(share, abs=0.01)
-    assert torch.equal(asked[asked != ANY], code_of(types)[asked != ANY])
+    assert float((asked == ANY_TYPE).float().mean()) == pytest.approx(share, abs=0.01)
+    assert torch.equal(asked[asked != ANY_TYPE], code_of(types)[asked != ANY_TYPE])

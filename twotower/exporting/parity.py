@@ -16,10 +16,9 @@ import pyarrow as pa
 
 from twotower.core.arrays import Floats, Ints, evenly
 from twotower.core.errors import UserError
-from twotower.core.event_codes import TIME
+from twotower.core.event_codes import ANY_TYPE, TIME
 from twotower.core.schema import ITEM_ID
 from twotower.exporting.vectors import encode_users, join_histories
-from twotower.model.objective import ANY
 from twotower.model.two_tower import TwoTower
 from twotower.runs.histories import History
 from twotower.serving.bundle import has_unit_length
@@ -87,7 +86,7 @@ def user_tower_difference(
     session = open_session(path)
     difference = 0.0
     types = 0 if model.objective is None else model.objective.num_types
-    batches = [(batch, ANY) for batch in [list(histories), *([history] for history in histories)]]
+    batches = [(batch, ANY_TYPE) for batch in [list(histories), *([history] for history in histories)]]
     for batch, objective in [*batches, *itertools.product(made, range(1 + types))]:
         users = encode_histories(session, table, join_histories(batch), max_length, objective=objective)
         expected = encode_users(model, batch, max_length, objective)

@@ -15,14 +15,13 @@ from tqdm import tqdm
 
 from twotower.core.arrays import Floats, Ints
 from twotower.core.batch import gather, history_positions
-from twotower.core.schema import PAD
-from twotower.model.objective import ANY
+from twotower.core.event_codes import ANY_TYPE
 from twotower.model.pointer import item_bonuses
 from twotower.model.two_tower import TwoTower
 from twotower.runs.histories import History
 from twotower.serving.bundle_format import EMBEDDINGS_FILE, HISTORY_FILE
 from twotower.serving.histories import KnownEvents
-from twotower.serving.users import NONE, Users
+from twotower.serving.users import NONE, Users, first_of_each
 
 ITEMS, HISTORIES = 2**16, 256  # encoded at once; bounds the memory of large catalogues and samples
 
@@ -59,7 +58,7 @@ def write_item_vectors(model: TwoTower, directory: Path) -> tuple[Floats, Floats
     return tables[EMBEDDINGS_FILE], tables.get(HISTORY_FILE, tables[EMBEDDINGS_FILE])
 
 
-def encode_users(model: TwoTower, histories: Sequence[History], max_length: int, objective: int = ANY) -> Users:
+def encode_users(model: TwoTower, histories: Sequence[History], max_length: int, objective: int = ANY_TYPE) -> Users:
     """Encode histories, none of them empty, by the torch model, for the objective of a code."""
     parts, rows_and_bonuses = [], []
     for start in range(0, len(histories), HISTORIES):
@@ -73,18 +72,10 @@ def encode_users(model: TwoTower, histories: Sequence[History], max_length: int,
             parts.append(vectors.numpy())
             if model.pointer is not None and pointer is not None:
                 bonus = model.pointer.temperature * item_bonuses(pointer, index)
-                rows_and_bonuses.append(_padded(*_first_of_each(index.numpy(), bonus.float().numpy()), max_length))
+                history, is_first = index.numpy(), first_of_each(index.numpy())
+                firsts = np.where(is_first, history - 1, NONE), np.where(is_first, bonus.float().numpy(), np.float32(0))
+                rows_and_bonuses.append(_padded(*firsts, max_length))
     return Users(np.concatenate(parts), *map(np.concatenate, zip(*rows_and_bonuses, strict=True)))
-
-
-def _first_of_each(history: Ints, bonus: Floats) -> tuple[Ints, Floats]:
-    """Rows and bonuses [B, L] of each item's first event in histories [B, L]; NONE and 0 elsewhere."""
-    rows, bonuses = np.full(history.shape, NONE), np.zeros(history.shape, dtype=np.float32)
-    for query, items in enumerate(history):
-        _, first = np.unique(items, return_index=True)
-        first = first[items[first] != PAD]
-        rows[query, first], bonuses[query, first] = items[first] - 1, bonus[query, first]
-    return rows, bonuses
 
 
 def _padded(rows: Ints, bonus: Floats, length: int) -> tuple[Ints, Floats]:

@@ -9,14 +9,14 @@ Shapes: T event types, D embedding dim.
 import torch
 from torch import Tensor, nn
 
-ANY = 0  # code of "an event of any type"; event type t has code t + 1
+from twotower.core.event_codes import ANY_TYPE
 
 
 class Objective(nn.Module):
     """Scale and shift of the user tower's output by objective; they start at zero, as without.
 
     >>> objective = Objective(num_types=2, dim=4)
-    >>> objective(torch.ones(1, 3, 4), torch.tensor([[ANY, 1, 2]])).shape
+    >>> objective(torch.ones(1, 3, 4), torch.tensor([[ANY_TYPE, 1, 2]])).shape
     torch.Size([1, 3, 4])
 
     Args:
@@ -40,9 +40,9 @@ class Objective(nn.Module):
         return states * (1 + scale) + shift
 
     def draw(self, target_type: Tensor) -> Tensor:
-        """Event types [B, L] of targets -> codes [B, L] to train with: ANY for a random `any_share` of them."""
+        """Event types [B, L] of targets -> codes [B, L] to train with: ANY_TYPE for a random `any_share` of them."""
         is_any = torch.rand(target_type.shape, device=target_type.device) < self.any_share
-        return torch.where(is_any, ANY, code_of(target_type))
+        return torch.where(is_any, ANY_TYPE, code_of(target_type))
 
 
 def code_of(event_type: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twotower.core.event_codes import ANY_TYPE
 from twotower.core.schema import PAD
-from twotower.model.objective import ANY, Objective
+from twotower.model.objective import Objective
 from twotower.model.pointer import Pointer, occurrences
 from twotower.model.scoring import truncate
 
@@ -91,7 +92,7 @@ class TwoTower(nn.Module):
         states = asking = self.user_tower(events, seconds)
         vectors = states if self.residual is None else states + self.residual(item_vectors, states)
         if self.objective is not None:
-            asked = inputs.new_full((1, 1), ANY) if asked is None else asked
+            asked = inputs.new_full((1, 1), ANY_TYPE) if asked is None else asked
             vectors, asking = self.objective(vectors, asked), self.objective(states, asked)
         return F.normalize(vectors, dim=-1) if self.normalize else vectors, asking, states, events
 

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twotower.core.errors import UserError, nearest
-
-ANY = 0  # code of an event of any type; that of type t is t + 1
+from twotower.core.event_codes import ANY_TYPE
 
 
 def objective_weights(objective: Any, event_types: Sequence[str]) -> list[tuple[int, float]]:
@@ -22,7 +21,7 @@ def objective_weights(objective: Any, event_types: Sequence[str]) -> list[tuple[
     [(2, 0.25), (1, 0.75)]
     """
     if objective is None:
-        return [(ANY, 1.0)]
+        return [(ANY_TYPE, 1.0)]
     if not event_types:
         raise UserError(
             f"objective is {objective!r}; this bundle has no objectives: its model was trained with "

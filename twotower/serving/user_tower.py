@@ -22,6 +22,7 @@ import onnxruntime
 
 from twotower.core.arrays import Array, Floats
 from twotower.core.batch import gather, history_positions
+from twotower.core.event_codes import ANY_TYPE
 from twotower.core.schema import PAD
 from twotower.serving.histories import KnownEvents
 from twotower.serving.parallel import in_parts
@@ -37,7 +38,7 @@ Feed = dict[str, Array]
 
 
 def encode_histories(
-    tower: Any, table: Floats, known: KnownEvents, max_length: int, threads: int = 1, objective: int = 0
+    tower: Any, table: Floats, known: KnownEvents, max_length: int, threads: int = 1, objective: int = ANY_TYPE
 ) -> Users:
     """Return Q encoded histories; the vector of one without a known item is NaN.
 
@@ -89,7 +90,9 @@ def padded(item_index: Array, codes: Array, end: Array, available: Array, max_le
     return gather(item_index, position, valid), inputs
 
 
-def padded_feed(table: Array, item_index: Array, codes: Array, wanted: Collection[str], objective: int = 0) -> Feed:
+def padded_feed(
+    table: Array, item_index: Array, codes: Array, wanted: Collection[str], objective: int = ANY_TYPE
+) -> Feed:
     """Return the user tower's inputs.
 
     Args:
@@ -106,7 +109,7 @@ def padded_feed(table: Array, item_index: Array, codes: Array, wanted: Collectio
     feed = {TOWER_VECTORS: vectors, TOWER_NEWEST: valid.sum(axis=1) - 1}
     if codes.shape[2]:
         feed[TOWER_CODES] = codes
-    if TOWER_OBJECTIVE in wanted or objective:
+    if TOWER_OBJECTIVE in wanted or objective != ANY_TYPE:
         feed[TOWER_OBJECTIVE] = np.full(len(item_index), objective)
     if TOWER_COUNTS in wanted:
         feed[TOWER_COUNTS] = (item_index[:, :, None] == item_index[:, None, :]).sum(axis=2)

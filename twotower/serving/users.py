@@ -81,6 +81,13 @@ def blend(parts: Sequence[tuple[float, Users]]) -> Users:
     return Users(vectors, users.rows, bonus)
 
 
+def first_of_each(history: Array) -> Mask:
+    """[B, L] whether an event of histories [B, L] is the first of its item; False for PAD."""
+    same = history[:, :, None] == history[:, None, :]
+    first: Mask = (same.argmax(axis=2) == np.arange(history.shape[1])) & (history != PAD)
+    return first
+
+
 def distinct_bonuses(pointer: Floats, temperature: float, history: Array) -> tuple[Ints, Floats]:
     """Rows and bonuses [B, L] of Users, from the pointer's logits.
 
@@ -92,7 +99,7 @@ def distinct_bonuses(pointer: Floats, temperature: float, history: Array) -> tup
     same = history[:, :, None] == history[:, None, :]
     exponential = np.exp(np.minimum(pointer.astype(np.float64), LARGEST_EXPONENT))
     total = np.einsum("bij,bj->bi", same, np.where(history == PAD, 0, exponential))
-    is_first = (same.argmax(axis=2) == np.arange(history.shape[1])) & (history != PAD)
+    is_first = first_of_each(history)
     return np.where(is_first, history - 1, NONE), np.where(is_first, temperature * np.log1p(total), 0).astype(
         np.float32
     )

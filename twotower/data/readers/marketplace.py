@@ -14,7 +14,7 @@ from twotower.core.schema import CATALOGUE_FILE, CEILING_FILE, ITEM_ID, SESSION_
 from twotower.data import synthetic
 from twotower.data.readers import events
 from twotower.data.readers.source import Prepare
-from twotower.data.synthetic import MEAN_LENGTH, Marketplace, generate
+from twotower.data.synthetic import Marketplace, generate
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def prepare_marketplace(
     oracle: bool,
     root: str,
     prepare: Prepare,
-    mean_length: float = MEAN_LENGTH,
+    mean_length: float = Marketplace.mean_length,
     repeat_share: float = Marketplace.repeat_share,
 ) -> Prepared:
     """Generate a marketplace below `root`, unless it exists, and prepare its events.

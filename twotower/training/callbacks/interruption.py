@@ -7,6 +7,8 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from twotower.training.callbacks.last_checkpoint import STEPS_BETWEEN_DECISIONS
+
 
 class Interruption(Callback):
     """Raises KeyboardInterrupt before the next batch of training or validation once a signal has come.
@@ -38,6 +40,8 @@ class Interruption(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Leave before the batch if a signal has come."""
+        if trainer.world_size > 1 and batch_idx % STEPS_BETWEEN_DECISIONS:  # the decision is a collective operation
+            return
         if trainer.strategy.reduce_boolean_decision(self.noted, all=False):
             raise KeyboardInterrupt
 
