@@ -73,12 +73,12 @@ def learnt_model(
 ) -> TwoTower:
     """Random weights; every fifth item is cold."""
     torch.manual_seed(seed)
+    users = GRUTower(DIM, 1, 0.0)  # the same for every catalogue
     towers = [
         FeatureItemTower(num_items, DIM, normalize, arrays, hash_buckets, 0.1).eval() for _ in range(1 if tied else 2)
     ]
     for tower in towers:
         tower.begin_training(torch.arange(num_items + 1) % 5)
-    users = GRUTower(DIM, 1, 0.0)
     model = TwoTower(towers[0], EventInputs({}, DIM), users, None, normalize, *towers[1:])
     model.served_dim = served_dim
     return model.eval()

@@ -41,6 +41,19 @@ def answers(model: TwoTower, histories: Sequence[Sequence[int]], k: int) -> tupl
     return np.array([b.indices[:k].tolist() for b in best]), [b.values[:k].tolist() for b in best]
 
 
+USER_TOWERS: dict[Any, bytes] = {}
+
+
+def _user_tower(model: TwoTower, path: Path, dim: int) -> None:
+    """Export each user tower once: it takes seconds, and many bundles differ in their items alone."""
+    parts = {n: w.numpy().tobytes() for n, w in model.state_dict().items() if not n.startswith(("item_", "history_"))}
+    key = (str(model.user_tower), model.normalize, model.served_dim, dim, *sorted(parts.items()))
+    if key not in USER_TOWERS:
+        export_user_tower(model, path, dim, MAX_LENGTH, 0)
+        USER_TOWERS[key] = path.read_bytes()
+    path.write_bytes(USER_TOWERS[key])
+
+
 def write_model_bundle(
     directory: Path,
     model: TwoTower,
@@ -53,7 +66,7 @@ def write_model_bundle(
 ) -> Path:
     directory.mkdir()
     vectors, history_vectors = write_item_vectors(model, directory)
-    export_user_tower(model, directory / "user_tower.onnx", history_vectors.shape[1], MAX_LENGTH, 0)
+    _user_tower(model, directory / "user_tower.onnx", history_vectors.shape[1])
     facts = export_item_tower(model, directory, arrays, encoders)
     names = {"item_name": pa.array(raw["title"], pa.string())} if "title" in raw else {}
     learnt = {"train_count": pa.array(counts, pa.int64()), "age_days": pa.array([7 * n for n in counts], pa.int64())}

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from composed import composed
 from omegaconf import OmegaConf
 
 from twotower import features
@@ -26,7 +26,6 @@ from twotower.core.schema import (
 )
 from twotower.runs import build, run
 from twotower.runs.checkpoint import write_checkpoint
-from twotower.runs.config_folder import CONF
 
 MakeRun = Callable[..., Path]
 TYPES = ["cart", "purchase", "view"]
@@ -73,15 +72,9 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
         forms = {"category": {"form": "bags", "size": 7}, "price": {"form": "dense", "size": 2}}
         facts = {"num_items": len(ids), "event_types": TYPES, "inputs": sizes, "item_features": forms}
         write_prepared(prepared, facts)
-        settings = [
-            f"run_dir={directory}",
-            "name=tiny",
-            "data=prepared",
-            f"data.path={prepared}",
-            "logger=none",
-        ]
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            config = hydra.compose("train", [*settings, "model.dim=16", "model.max_length=6", *overrides])
+        small = ["data=prepared", "data.path=P", "logger=none", "model.dim=16", "model.max_length=6"]
+        config = composed(*small, *overrides)
+        config.run_dir, config.name, config.data.path = str(directory), "tiny", str(prepared)
         opened = open_prepared(prepared)
         run.write_config(directory, OmegaConf.to_yaml(config, resolve=True))
         tested = np.setdiff1d(np.arange(1, offsets[-1]), offsets)[::2]  # an untrained model has learnt nothing

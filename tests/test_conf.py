@@ -1,5 +1,6 @@
 """Every YAML under conf/ composes, and what it names can be built."""
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
+from composed import composed
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from twotower.model.negatives import Negatives
 from twotower.model.scoring import Scores
@@ -27,22 +28,27 @@ OF_EXPORT = ("index",)  # groups of export.yaml
 GENERATED = {("data", "marketplace"), ("experiment", "marketplace")}  # which need no path
 
 
-def config_of(*overrides: str, name: str = "train") -> DictConfig:
-    fixed = ["run_dir=somewhere", "name=test"] if name == "train" else ["run=somewhere"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(name, overrides=[*fixed, *overrides])
-
-
 def data(num_items: int) -> dict[str, Any]:
     """What of a prepared manifest a model is built from."""
     return {"num_items": num_items, "inputs": {"event_type": 2, "gap": 64}}
 
 
-@pytest.mark.parametrize(("group", "choice"), GROUPS)
+# Choices of these go one by one, as they set what other groups choose; those of all other groups go together.
+ALONE = ("data", "experiment", "sweep", "sweep/pruner")
+OTHERS = sorted({group for group, _ in GROUPS} - {*ALONE, *OF_EXPORT})
+COLUMNS = [[f"{group}={choice}" for group, choice in GROUPS if group == other] for other in OTHERS]
+ROWS = [[word for word in row if word] for row in zip_longest(*COLUMNS)]
+
+
+@pytest.mark.parametrize("overrides", ROWS, ids=",".join)
+def test_choices_of_groups_compose_together(overrides: list[str]) -> None:
+    assert OmegaConf.to_container(composed(*overrides), resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize(("group", "choice"), [g for g in GROUPS if g[0] in (*ALONE, *OF_EXPORT)])
 def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
-    overrides = [f"{group}={choice}"]
-    overrides += [] if (group, choice) in GENERATED else NEEDS.get(group, [])
-    config = config_of(*overrides, name="export" if group in OF_EXPORT else "train")
+    needs = [] if (group, choice) in GENERATED else NEEDS.get(group, [])
+    config = composed(f"{group}={choice}", *needs, name="export" if group in OF_EXPORT else "train")
     assert OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
@@ -50,7 +56,7 @@ def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
 @pytest.mark.parametrize("tower", [c for g, c in GROUPS if g == "model/user_tower"])
 @pytest.mark.parametrize("normalize", ["true", "false"])
 def test_every_user_tower_builds_and_encodes(tower: str, normalize: str) -> None:
-    config = config_of(f"model/user_tower={tower}", f"model.normalize={normalize}", "model.inputs=[gap]")
+    config = composed(f"model/user_tower={tower}", f"model.normalize={normalize}", "model.inputs=[gap]")
     model = build_model(config.model, data(7), {})
     assert isinstance(model, TwoTower)
     assert model(torch.tensor([[1, 7, 3], [2, 0, 0]]), torch.zeros(2, 3, 1, dtype=torch.long)).shape == (2, 64)
@@ -59,14 +65,14 @@ def test_every_user_tower_builds_and_encodes(tower: str, normalize: str) -> None
 
 @pytest.mark.parametrize("choice", [c for g, c in GROUPS if g == "model/negatives"])
 def test_every_sampler_builds_and_samples(choice: str) -> None:
-    config = config_of(f"model/negatives={choice}")
+    config = composed(f"model/negatives={choice}")
     sampler = instantiate(config.model.negatives, target_counts=torch.tensor([0, 3, 0, 5]))
     assert isinstance(sampler(torch.tensor([1, 3])), Negatives)
 
 
 @pytest.mark.parametrize("choice", [c for g, c in GROUPS if g == "model/loss"])
 def test_every_loss_builds_and_scores(choice: str) -> None:
-    loss = instantiate(config_of(f"model/loss={choice}").model.loss)
+    loss = instantiate(composed(f"model/loss={choice}").model.loss)
     user, negative = torch.zeros(2, 4), torch.zeros(3, 4)
     scores = Scores(user, user, negative, torch.zeros(3), torch.tensor([-1, 2]), torch.ones(2), 0.1)
     assert loss(scores).shape == (2,)
@@ -74,27 +80,27 @@ def test_every_loss_builds_and_scores(choice: str) -> None:
 
 @pytest.mark.parametrize("choice", [c for g, c in GROUPS if g == "optimizer"])
 def test_every_optimizer_builds(choice: str) -> None:
-    config = config_of(f"optimizer={choice}")
+    config = composed(f"optimizer={choice}")
     optimizer, scheduler = instantiate(config.optimizer)(build_model(config.model, data(3), {}), total_steps=10)
     assert optimizer.param_groups and scheduler.get_last_lr()
 
 
 @pytest.mark.parametrize(("group", "choice"), [g for g in GROUPS if g[0] in ("callbacks", "split")])
 def test_callbacks_and_splits_build(group: str, choice: str) -> None:
-    assert instantiate(config_of(f"{group}={choice}")[group])
+    assert instantiate(composed(f"{group}={choice}")[group])
 
 
 @pytest.mark.slow
 def test_the_trainer_and_the_logger_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database takes many seconds to create
-    assert instantiate(config_of().trainer, logger=False, default_root_dir=tmp_path).max_epochs > 0
-    assert instantiate(config_of().logger, tracking_uri=(tmp_path / "mlruns").as_uri()).run_id
+    assert instantiate(composed().trainer, logger=False, default_root_dir=tmp_path).max_epochs > 0
+    assert instantiate(composed().logger, tracking_uri=(tmp_path / "mlruns").as_uri()).run_id
 
 
 def test_an_experiment_holds_overrides_only() -> None:
     for file in (CONF / "experiment").glob("*.yaml"):
         experiment = OmegaConf.load(file)
-        known = config_of()
+        known = composed()
         unknown = set(map(str, experiment)) - {"defaults", *map(str, known)}
         assert not unknown, f"{file.name}: {unknown}"
 
@@ -105,7 +111,7 @@ def test_an_experiment_holds_overrides_only() -> None:
 def test_every_recipe_trains(recipe: str, make_prepared: Any, tmp_path: Path) -> None:
     """Its towers, negatives, loss and optimiser go together, with the features that it declares."""
     overrides = [] if ("experiment", recipe) in GENERATED else NEEDS["experiment"]
-    config = config_of(f"experiment={recipe}", "trainer.accelerator=cpu", *overrides)
+    config = composed(f"experiment={recipe}", "trainer.accelerator=cpu", *overrides)
     declared = config.preparation.features["items"]  # each item has one code of each
     features = {f"{name}.codes": np.arange(30) % 4 for name in declared}
     features |= {f"{name}.offsets": np.arange(31) for name in declared}
@@ -128,5 +134,5 @@ def test_the_documented_kubernetes_job_starts_a_run_that_composes() -> None:
     for replica in job["spec"]["pytorchReplicaSpecs"].values():
         torchrun, script, *overrides = replica["template"]["spec"]["containers"][0]["command"]
         assert (torchrun, Path(script).name) == ("torchrun", "train.py")
-        config = config_of(*(override for override in overrides if not override.startswith("hydra.")))
+        config = composed(*(override for override in overrides if not override.startswith("hydra.")))
         assert config.trainer.strategy == "ddp" and config.resume == "auto" and config.data.path == "events.parquet"

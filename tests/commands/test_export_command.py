@@ -111,6 +111,12 @@ def test_the_first_dimensions_serve_alone(make_run: Any, tmp_path: Path) -> None
         export(config(path, tmp_path / "other", dim=5))
 
 
+@pytest.fixture(scope="module")
+def small_run(make_run: Any) -> Path:
+    run: Path = make_run([f"i{i}" for i in range(30)])
+    return run
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -128,11 +134,11 @@ def test_the_first_dimensions_serve_alone(make_run: Any, tmp_path: Path) -> None
     ],
 )
 def test_every_setting_is_checked_before_any_work(
-    make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "export_bundle", lambda *_: pytest.fail("the work has begun"))
-    settings = config(make_run([f"i{i}" for i in range(30)]), tmp_path / "bundle")
+    settings = config(small_run, tmp_path / "bundle")
     for name, value in change.items():
         OmegaConf.update(settings, name, value)
     with pytest.raises(UserError, match=message):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from composed import composed
 from omegaconf import OmegaConf
 
 from twotower.commands.compose import compose_config
@@ -43,13 +44,14 @@ ELSEWHERE |= {"callbacks.weight_average.every_n_steps"}
 )
 def test_a_setting_out_of_range_is_named(setting: str, message: str) -> None:
     with pytest.raises(UserError) as raised:
-        compose_config("train", {}, [setting])
+        check_ranges(OmegaConf.merge(composed(), OmegaConf.from_dotlist([setting])))
     assert str(raised.value) == message
 
 
-@pytest.mark.parametrize("word", ["model.loss.chunk_items=null", "trainer.gradient_clip_val=null", "model.dim=1"])
-def test_null_and_the_least_are_taken_where_they_are_choices(word: str) -> None:
-    compose_config("train", {}, [word])
+def test_a_composition_checks_them() -> None:
+    with pytest.raises(UserError, match=r"^model\.dim=-1; expected a whole number from 1 on$"):
+        compose_config("train", {}, ["model.dim=-1"])
+    compose_config("train", {}, ["model.loss.chunk_items=null", "trainer.gradient_clip_val=null", "model.dim=1"])
 
 
 @pytest.mark.parametrize("value", [-math.inf, math.nan, math.inf, -1, 0, 0.5, 1, 3, True, "3", None])

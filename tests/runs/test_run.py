@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from composed import composed
 from omegaconf import DictConfig, OmegaConf
 
 from twotower.core.errors import UserError
@@ -17,9 +17,6 @@ from twotower.core.schema import Prepared
 from twotower.model.item_tower.features import FeatureItemTower
 from twotower.runs import build, histories, layout, run
 from twotower.runs.checkpoint import read_checkpoint, write_checkpoint
-
-CONF = Path(__file__).parents[2] / "conf"
-
 
 ITEM_FEATURES = {
     "category.codes": np.array([1, 2, 2, 0, 1], np.int32),
@@ -30,10 +27,8 @@ ITEM_FEATURES = {
 
 def configure(*overrides: str) -> DictConfig:
     """A small model with features of items and of events."""
-    small = ["run_dir=somewhere", "name=test", "model.dim=8", "model.max_length=3"]
-    features = ["model/item_tower=features", "model.inputs=[device,gap]"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides=[*small, *features, *overrides])
+    small = ["model.dim=8", "model.max_length=3"]
+    return composed(*small, "model/item_tower=features", "model.inputs=[device,gap]", *overrides)
 
 
 def test_a_run_does_not_go_on_with_other_data(begun: Path, make_prepared: Callable[..., Prepared]) -> None:

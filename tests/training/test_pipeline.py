@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composed import composed
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from shop_events import make_events, make_shop, write_events
 
 from twotower.commands import train as command
 from twotower.commands.train import train
-from twotower.core.command_line import override
 from twotower.core.errors import UserError
 from twotower.core.schema import Prepared
-from twotower.runs.config_folder import CONF
 from twotower.runs.run import load_run, write_config
 from twotower.training import pipeline
 from twotower.training.fit import configured_callbacks
@@ -48,9 +46,9 @@ def configure(shop: Path) -> Configure:
     """The configuration of a run in a folder of the shop."""
 
     def make(run: str, *overrides: str) -> DictConfig:
-        settings = [*TINY, override("run_dir", shop / "runs" / "today" / run), f"prepared_root={shop / 'prepared'}"]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("train", [*settings, *overrides])
+        config = composed(*TINY, *overrides)
+        config.run_dir, config.prepared_root = str(shop / "runs" / "today" / run), str(shop / "prepared")
+        return config
 
     return make
 
@@ -233,10 +231,10 @@ def test_a_bundle_is_evaluated_on_events_of_its_items(
 ) -> None:
     bundle = make_shop(tmp_path_factory, features=False)
     events = write_events(tmp_path / "events.parquet", make_events(bundle.ids, [f"user-{n}" for n in range(300)]))
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        settings = [f"run_dir={tmp_path / 'evaluation'}", f"prepared_root={tmp_path}", "name=bundle", "logger=none"]
-        settings += [f"evaluate={bundle.path}", "data=events", f"data.path={events}", "evaluation.replicates=0"]
-        path = train(compose("train", [*settings, "accept=[few_queries]"]))
+    settings = [f"prepared_root={tmp_path}", "logger=none", f"evaluate={bundle.path}", "data=events"]
+    config = composed(*settings, f"data.path={events}", "evaluation.replicates=0", "accept=[few_queries]")
+    config.run_dir = str(tmp_path / "evaluation")
+    path = train(config)
     metrics = json.loads((path / "metrics.json").read_text())
     assert 0 < metrics["test/recall_at_20"] < 1 and metrics["baseline/popularity/recall_at_20"] > 0
     lines = capsys.readouterr().out.splitlines()
