@@ -57,7 +57,7 @@ def naive(
 @pytest.mark.parametrize(
     ("tower", "normalize", "pointer"),
     [
-        ("mean_pool", "false", "history"),
+        pytest.param("mean_pool", "false", "history", marks=pytest.mark.slow),
         pytest.param("gru", "true", "none", marks=pytest.mark.slow),
         pytest.param("linear_recurrence", "false", "history", marks=pytest.mark.slow),
         pytest.param("transformer", "true", "history", marks=pytest.mark.slow),

@@ -38,14 +38,13 @@ FACTS = {
 QUOTED = [f'it\'s | "{i}" ½' for i in range(30)]
 
 
-@pytest.fixture(scope="module", params=[pytest.param("cosine", marks=pytest.mark.slow), "dot"])
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.slow) for n in ("cosine", "dot")])
 def exported(request: Any, make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     normalize = f"model.normalize={str(request.param == 'cosine').lower()}"
     loaded = run.load_run(make_run(QUOTED, "model/user_tower=mean_pool", normalize))
     return export_bundle(loaded, tmp_path_factory.mktemp("exported") / "a bundle", INDEX).path
 
 
-@pytest.mark.slow
 def test_its_example_answers(exported: Path) -> None:
     text = (exported / "README.md").read_text()
     code = re.search(r"```python\n(from .*?)```", text, re.DOTALL)

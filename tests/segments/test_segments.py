@@ -24,7 +24,7 @@ from twotower.serving.retriever import Retriever
 USERS = [f"user-{i}" for i in range(120)]
 
 
-@pytest.fixture(scope="module", params=["cosine", "dot"])
+@pytest.fixture(scope="module", params=["cosine", pytest.param("dot", marks=pytest.mark.slow)])
 def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return make_shop(tmp_path_factory, normalize=request.param == "cosine")
 

@@ -133,7 +133,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(
-    "case", [case if case == "dot" else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+    "case", [case if case == "cosine" else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 )
 def test_upsert_equals_an_export_of_that_catalogue(shop: Make, tmp_path: Path, case: str) -> None:
     """Items 3 to 8 change, 10 new ones come, in a table of any order."""
