@@ -9,8 +9,8 @@ from torch.nn import functional
 from twotower.core.schema import open_prepared
 from twotower.data.loader import query_loader, training_loader
 from twotower.metrics.queries import histories_of, queries_of
-from twotower.metrics.raised_scores import raised
 from twotower.metrics.ranks import rank_and_list
+from twotower.metrics.score_changes import raised
 from twotower.model.pointer import item_bonuses
 from twotower.runs.run import load_run
 

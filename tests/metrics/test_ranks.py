@@ -8,11 +8,7 @@ import torch
 from twotower.core.batch import SessionBatch
 from twotower.metrics import ranks
 from twotower.metrics.queries import histories_of, queries_of
-from twotower.metrics.ranks import (
-    column_major,
-    rank,
-    rank_and_list,
-)
+from twotower.metrics.ranks import rank, rank_and_list
 
 
 def naive(scores: Sequence[float], item: int) -> tuple[int, int]:
@@ -52,18 +48,29 @@ def test_scores_that_stretch_one_row_over_all_queries_are_ranked_too() -> None:
     assert tied.tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize("compared", [1, 60, 1 << 18])
-@pytest.mark.parametrize("at_once", [1, 23, 24, 60, 23 * 40, 1 << 22])
-@pytest.mark.parametrize("fewest", [1, 16])
-def test_chunks_change_nothing(monkeypatch, fewest: int, at_once: int, compared: int) -> None:
+@pytest.mark.parametrize("queries", [1, 7, 40, 1024])
+@pytest.mark.parametrize("tile", [1, 23, 60, 23 * 40, 1 << 19])
+@pytest.mark.parametrize("listed", [0, 1, 9])
+def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch, queries: int, tile: int, listed: int) -> None:
     torch.manual_seed(0)
     user, items = torch.randint(-2, 3, (40, 3)).float(), torch.randint(-2, 3, (23, 3)).float()
-    target = torch.randint(1, 24, (40,))
-    expected = [naive(row, item) for row, item in zip((user @ items.T).tolist(), target.tolist(), strict=True)]
-    monkeypatch.setattr(ranks, "FEWEST_QUERIES", fewest)
-    monkeypatch.setattr(ranks, "SCORES_AT_ONCE", at_once)
+    target, scores = torch.randint(1, 24, (40,)), user @ items.T
+    expected = [naive(row, item) for row, item in zip(scores.tolist(), target.tolist(), strict=True)]
+    monkeypatch.setattr(ranks, "QUERIES", queries)
+    monkeypatch.setattr(ranks, "TILE", tile)
+    (better, tied), top = rank_and_list(user, items, target, listed)
+    assert list(zip(better.tolist(), tied.tolist(), strict=True)) == expected
+    assert torch.equal(scores.gather(1, top - 1), scores.sort(1, descending=True).values[:, :listed])
+    assert all(len(set(row)) == listed for row in top.tolist())
+
+
+@pytest.mark.parametrize("compared", [1, 60, 1 << 18])
+def test_parts_of_a_score_matrix_change_nothing(monkeypatch: pytest.MonkeyPatch, compared: int) -> None:
+    torch.manual_seed(0)
+    scores, target = torch.randint(-2, 3, (40, 23)).float(), torch.randint(1, 24, (40,))
     monkeypatch.setattr(ranks, "COMPARED_AT_ONCE", compared)
-    better, tied = rank_and_list(user, items, target, 0)[0]
+    better, tied = rank(scores, target)
+    expected = [naive(row, item) for row, item in zip(scores.tolist(), target.tolist(), strict=True)]
     assert list(zip(better.tolist(), tied.tolist(), strict=True)) == expected
 
 
@@ -102,18 +109,6 @@ def test_queries_are_the_positions_with_a_target_to_be_found_and_their_history_i
     queries = queries_of(batch)
     assert [column.tolist() for column in queries] == [[0, 0, 1], [1, 2, 0], [7, 3, 9], [1, 2, 1], [2, 3, 5]]
     assert histories_of(batch, queries).tolist() == [[5, 6, 0], [5, 6, 7], [8, 0, 0]]
-
-
-def test_by_column_changes_the_layout_alone() -> None:
-    items = torch.randn(7, 3)
-    laid = column_major(items)
-    assert torch.equal(laid, items)
-    assert laid.T.is_contiguous() and not items.T.is_contiguous()
-    user, target = torch.randn(5, 3), torch.tensor([1, 7, 3, 3, 2])
-    for one, other in zip(
-        rank_and_list(user, laid, target, 0)[0], rank_and_list(user, items, target, 0)[0], strict=True
-    ):
-        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("listed", [1, 3, 7, 9])

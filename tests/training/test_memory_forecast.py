@@ -10,7 +10,6 @@ from hydra import compose, initialize_config_dir
 
 from twotower.core.errors import UserError
 from twotower.data.loader import training_loader
-from twotower.metrics import ranks
 from twotower.model.losses.gbce import gbce
 from twotower.model.losses.scalable import scalable_cross_entropy
 from twotower.model.losses.softmax import softmax
@@ -40,16 +39,15 @@ DENSE = Size(
 
 def test_dense_training_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """12,000 weights of 4 bytes; a step uses 300 items, all distinct, each three times 10 numbers and as many again."""
-    monkeypatch.setattr(ranks, "SCORES_AT_ONCE", 18_000)
-    monkeypatch.setattr(preflight, "COMPARED_AT_ONCE", 2000)
+    monkeypatch.setattr(preflight, "TILE", 10_000)
     needs = forecast(DENSE)
     assert needs.weights == 48_000
     assert needs.gradients == 48_000
     assert needs.state == 96_000
     assert needs.step == 72_000 + 40_000 + 7000
-    assert needs.evaluation == 160_000 + 64_000 + 72_000 + 8000
+    assert needs.evaluation == 120_000 + 64_000 + 80_000
     assert needs.bundle == 40_000
-    assert needs.peak() == 192_000 + 304_000
+    assert needs.peak() == 192_000 + 264_000
 
 
 def test_lazy_training_by_hand() -> None:
@@ -61,11 +59,6 @@ def test_lazy_training_by_hand() -> None:
     assert averaged.state - forecast(DENSE).state == 48_000
     small = forecast(DENSE._replace(items=99, sparse=10_000))
     assert small.gradients == 8000 + 4000  # no more distinct items than there are, PAD with them
-
-
-def test_a_wide_catalogue_has_sixteen_rows_of_scores_and_one_of_comparisons_at_least() -> None:
-    wide = DENSE._replace(items=10 * MB, evaluated=0)
-    assert forecast(wide).evaluation == 4 * 400 * MB + 17 * 40 * MB
 
 
 def test_what_is_measured_of_a_module(make_prepared, make_module) -> None:

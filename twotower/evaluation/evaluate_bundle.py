@@ -32,9 +32,9 @@ from twotower.features import encode
 from twotower.features.numbers import numbers_of
 from twotower.metrics.candidates import Candidates
 from twotower.metrics.queries import histories_of, queries_of
-from twotower.metrics.raised_scores import raised
 from twotower.metrics.ranking_results import LIST_LENGTH, RankingResults, concatenate_results, means_by_type
-from twotower.metrics.ranks import column_major, rank_and_list
+from twotower.metrics.ranks import rank_and_list
+from twotower.metrics.score_changes import raised
 from twotower.serving.bundle import Bundle
 from twotower.serving.histories import KnownEvents
 from twotower.serving.user_tower import encode_histories
@@ -99,7 +99,7 @@ def rank_with_bundle(
         batches: in the bundle's item indices; inputs [B, L, K] in the order of its event inputs.
         ranked: the items that are ranked.
     """
-    candidates = column_major(torch.from_numpy(items))
+    candidates = torch.from_numpy(items)
     parts = []
     for batch in tqdm(batches, "the bundle", unit="batch", leave=False, disable=None):
         queries = queries_of(batch)
@@ -108,9 +108,9 @@ def rank_with_bundle(
         codes = batch.inputs[queries.row][valid].numpy()
         known = KnownEvents(history[valid].numpy(), codes, valid.sum(1).numpy())
         users = encode_histories(bundle.tower, bundle.history_vectors, known, history.shape[1])
-        adjust = ranked.restriction(queries.event)
+        changes = ranked.restriction(queries.event)
         if users.rows is not None and users.bonus is not None:
-            adjust.insert(0, raised(torch.from_numpy(users.rows + 1), torch.from_numpy(users.bonus)))
-        results = rank_and_list(torch.from_numpy(users.vectors), candidates, queries.target, LIST_LENGTH, adjust)
+            changes.insert(0, raised(torch.from_numpy(users.rows + 1), torch.from_numpy(users.bonus)))
+        results = rank_and_list(torch.from_numpy(users.vectors), candidates, queries.target, LIST_LENGTH, changes)
         parts.append(RankingResults.of(queries.event, *results))
     return concatenate_results(parts)

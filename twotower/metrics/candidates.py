@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from twotower.core.ragged import ranges
-from twotower.metrics.ranks import Adjust
+from twotower.metrics.score_changes import ScoreChanges
 
 Array = npt.NDArray[Any]
 
@@ -23,10 +23,8 @@ class Candidates(NamedTuple):
     >>> candidates = Candidates(item_index=np.array([3, 1, 3, 2]), offsets=np.array([0, 4]), exclude_seen=True)
     >>> candidates.is_repeat(np.array([1, 2]))
     array([False,  True])
-    >>> scores = torch.zeros(1, 3)
-    >>> candidates.restrict(scores, torch.tensor([2]))
-    >>> scores
-    tensor([[-inf, 0., -inf]])
+    >>> candidates.restriction(torch.tensor([2]))[0].column
+    tensor([2, 0])
     """
 
     item_index: Array  # [E]
@@ -48,24 +46,18 @@ class Candidates(NamedTuple):
         repeat: Array = position[first][same][place] < event
         return repeat
 
-    def restrict(self, scores: Tensor, event: Tensor) -> None:
-        """Set to -inf the scores [Q, V] of items that are not ranked."""
-        if self.allowed is not None:
-            scores[:, torch.from_numpy(~self.allowed).to(scores.device)] = -torch.inf
-        if self.exclude_seen:
-            end = event.cpu().numpy()
-            start = self._start(end)
-            row = torch.from_numpy(np.repeat(np.arange(len(end)), end - start))
-            column = torch.from_numpy(self.item_index[ranges(start, end - start)].astype(np.int64) - 1)
-            scores[row.to(scores.device), column.to(scores.device)] = -torch.inf
-
-    def restriction(self, event: Tensor) -> list[Adjust]:
-        """Return `restrict` for slices of the queries `event` [Q]; nothing where all is ranked."""
+    def restriction(self, event: Tensor) -> list[ScoreChanges]:
+        """Return what sets to -inf the scores of items that are not ranked for queries [Q]; nothing where all are."""
         if self.allowed is None and not self.exclude_seen:
             return []
-        return [lambda scores, part: self.restrict(scores, event[part])]
+        end = event.cpu().numpy()
+        start = self._start(end) if self.exclude_seen else end
+        row = torch.from_numpy(np.repeat(np.arange(len(end)), end - start)).to(event.device)
+        column = torch.from_numpy(self.item_index[ranges(start, end - start)].astype(np.int64) - 1).to(event.device)
+        excluded = None if self.allowed is None else torch.from_numpy(~self.allowed).to(event.device)
+        return [ScoreChanges(row, column, torch.full_like(row, -torch.inf, dtype=torch.float), excluded)]
 
-    def of(self, event: Tensor) -> tuple[Tensor, list[Adjust]]:
+    def of(self, event: Tensor) -> tuple[Tensor, list[ScoreChanges]]:
         """Return `is_repeat` as a tensor [Q], and the `restriction`."""
         return torch.from_numpy(self.is_repeat(event.cpu().numpy())).to(event.device), self.restriction(event)
 

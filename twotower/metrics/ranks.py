@@ -1,19 +1,20 @@
 """Rank of the target among the whole catalogue. Shapes: Q queries, V items, D embedding dim."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from twotower.core.schema import PAD
+from twotower.metrics.running_top import RunningTop
+from twotower.metrics.score_changes import ScoreChanges
 
 SCORES_AT_ONCE = 1 << 22  # elements of a score matrix held at one time: 16 MiB of float32
 COMPARED_AT_ONCE = 1 << 18  # elements of it compared at one time: 1 MiB, so that both comparisons find them in a cache
 ROUNDING = 4 * torch.finfo(torch.float32).eps  # error of a dot product, relative to the product of the two lengths
-Adjust = Callable[[Tensor, slice], None]  # changes scores [n, V] of the queries in a slice, in place; -inf: not ranked
 IMPOSSIBLE = 2**30  # items before a target that is not ranked: more than any catalogue has
-FEWEST_QUERIES = 16  # multiplied at one time, however many items there are: each product reads all of them
+QUERIES = 1024  # multiplied at one time
+TILE, TILE_OF_GPU = 1 << 19, 1 << 24  # elements of a tile of scores; 2 MiB, and 64 MiB where a cache is not the limit
 
 
 class Ranks(NamedTuple):
@@ -29,12 +30,7 @@ class Ranks(NamedTuple):
 
 def chunks(total: int, num_items: int) -> Iterator[slice]:
     """Slices of `total` queries, small enough that [chunk, V] scores stay within SCORES_AT_ONCE."""
-    return _slices(total, queries_at_once(num_items))
-
-
-def queries_at_once(num_items: int) -> int:
-    """Number of queries whose scores are held at one time."""
-    return max(FEWEST_QUERIES, SCORES_AT_ONCE // num_items)
+    return _slices(total, max(1, SCORES_AT_ONCE // num_items))
 
 
 def rank(scores: Tensor, target: Tensor, tolerance: Tensor | float = 0.0) -> Ranks:
@@ -56,42 +52,63 @@ def rank(scores: Tensor, target: Tensor, tolerance: Tensor | float = 0.0) -> Ran
         not_better = _count(torch.le(scores[part], most[part], out=flags))
         ranks.better[part] = scores.shape[1] - not_better  # so a NaN counts as better, and never improves a rank
         ranks.tied[part] = not_better - below
-    is_impossible = torch.isneginf(target_score[:, 0])
-    return Ranks(ranks.better.masked_fill_(is_impossible, IMPOSSIBLE), ranks.tied.masked_fill_(is_impossible, 1))
+    return _without_impossible(*ranks, target_score[:, 0])
 
 
 def rank_and_list(
-    user: Tensor, items: Tensor, target: Tensor, list_length: int, adjust: Sequence[Adjust] = ()
+    user: Tensor, items: Tensor, target: Tensor, list_length: int, changes: Sequence[ScoreChanges] = ()
 ) -> tuple[Ranks, Tensor]:
-    """Rank targets [Q] by the dot product of users [Q, D] and items [V, D], a chunk of queries at a time.
+    """Rank targets [Q] by the dot product of users [Q, D] and items [V, D].
 
-    Scores are float32 even if training is not: coarser ones would tie. Equal vectors tie at any position, although
-    some processors round their products differently. Items in `column_major` layout are multiplied a quarter faster.
+    Scores are computed in tiles that stay in the processor's cache, and counted there. They are float32 even if
+    training is not: coarser ones would tie. Equal vectors tie at any position, although products of some sizes are
+    rounded differently.
+
+    Args:
+        user: [Q, D].
+        items: [V, D].
+        target: [Q] item_index.
+        list_length: of the lists; 0 for none.
+        changes: of the scores, applied in this order.
 
     Returns:
         The targets' ranks, and [Q, list_length] item_index of the best items; all V where there are fewer, and PAD at
         the end where fewer are ranked.
     """
     user, items = user.float(), items.float()
-    ranks = Ranks(torch.empty_like(target), torch.empty_like(target))
-    top = target.new_empty(len(target), min(list_length, len(items)))
-    # All chunks use the same memory: fresh memory for each would cost page faults, and leave holes that grow the heap.
-    memory = user.new_empty(min(queries_at_once(len(items)), len(user)), len(items))
-    for chunk in chunks(len(user), len(items)):
-        scores = torch.mm(user[chunk], items.T, out=memory[: chunk.stop - chunk.start])
-        for change in adjust:
-            change(scores, chunk)
-        lengths = user[chunk].norm(dim=1) * items[target[chunk] - 1].norm(dim=1)
-        ranks.better[chunk], ranks.tied[chunk] = rank(scores, target[chunk], ROUNDING * lengths[:, None])
-        if list_length:
-            best = scores.topk(top.shape[1])
-            top[chunk] = torch.where(torch.isneginf(best.values), PAD, best.indices + 1)
-    return ranks, top
+    better, tied, top = torch.empty_like(target), torch.empty_like(target), []
+    own = items[target - 1]
+    target_score, tolerance = (user * own).sum(1), ROUNDING * user.norm(dim=1) * own.norm(dim=1)
+    for change in changes:
+        change.apply_to_targets(target_score, target)
+    least, most = (target_score - tolerance)[:, None], (target_score + tolerance)[:, None]
+    at_once = max(QUERIES, TILE if user.device.type == "cpu" else TILE_OF_GPU)
+    memory = user.new_empty(2, at_once)
+    for queries in _slices(len(user), QUERIES):
+        rows = queries.stop - queries.start
+        own_changes = [change.of(queries) for change in changes]
+        counts = torch.zeros(2, rows, dtype=torch.double, device=user.device)  # below the target, and not better
+        running = RunningTop(user[queries, 0], min(list_length, len(items)))
+        for columns in _slices(len(items), max(1, at_once // rows)):
+            scores, flags = memory[:, : rows * (columns.stop - columns.start)].view(2, rows, -1)
+            torch.mm(user[queries], items[columns].T, out=scores)
+            for change in own_changes:
+                change.apply(scores, columns.start)
+            counts[0] += torch.lt(scores, least[queries], out=flags).sum(1)
+            counts[1] += torch.le(scores, most[queries], out=flags).sum(1)
+            if list_length:
+                running.update(scores, columns.start)
+        below, not_better = counts.long()
+        better[queries], tied[queries] = len(items) - not_better, not_better - below
+        top.append(running.items())
+    lists = torch.cat(top) if top else target.new_empty(0, min(list_length, len(items)))
+    return _without_impossible(better, tied, target_score), lists
 
 
-def column_major(items: Tensor) -> Tensor:
-    """Copy vectors [V, D] into column-major layout, one dimension after the other; takes 4 * V * D bytes."""
-    return items.T.contiguous().T
+def _without_impossible(better: Tensor, tied: Tensor, target_score: Tensor) -> Ranks:
+    """Ranks in which targets of the score -inf are not ranked."""
+    is_impossible = target_score.isneginf()
+    return Ranks(better.masked_fill_(is_impossible, IMPOSSIBLE), tied.masked_fill_(is_impossible, 1))
 
 
 def _count(flags: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from twotower.core.errors import UserError
-from twotower.metrics.ranks import COMPARED_AT_ONCE, queries_at_once
+from twotower.metrics.ranks import TILE
 from twotower.model.memory_costs import peak_logits, sparse_tables
 from twotower.model.pointer import history_scores
 from twotower.training.module import TwoTowerModule
@@ -65,7 +65,6 @@ def forecast(size: Size) -> Forecast:
     used = 2 * size.positions + size.negatives  # by a step: histories, targets, negatives
     distinct = min(size.items + 1, used)
     matrix = size.items * size.dim
-    scores = queries_at_once(size.items) * size.items + max(COMPARED_AT_ONCE, size.items)
     return Forecast(
         weights=4 * size.parameters,
         gradients=4 * (dense + (distinct * size.dim if size.sparse else 0)),
@@ -73,8 +72,8 @@ def forecast(size: Size) -> Forecast:
         # Vectors before and after their normalisation and those looked up from them, each with a gradient; activations
         # likewise.
         step=4 * (2 * (2 * distinct + used) * size.dim + size.logits) + 2 * size.activations,
-        # The matrix is made from two others, and copied; a batch's vectors pass through the user tower.
-        evaluation=4 * (4 * matrix + 16 * size.evaluated * size.dim + scores),
+        # The matrix is made from two others; a batch's vectors pass through the user tower; a tile of scores has flags.
+        evaluation=4 * (3 * matrix + 16 * size.evaluated * size.dim + 2 * TILE),
         bundle=4 * matrix,
     )
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from twotower.core.batch import SessionBatch
 from twotower.metrics.candidates import Candidates
 from twotower.metrics.queries import Queries, histories_of, queries_of
-from twotower.metrics.raised_scores import raised
 from twotower.metrics.ranking_metrics import RankingMetrics
 from twotower.metrics.ranking_results import LIST_LENGTH, RankingResults, concatenate_results
-from twotower.metrics.ranks import Adjust, Ranks, column_major, rank_and_list
+from twotower.metrics.ranks import Ranks, rank_and_list
+from twotower.metrics.score_changes import ScoreChanges, raised
 from twotower.model.distributed import gather_rows, sum_over_processes, world_size
 from twotower.model.history_scores import require_pointer_in
 from twotower.model.objective import code_of
@@ -135,14 +135,15 @@ class TwoTowerModule(OptimizedModule):
         items = self.model.encode_items()
         in_history = items if self.model.history_tower is None else self.model.encode_history_items()
         self.history_item_vectors = F.pad(in_history, (0, 0, 1, 0))  # PAD is the zero vector
-        sizes = [items, *(truncate(items, dim, self.model.normalize) for dim in self.matryoshka)]
-        self.candidates = [column_major(vectors) for vectors in sizes]
+        self.candidates = [items, *(truncate(items, dim, self.model.normalize) for dim in self.matryoshka)]
 
     def validation_step(self, batch: SessionBatch, batch_index: int) -> None:
         """Rank every query's target among the whole catalogue, or what of it is ranked."""
         self._rank(batch)
 
-    def encode_queries(self, batch: SessionBatch, asked: Tensor | None = None) -> tuple[Queries, Tensor, list[Adjust]]:
+    def encode_queries(
+        self, batch: SessionBatch, asked: Tensor | None = None
+    ) -> tuple[Queries, Tensor, list[ScoreChanges]]:
         """Return a batch's queries, their user vectors [Q, D], and what the pointer adds; during an evaluation."""
         queries = queries_of(batch)
         history = F.embedding(batch.item_index, self.history_item_vectors)
@@ -156,17 +157,17 @@ class TwoTowerModule(OptimizedModule):
 
     def _rank(self, batch: SessionBatch, list_length: int = 0) -> tuple[Tensor, Ranks, Tensor]:
         """Update the metrics with a batch; returns the queries' events [Q], ranks and lists [Q, list_length]."""
-        queries, user, adjust = self.encode_queries(batch)
+        queries, user, changes = self.encode_queries(batch)
         is_repeat, restrict = self.ranked.of(queries.event) if self.ranked else (None, [])
-        adjust += restrict
-        ranks, top = rank_and_list(user, self.candidates[0], queries.target, list_length, adjust)
+        changes += restrict
+        ranks, top = rank_and_list(user, self.candidates[0], queries.target, list_length, changes)
         self.metrics.update(ranks, queries.target_type, is_repeat)
         for metrics, items in zip(self.metrics_by_size.values(), self.candidates[1:], strict=True):
             cut = truncate(user, items.shape[1], self.model.normalize)
-            metrics.update(rank_and_list(cut, items, queries.target, 0, adjust)[0], queries.target_type, is_repeat)
+            metrics.update(rank_and_list(cut, items, queries.target, 0, changes)[0], queries.target_type, is_repeat)
         if self.model.objective is not None:
-            _, user, adjust = self.encode_queries(batch, code_of(batch.target_type))
-            asked, _ = rank_and_list(user, self.candidates[0], queries.target, 0, [*adjust, *restrict])
+            _, user, changes = self.encode_queries(batch, code_of(batch.target_type))
+            asked, _ = rank_and_list(user, self.candidates[0], queries.target, 0, [*changes, *restrict])
             self.metrics_asked.update(asked, queries.target_type)
         return queries.event, ranks, top
 

@@ -141,7 +141,7 @@ def rank_with_baselines(
                 if restrict:
                     scores = scores.clone()  # may be a view of what the baseline keeps
                     for change in restrict:
-                        change(scores, chunk)
+                        change.of(chunk).apply(scores, 0)
                 ranks = rank(scores, queries.target[chunk])
                 seconds[name] += time.perf_counter() - begin
                 event = queries.event[chunk]

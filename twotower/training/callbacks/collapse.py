@@ -49,8 +49,8 @@ class CollapseCheck(Callback):
         """Sample the queries of the first batches."""
         if len(self._counts) and sum(len(user) for user, _ in self._sample) < SAMPLED_QUERIES:
             module: Any = pl_module
-            queries, user, adjust = module.encode_queries(batch)
-            lists = rank_and_list(user, module.candidates[0], queries.target, LIST_LENGTH, adjust)[1]
+            queries, user, changes = module.encode_queries(batch)
+            lists = rank_and_list(user, module.candidates[0], queries.target, LIST_LENGTH, changes)[1]
             self._sample.append((user.float(), lists))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from twotower.core.schema import PAD
-from twotower.metrics.raised_scores import raised
 from twotower.metrics.ranks import rank_and_list
+from twotower.metrics.score_changes import raised
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -27,5 +27,5 @@ def test_ranks_and_lists_of_raised_scores(seed: int) -> None:
 
 def test_no_history_raises_nothing() -> None:
     scores = torch.zeros(1, 3)
-    raised(torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2))(scores, slice(0, 1))
+    raised(torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2)).of(slice(0, 1)).apply(scores, 0)
     assert scores.tolist() == [[0, 0, 0]]
