@@ -9,8 +9,7 @@ from torch import Tensor
 from twotower.metrics.running_top import RunningTop
 from twotower.metrics.score_changes import ScoreChanges
 
-SCORES_AT_ONCE = 1 << 22  # elements of a score matrix held at one time: 16 MiB of float32
-COMPARED_AT_ONCE = 1 << 18  # elements of it compared at one time: 1 MiB, so that both comparisons find them in a cache
+COMPARED_AT_ONCE = 1 << 18  # elements of a score matrix: 1 MiB, so that both comparisons find them in a cache
 ROUNDING = 4 * torch.finfo(torch.float32).eps  # error of a dot product, relative to the product of the two lengths
 IMPOSSIBLE = 2**30  # items before a target that is not ranked: more than any catalogue has
 QUERIES = 1024  # multiplied at one time
@@ -28,28 +27,21 @@ class Ranks(NamedTuple):
     tied: Tensor  # [Q] int64, at least 1
 
 
-def chunks(total: int, num_items: int) -> Iterator[slice]:
-    """Slices of `total` queries, small enough that [chunk, V] scores stay within SCORES_AT_ONCE."""
-    return _slices(total, max(1, SCORES_AT_ONCE // num_items))
-
-
-def rank(scores: Tensor, target: Tensor, tolerance: Tensor | float = 0.0) -> Ranks:
+def rank(scores: Tensor, target: Tensor) -> Ranks:
     """Rank targets among scores of the whole catalogue.
 
     Args:
         scores: [Q, V]; column c belongs to item_index c + 1.
         target: [Q] item_index; where its score is -inf it is not ranked, and IMPOSSIBLE items are before it.
-        tolerance: [Q, 1] a score that differs from the target's by no more is tied with it.
     """
     ranks = Ranks(torch.empty_like(target), torch.empty_like(target))
     target_score = scores.gather(1, target[:, None] - 1)
-    least, most = target_score - tolerance, target_score + tolerance
     rows = max(1, COMPARED_AT_ONCE // scores.shape[1])
     memory = scores.new_empty(min(rows, len(scores)), scores.shape[1])
     for part in _slices(len(scores), rows):
         flags = memory[: part.stop - part.start]
-        below = _count(torch.lt(scores[part], least[part], out=flags))
-        not_better = _count(torch.le(scores[part], most[part], out=flags))
+        below = _count(torch.lt(scores[part], target_score[part], out=flags))
+        not_better = _count(torch.le(scores[part], target_score[part], out=flags))
         ranks.better[part] = scores.shape[1] - not_better  # so a NaN counts as better, and never improves a rank
         ranks.tied[part] = not_better - below
     return _without_impossible(*ranks, target_score[:, 0])
@@ -58,22 +50,13 @@ def rank(scores: Tensor, target: Tensor, tolerance: Tensor | float = 0.0) -> Ran
 def rank_and_list(
     user: Tensor, items: Tensor, target: Tensor, list_length: int, changes: Sequence[ScoreChanges] = ()
 ) -> tuple[Ranks, Tensor]:
-    """Rank targets [Q] by the dot product of users [Q, D] and items [V, D].
+    """Rank targets [Q] by the dot product of users [Q, D] and items [V, D]; list_length 0: no lists.
 
-    Scores are computed in tiles that stay in the processor's cache, and counted there. They are float32 even if
-    training is not: coarser ones would tie. Equal vectors tie at any position, although products of some sizes are
-    rounded differently.
+    Scores are computed in tiles that stay in the processor's cache, changed and counted there. They are float32 even
+    if training is not: coarser ones would tie. Equal vectors tie wherever they stand, however products are rounded.
 
-    Args:
-        user: [Q, D].
-        items: [V, D].
-        target: [Q] item_index.
-        list_length: of the lists; 0 for none.
-        changes: of the scores, applied in this order.
-
-    Returns:
-        The targets' ranks, and [Q, list_length] item_index of the best items; all V where there are fewer, and PAD at
-        the end where fewer are ranked.
+    Also returns [Q, list_length] item_index of the best items; all V where there are fewer, PAD at the end where fewer
+    are ranked.
     """
     user, items = user.float(), items.float()
     better, tied, top = torch.empty_like(target), torch.empty_like(target), []

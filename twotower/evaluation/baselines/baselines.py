@@ -23,10 +23,11 @@ from twotower.evaluation.baselines.session_neighbours import STAN, VSKNN
 from twotower.metrics.candidates import Candidates
 from twotower.metrics.queries import histories_of, queries_of
 from twotower.metrics.ranking_results import RankingResults, concatenate_results
-from twotower.metrics.ranks import chunks, rank
+from twotower.metrics.ranks import rank
 
 Array = npt.NDArray[Any]
 RECENT = 0.1  # the latest share of the events that `recent_popularity` counts
+SCORES_AT_ONCE = 1 << 22  # elements of a score matrix held at one time: 16 MiB of float32
 
 
 class Baseline(Protocol):
@@ -134,7 +135,8 @@ def rank_with_baselines(
     for batch in tqdm(batches, "baselines", unit="batch", leave=False, disable=None):
         queries = queries_of(batch)
         history, restrict = histories_of(batch, queries), ranked.restriction(queries.event)
-        for chunk in chunks(len(history), num_items):
+        at_once = max(1, SCORES_AT_ONCE // num_items)
+        for chunk in (slice(begin, begin + at_once) for begin in range(0, len(history), at_once)):
             for name, (scorer, _) in baselines.items():
                 begin = time.perf_counter()
                 scores = scorer(history[chunk])
