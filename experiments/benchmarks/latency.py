@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from harness import command_line, percentiles, report, run_job
 
+from twotower.serving.exact_search import exact_top_k
 from twotower.serving.retriever import Retriever
+from twotower.serving.users import Users
 
 K = 20
 LENGTH = 20  # events of a history
@@ -38,22 +40,21 @@ def fixed_histories(retriever: Retriever) -> list[list[Any]]:
 
 def recall(retriever: Retriever, histories: Sequence[Sequence[Any]]) -> float:
     """The share of the exact best K, by all scores, that the answers hold."""
-    row = {item: row for row, item in enumerate(retriever.bundle.item_ids.to_pylist())}
-    shares = []
-    for history in histories:
-        (answer,) = retriever.recommend([history], K).ids
-        (user,) = retriever.encode([history])
-        scores = retriever.bundle.vectors @ user
-        worst = np.partition(scores, -K)[-K]
-        shares.append(np.mean([scores[row[item]] >= worst - 1e-6 for item in answer]))
-    return float(np.mean(shares))
+    _, scores = exact_top_k(encoded(retriever, histories), retriever.bundle.vectors, K)
+    found = retriever.recommend(histories, K).scores
+    return float(np.mean(found >= scores[:, -1:] - 1e-6))
+
+
+def encoded(retriever: Retriever, histories: Sequence[Sequence[Any]]) -> Users:
+    """User vectors, and what the pointer adds."""
+    return retriever._encode(retriever._read(histories, None))
 
 
 def measure(bundle: str, calls: int) -> dict[str, Any]:
     """All figures in this process, in milliseconds unless said."""
     retriever = Retriever.load(bundle)
     histories = fixed_histories(retriever)
-    users, vectors = retriever.encode(histories), retriever.bundle.vectors
+    users, vectors = encoded(retriever, histories), retriever.bundle.vectors
     index, number = retriever.bundle.index, len(histories)
     whole = percentiles(lambda i: retriever.recommend([histories[i % number]], K), calls)
     tower = percentiles(lambda i: retriever.encode([histories[i % number]]), calls)
@@ -129,6 +130,7 @@ def main() -> int:
                 from made_bundle import make_bundle
 
                 bundle = make_bundle(Path(folder, "bundle"), items)
+                plain = make_bundle(Path(folder, "plain"), items, pointer=False)
             figures: dict[str, Any] = {}
             for command in ([__file__, "--calls", str(options.calls), "--here"], ["-m", "twotower.serving.measure"]):
                 job = run_job([sys.executable, *command, bundle], env={"OMP_NUM_THREADS": "1"})
@@ -137,6 +139,9 @@ def main() -> int:
                 cold = {"start to first answer, s": "cold_start_s", "peak memory until then, MB": "peak_memory_mb"}
                 result = job.figures()
                 figures |= {name: result[key] for name, key in cold.items()} if "cold_start_s" in result else result
+            if options.bundle is None:
+                job = run_job([sys.executable, __file__, "--here", plain], env={"OMP_NUM_THREADS": "1"})
+                figures["  without a pointer, p50"] = job.figures()["recommend, p50"]
             results.append({**figures, **measure_served(bundle, options.calls, Path(folder))})
     rows = [{"ms, one thread": name, **{f"{r['items']:,} items": r[name] for r in results}} for name in results[0]]
     misses = [claim for result in results for claim in missed(result)]

@@ -16,11 +16,13 @@ import torch
 
 from twotower.core.files import write_json
 from twotower.exporting.choose_index import choose_index
+from twotower.exporting.parity import golden_answers
 from twotower.exporting.user_tower import export_user_tower
 from twotower.exporting.vectors import encode_users, write_item_vectors
 from twotower.features import fit
 from twotower.model.event_inputs import EventInputs
 from twotower.model.item_tower.id import IdItemTower
+from twotower.model.pointer import Pointer
 from twotower.model.residual import WeightedSum
 from twotower.model.two_tower import TwoTower
 from twotower.model.user_tower.transformer import TransformerTower
@@ -28,13 +30,10 @@ from twotower.runs.histories import History
 from twotower.serving.bundle import write_items
 from twotower.serving.bundle_format import seal, write_manifest
 from twotower.serving.event_encoder import EventEncoder
-from twotower.serving.exact_search import exact_top_k
 from twotower.serving.golden_answers import origin
 from twotower.serving.index import ItemIndex
-from twotower.serving.retriever import Recommendations
-from twotower.serving.verify import compare
 
-DIM, MAX_LENGTH, K = 64, 50, 20
+DIM, MAX_LENGTH, TEMPERATURE = 64, 50, 0.07
 LENGTH = 20  # events of a history
 GOLDEN = 200  # histories that go along
 TYPES = ["view", "cart", "purchase"]
@@ -49,6 +48,7 @@ def make_bundle(
     queries: int = 400,
     inputs: bool = False,
     families: Sequence[str] | None = None,
+    pointer: bool = True,
     seed: int = 0,
 ) -> Path:
     """Write a bundle at `path`; its index is the one that the export would choose at a target recall of 0.99.
@@ -60,6 +60,7 @@ def make_bundle(
         queries: histories that the index is chosen with.
         inputs: give the model event inputs: event_type, gap and the feature `device`.
         families: of indexes, as index.families; None: as index=auto.
+        pointer: whether the model has one.
         seed: another one is another model of another catalogue, with the same ids.
     """
     path.mkdir(parents=True)
@@ -67,18 +68,20 @@ def make_bundle(
     cluster = random.integers(0, max(2, int(num_items**0.5)), num_items)
     features = _features(inputs)
     sizes = EventEncoder(["event_type", "gap", "device"] if inputs else [], features).sizes
-    model = _model(cluster, dim, sizes, seed)
+    model = _model(cluster, dim, sizes, pointer, seed)
     histories = [_history(random, cluster, sizes) for _ in range(queries)]
     vectors, _ = write_item_vectors(model, path)
     export_user_tower(model, path / "user_tower.onnx", dim, MAX_LENGTH, len(sizes))
     users = encode_users(model, histories, MAX_LENGTH)
-    choice = choose_index(vectors, users, families or ["exact", "ivf"], 0.99, 0 if families else 200_000)
+    choice = choose_index(vectors, users.vectors, families or ["exact", "ivf"], 0.99, 0 if families else 200_000)
     faiss.write_index(choice.index, str(path / "index.faiss"))
     index = ItemIndex(choice.index, vectors, choice.facts["search"], choice.facts["rerank"])
-    golden, recall = _golden(histories[:GOLDEN], users[:GOLDEN], vectors, index, list(sizes))
+    columns = _columns(random, cluster)
+    known = histories[:GOLDEN], users[:GOLDEN]
+    golden, recall = golden_answers(columns["item_id"], *known, vectors, list(sizes), index)
     write_json(path / "features.json", features)
     write_json(path / "golden.json", golden | {"origin": origin("cosine", path / "features.json")})
-    write_items(path / "items.parquet", _columns(random, cluster), vectors)
+    write_items(path / "items.parquet", columns, vectors)
     facts = {
         "similarity": "cosine",
         "dim": dim,
@@ -102,14 +105,16 @@ def _features(inputs: bool) -> dict[str, Any]:
     return {"time_zone": "UTC", "event_types": [], "input_types": [], "items": {}, **types, "events": events}
 
 
-def _model(cluster: Any, dim: int, sizes: dict[str, int], seed: int) -> TwoTower:
+def _model(cluster: Any, dim: int, sizes: dict[str, int], has_pointer: bool, seed: int) -> TwoTower:
     torch.manual_seed(seed)
     item_tower = IdItemTower(len(cluster), dim, True)
     centres = torch.randn(int(cluster.max()) + 1, dim)
     with torch.no_grad():
         item_tower.embedding.weight[1:] = centres[torch.from_numpy(cluster)] + 0.7 * torch.randn(len(cluster), dim)
     users = TransformerTower(dim, 2, 2, 0.2, MAX_LENGTH, True, True, False)
-    return TwoTower(item_tower, EventInputs(sizes, dim), users, WeightedSum(dim, MAX_LENGTH), True).eval()
+    inputs, residual = EventInputs(sizes, dim), WeightedSum(dim, MAX_LENGTH)
+    pointer = Pointer(dim, MAX_LENGTH, TEMPERATURE) if has_pointer else None
+    return TwoTower(item_tower, inputs, users, residual, True, pointer=pointer).eval()
 
 
 def _history(random: Any, cluster: Any, sizes: dict[str, int]) -> History:
@@ -120,21 +125,6 @@ def _history(random: Any, cluster: Any, sizes: dict[str, int]) -> History:
     rows[same] = random.choice(members, int(same.sum()))
     columns = [random.integers(0, size, LENGTH) for size in sizes.values()]
     return History(rows + 1, np.stack(columns, 1) if columns else np.zeros((LENGTH, 0), np.int64))
-
-
-def _golden(
-    histories: list[History], users: Any, vectors: Any, index: ItemIndex, inputs: list[str]
-) -> tuple[Any, float]:
-    rows, scores = exact_top_k(users, vectors, K)
-    index_scores, index_rows = index.search(users, K)
-    compared = compare(Recommendations(index_rows.tolist(), index_scores), Recommendations(rows.tolist(), scores))
-    known = []
-    for history in histories:
-        ids = [item_id(row) for row in (history.item_index - 1).tolist()]
-        codes = [dict(zip(inputs, row, strict=True)) for row in history.codes.tolist()]
-        known.append([{"item_id": i, "codes": c} for i, c in zip(ids, codes, strict=True)] if inputs else ids)
-    answers = [[item_id(row) for row in one] for one in rows.tolist()]
-    return {"k": K, "histories": known, "ids": answers, "scores": scores.tolist()}, float(compared.recall.mean())
 
 
 def _columns(random: Any, cluster: Any) -> pa.Table:

@@ -75,8 +75,10 @@ class Pointer(nn.Module):
         state = asking.gather(1, newest[:, None, None].expand(-1, -1, states.shape[-1]))
         place = torch.arange(states.shape[1], device=states.device)
         distance = (newest[:, None] - place).clamp(min=0)
-        match = self._match(state, states, events).squeeze(1)
-        logits: Tensor = match + self.distance[distance] + self._count_bias(count)
+        # As in `_match`, but the one query goes through the keys' weights, not each event: fewer operations in serving.
+        of_states, of_events = (self.query(state) @ self.key.weight).transpose(1, 2).chunk(2, dim=1)
+        match = states @ (of_states / math.sqrt(states.shape[-1])) + events @ of_events + self.repeat(state)
+        logits: Tensor = match.squeeze(2) + self.distance[distance] + self._count_bias(count)
         return logits
 
     def _match(self, asking: Tensor, states: Tensor, events: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ def open_bundle(path: str | Path, int8: bool = False, manifest_file: str = fmt.M
 def _open_array(file: Path, num_items: int) -> Floats:
     """[V, any], memory-mapped."""
     try:
-        vectors: Floats = np.load(file, mmap_mode="r", allow_pickle=False)
+        vectors: Floats = np.load(file, mmap_mode="r", allow_pickle=False).view(np.ndarray)
     except (ValueError, OSError, EOFError) as error:
         raise fmt.refusal(file, str(error), "a NumPy array") from None
     if vectors.ndim != 2 or len(vectors) != num_items or vectors.dtype != np.float32:

@@ -52,7 +52,7 @@ class Users:
         if self.rows is None or self.bonus is None:
             return scores, rows
         place = np.maximum(self.rows, 0)
-        own = np.einsum("qld,qd->ql", table[place], self.vectors) + self.bonus
+        own = (table[place] @ self.vectors[:, :, None])[:, :, 0] + self.bonus
         lacking = self.rows == NONE
         own[lacking if allowed is None else lacking | ~allowed[place]] = -np.inf
         repeated = (rows[:, :, None] == self.rows[:, None, :]).any(axis=2)
@@ -83,8 +83,13 @@ def blend(parts: Sequence[tuple[float, Users]]) -> Users:
 
 def first_of_each(history: Array) -> Mask:
     """[B, L] whether an event of histories [B, L] is the first of its item; False for PAD."""
-    same = history[:, :, None] == history[:, None, :]
-    first: Mask = (same.argmax(axis=2) == np.arange(history.shape[1])) & (history != PAD)
+    first: Mask = _first(history[:, :, None] == history[:, None, :]) & (history != PAD)
+    return first
+
+
+def _first(same: Mask) -> Mask:
+    """[B, L] whether an event is the first of those that are the same [B, L, L]."""
+    first: Mask = same.argmax(axis=2) == np.arange(same.shape[1])
     return first
 
 
@@ -97,9 +102,8 @@ def distinct_bonuses(pointer: Floats, temperature: float, history: Array) -> tup
         history: [B, L] item_index, PAD after the end.
     """
     same = history[:, :, None] == history[:, None, :]
-    exponential = np.exp(np.minimum(pointer.astype(np.float64), LARGEST_EXPONENT))
-    total = np.einsum("bij,bj->bi", same, np.where(history == PAD, 0, exponential))
-    is_first = first_of_each(history)
-    return np.where(is_first, history - 1, NONE), np.where(is_first, temperature * np.log1p(total), 0).astype(
-        np.float32
-    )
+    is_item = history != PAD
+    exponential = np.exp(np.minimum(pointer, LARGEST_EXPONENT, dtype=np.float64)) * is_item
+    bonus = temperature * np.log1p((same * exponential[:, None, :]).sum(axis=2))
+    is_first = _first(same) & is_item
+    return np.where(is_first, history - 1, NONE), (bonus * is_first).astype(np.float32)
