@@ -89,6 +89,10 @@ def test_the_command_asks_for_an_event_type(exported: tuple[Run, Path], capsys: 
     assert main([str(path), f"--objective={name}", "i3", "i9"]) == 0
     listed = [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]]
     assert listed == best(dense(run, ["i3", "i9"], 2), 10)
+    assert main([str(path), "--explain", f"--objective={name}", "i3", "i9"]) == 0
+    first = capsys.readouterr().out.splitlines()[1].replace(",", "").split()
+    assert first[3::2] == ["i3", "i9"]
+    assert sum(map(float, first[4::2])) == pytest.approx(float(first[2]), abs=2e-4)
     assert main([str(path), "--objectiv=x", "i3"]) == 2
     assert "usage: twotower retrieve" in capsys.readouterr().out
     assert main([str(path), "--objective=other", "i3"]) == 2

@@ -134,16 +134,12 @@ def _divided(items: Sequence[ItemId], item_ids: pa.Array, form: TextForm) -> tup
 
 def _nearest(bundle: Bundle, histories: Histories, items: Ints, k: int) -> tuple[Ints, Floats, int]:
     """Return [I, k] histories with the highest scores for items' rows [I], these scores, and how many are known."""
-    vectors = bundle.vectors[items]
-    rows, scores = np.empty((len(vectors), 0), dtype=np.int64), np.empty((len(vectors), 0), dtype=np.float32)
+    rows, scores = np.empty((len(items), 0), dtype=np.int64), np.empty((len(items), 0), dtype=np.float32)
     count = 0
     for new, users in known_vectors(bundle, histories, "audience"):
         count += len(new)
-        rows = np.concatenate([rows, np.broadcast_to(new, (len(vectors), len(new)))], axis=1)
-        new_scores = vectors @ users.vectors.T
-        for place, item in enumerate(items.tolist()):
-            new_scores[place] += users.bonus_of(item)
-        scores = np.concatenate([scores, new_scores], axis=1)
+        rows = np.concatenate([rows, np.broadcast_to(new, (len(items), len(new)))], axis=1)
+        scores = np.concatenate([scores, users.scores_of(items, bundle.vectors)], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
     return rows, scores, count

@@ -66,6 +66,10 @@ class Catalogue:
                 unknown.note(f"ids in {argument}", lacking, len(ids), f"ids like {self.ids[0]!r}", each_time)
         return index
 
+    def has(self, item: Any) -> bool:
+        """Whether an id, as it arrived, is of the catalogue."""
+        return item in self._index_of or self._key(item) in self._index_of
+
     def _key(self, item: Any) -> ItemId | None:
         """The id as the catalogue has it; None where it can't be one."""
         text = self._form.id(item)

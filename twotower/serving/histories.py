@@ -5,7 +5,7 @@ Shapes: Q histories, E events of all of them together, one history after the oth
 
 import operator
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
@@ -66,6 +66,21 @@ def read_histories(
     codes = encoder.codes(rows, first)
     encoder.note_unknown(rows, codes, unknown)
     return known_events(catalogue, ids, codes, length, unknown)
+
+
+def encoded_histories(
+    histories: Any, codes: Any, sizes: Sequence[int], catalogue: Catalogue, unknown: Unknown
+) -> KnownEvents:
+    """Read histories of item ids with the codes [K] of each event, which are below `sizes` [K]."""
+    ids, length = flatten(histories)
+    rows = [row for history in codes for row in history]
+    try:
+        table = np.array(rows, dtype=np.int64).reshape(len(ids), len(sizes))
+    except ValueError:
+        raise UserError(f"expected one code for each of {len(ids)} items and {len(sizes)} inputs") from None
+    if ((table < 0) | (table >= sizes)).any():
+        raise UserError(f"a code is outside its input's range; expected 0 to less than {list(sizes)}")
+    return known_events(catalogue, ids, table, length, unknown)
 
 
 def known_events(catalogue: Catalogue, ids: list[Any], codes: Ints, length: Ints, unknown: Unknown) -> KnownEvents:

@@ -1,6 +1,6 @@
 """Print the best items after one history.
 
-twotower retrieve BUNDLE [--strict] [--objective=EVENT_TYPE] ITEM_ID [ITEM_ID ...]
+twotower retrieve BUNDLE [--strict] [--explain] [--objective=EVENT_TYPE] ITEM_ID [ITEM_ID ...]
 """
 
 import sys
@@ -11,26 +11,32 @@ import numpy as np
 from twotower.core.errors import printing_user_errors
 from twotower.serving.retriever import Retriever
 
-STRICT, OBJECTIVE = "--strict", "--objective="
+STRICT, EXPLAIN, OBJECTIVE = "--strict", "--explain", "--objective="
 
 
 @printing_user_errors
 def main(arguments: Sequence[str]) -> int:
     """Print recommendations for one history; returns 0, or 2 for a mistake that the user can correct."""
     words = [word for word in arguments if not word.startswith("--")]
-    options = [word for word in arguments if word.startswith("--") and word != STRICT]
+    options = [word for word in arguments if word.startswith("--") and word not in (STRICT, EXPLAIN)]
     asked = [word.removeprefix(OBJECTIVE) for word in options if word.startswith(OBJECTIVE)]
     if len(words) < 2 or len(asked) < len(options):
-        print(f"usage: twotower retrieve BUNDLE [{STRICT}] [{OBJECTIVE}TYPE] ITEM_ID [ITEM_ID ...]   (oldest first)")
+        usage = f"[{STRICT}] [{EXPLAIN}] [{OBJECTIVE}TYPE]"
+        print(f"usage: twotower retrieve BUNDLE {usage} ITEM_ID [ITEM_ID ...]   (oldest first)")
         return 2
     retriever = Retriever.load(words[0], strict=STRICT in arguments)
-    (ids,), (scores,) = retriever.recommend([words[1:]], k=10, objective=asked[0] if asked else None)
+    history, objective = words[1:], asked[0] if asked else None
+    (ids,), (scores,) = retriever.recommend([history], k=10, objective=objective)
+    (shares,) = retriever.explain([history], [ids], objective=objective)
     if np.isnan(scores[0]):
         print("no item of the history is in the catalogue; the most popular items:")
     width = max(7, *(len(str(item)) for item in ids))
-    print(f"rank  {'item_id':<{width}}  score")
-    for rank, (item, score) in enumerate(zip(ids, scores, strict=True), start=1):
-        print(f"{rank:>4}  {item!s:<{width}}  {'-' if np.isnan(score) else f'{score:.4f}'}")
+    explained = EXPLAIN in arguments and not np.isnan(scores[0])
+    print(f"rank  {'item_id':<{width}}  score{'   of it because of each event' if explained else ''}")
+    for rank, (item, score, parts) in enumerate(zip(ids, scores, shares, strict=True), start=1):
+        line = f"{rank:>4}  {item!s:<{width}}  {'-' if np.isnan(score) else f'{score:.4f}'}"
+        because = (f"{event} {part:+.4f}" for event, part in zip(history, parts, strict=True))
+        print(f"{line}  {', '.join(because)}" if explained else line)
     return 0
 
 

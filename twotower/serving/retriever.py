@@ -4,21 +4,22 @@ Shapes: Q queries, k results each, V items, K event inputs, D embedding dim.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from twotower.core.arrays import Floats, Ints, Mask
-from twotower.core.errors import UserError
 from twotower.core.schema import ITEMS_FILE, PAD
 from twotower.serving.bundle import Bundle, open_bundle
 from twotower.serving.catalogue import Catalogue, ItemId
 from twotower.serving.event_encoder import Event
 from twotower.serving.exclusions import rows_by_history
+from twotower.serving.explanations import explain, known_places
 from twotower.serving.exploration import check_exploration, novelty
 from twotower.serving.filters import ItemFilter
-from twotower.serving.histories import ITEMS, KnownEvents, as_list, flatten, known_events, positive, read_histories
+from twotower.serving.histories import ITEMS, KnownEvents, as_list, encoded_histories, positive, read_histories
 from twotower.serving.objectives import objective_weights
 from twotower.serving.selection import Selection, select
 from twotower.serving.unknown import Unknown
@@ -164,16 +165,8 @@ class Retriever:
         self, histories: Sequence[Sequence[ItemId]], codes: Sequence[Sequence[Sequence[int]]], k: int = 20
     ) -> Recommendations:
         """As `recommend`, for histories of item ids with the codes [K] of the event inputs of each event."""
-        ids, length = flatten(histories)
         sizes = list(self._bundle.inputs.values())
-        rows = [row for history in codes for row in history]
-        try:
-            table = np.array(rows, dtype=np.int64).reshape(len(ids), len(sizes))
-        except ValueError:
-            raise UserError(f"expected one code for each of {len(ids)} items and {len(sizes)} inputs") from None
-        if ((table < 0) | (table >= sizes)).any():
-            raise UserError(f"a code is outside its input's range; expected 0 to less than {sizes}")
-        events = known_events(self._catalogue, ids, table, length, self._unknown)
+        events = encoded_histories(histories, codes, sizes, self._catalogue, self._unknown)
         return self._results(self._encode(events), None, Selection(positive(k)))
 
     def similar_items(
@@ -213,19 +206,26 @@ class Retriever:
         """
         index = self._item_index(items)
         users = self._encode(self._read(histories, None), objective)
-        k = min(positive(k), len(users))
-        known = np.flatnonzero(~np.isnan(users.vectors[:, 0]))
-        users = users[known]
-        rows = np.maximum(index - 1, 0)
-        scores = self._bundle.vectors[rows] @ users.vectors.T  # [items, known]
-        for place, row in enumerate(rows.tolist()):
-            scores[place] += users.bonus_of(row)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        padded = np.full((len(index), k), np.nan, dtype=np.float32)
-        padded[:, : best.shape[1]] = np.take_along_axis(scores, best, axis=1)
-        padded[index == PAD] = np.nan
-        lists = [known[row].tolist() if item != PAD else [] for row, item in zip(best, index, strict=True)]
-        return Audience(lists, padded)
+        best, scores = users.best_for(np.maximum(index - 1, 0), self._bundle.vectors, positive(k))
+        scores[index == PAD] = np.nan
+        return Audience([row.tolist() if item != PAD else [] for row, item in zip(best, index, strict=True)], scores)
+
+    def explain(
+        self,
+        histories: Sequence[Sequence[ItemId | Event]],
+        items: Sequence[Sequence[ItemId]],
+        context: Mapping[str, Any] | None = None,
+        objective: str | Mapping[str, float] | None = None,
+    ) -> list[Floats]:
+        """Return each history's [k, L]: the share of each of its L events in the score of each of its k items.
+
+        `items` are the ids of `recommend`'s answer, or any others; see serving.explanations.
+        """
+        events = self._read(histories, context)
+        rows = [self._item_index(ids) - 1 for ids in as_list(items, "items", ITEMS)]
+        newest = int(self._bundle.manifest["max_length"])
+        encode = partial(self._encode, objective=objective)
+        return explain(events, known_places(histories, self._catalogue), rows, self._bundle.vectors, newest, encode)
 
     def encode(
         self,

@@ -61,12 +61,25 @@ class Users:
         query = np.arange(len(rows))[:, None]
         return scores[query, order].astype(np.float32, copy=False), rows[query, order]
 
-    def bonus_of(self, row: int) -> Floats | float:
-        """[Q] by how much each history raises the item of a row."""
-        if self.rows is None or self.bonus is None:
-            return 0.0
-        total: Floats = np.where(self.rows == row, self.bonus, 0).sum(axis=1)
-        return total
+    def scores_of(self, rows: Ints, table: Floats) -> Floats:
+        """Return [k, Q] the scores of items, given by their k rows of table [V, D], for every history."""
+        scores: Floats = table[rows] @ self.vectors.T
+        if self.rows is not None and self.bonus is not None:
+            for place, row in enumerate(rows.tolist()):
+                scores[place] += np.where(self.rows == row, self.bonus, 0).sum(axis=1)
+        return scores
+
+    def best_for(self, rows: Ints, table: Floats, k: int) -> tuple[Ints, Floats]:
+        """Return the histories [n, known] with the highest scores for each of n items, and the scores [n, k].
+
+        There are at most k of them, without those of unknown items alone; the scores end in NaN.
+        """
+        known = np.flatnonzero(~np.isnan(self.vectors[:, 0]))
+        scores = self[known].scores_of(rows, table)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, len(self))]
+        padded = np.full((len(rows), min(k, len(self))), np.nan, dtype=np.float32)
+        padded[:, : best.shape[1]] = np.take_along_axis(scores, best, axis=1)
+        return known[best], padded
 
 
 def blend(parts: Sequence[tuple[float, Users]]) -> Users:
