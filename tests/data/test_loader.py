@@ -359,7 +359,10 @@ def test_weights_and_inputs_equal_a_naive_loop(make_prepared, monkeypatch, max_l
                 weight = of_type[types[s][p]]
                 if weight == 0 or (part != "training" and weight < 0):
                     continue
-                first = (p - 1) // max_length * max_length if part == "training" else max(0, p - max_length)
+                first = max(0, p - max_length)
+                if part == "training":  # a row of max_length, then rows whose first half is context
+                    step = max_length - max_length // 2
+                    first = max(0, p - 1 - max_length // 2) // step * step
                 codes = tuple((hours[s][q], gaps[s][q]) for q in range(first, p))
                 event = sum(lengths[:s]) + p
                 result.append((tuple(session[first:p]), codes, session[p], types[s][p], weight, event))

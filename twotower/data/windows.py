@@ -17,7 +17,7 @@ class Windows(NamedTuple):
     """Rows to gather, as positions in the flat arrays.
 
     >>> training_windows(start=np.array([0, 5]), end=np.array([5, 7]), max_length=3).length
-    array([3, 1, 1])
+    array([3, 2, 1])
     """
 
     start: Array  # [W]
@@ -26,13 +26,19 @@ class Windows(NamedTuple):
 
 
 def training_windows(start: Array, end: Array, max_length: int) -> Windows:
-    """Cut each session [start, end) into rows so that every event but its first is a target exactly once."""
+    """Cut each session [start, end) into rows so that every event but its first is a target exactly once.
+
+    The first half of each row but a session's first is context that the row before had as queries: a model that is
+    asked with full histories has to learn from such.
+    """
     inputs = np.maximum(end - start - 1, 0)
-    pieces = -(-inputs // max_length)
+    context = max_length // 2
+    step = max_length - context
+    pieces = -(-np.maximum(inputs - context, np.minimum(inputs, 1)) // step)
     session = np.repeat(np.arange(len(start)), pieces)
-    begin = start[session] + ranges(np.zeros_like(pieces), pieces) * max_length
-    length = np.minimum(max_length, start[session] + inputs[session] - begin)
-    return Windows(begin, length, np.zeros_like(begin))
+    offset = ranges(np.zeros_like(pieces), pieces) * step
+    length = np.minimum(max_length, inputs[session] - offset)
+    return Windows(start[session] + offset, length, np.where(offset > 0, context, 0))
 
 
 def query_windows(start: Array, first: Array, end: Array, max_length: int, min_history: int) -> Windows:

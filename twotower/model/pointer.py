@@ -67,7 +67,9 @@ class Pointer(nn.Module):
         """
         place = torch.arange(states.shape[1], device=states.device)
         distance = (place[:, None] - place).clamp(min=0)
-        logits: Tensor = self._match(asking, states, events) + self.distance[distance] + self._count_bias(count)
+        logits: Tensor = (
+            self._match(asking, states, events) + _looked_up(self.distance, distance) + self._count_bias(count)
+        )
         return logits
 
     def newest(self, newest: Tensor, count: Tensor, asking: Tensor, states: Tensor, events: Tensor) -> Tensor:
@@ -78,7 +80,7 @@ class Pointer(nn.Module):
         # As in `_match`, but the one query goes through the keys' weights, not each event: fewer operations in serving.
         of_states, of_events = (self.query(state) @ self.key.weight).transpose(1, 2).chunk(2, dim=1)
         match = states @ (of_states / math.sqrt(states.shape[-1])) + events @ of_events + self.repeat(state)
-        logits: Tensor = match.squeeze(2) + self.distance[distance] + self._count_bias(count)
+        logits: Tensor = match.squeeze(2) + _looked_up(self.distance, distance) + self._count_bias(count)
         return logits
 
     def _match(self, asking: Tensor, states: Tensor, events: Tensor) -> Tensor:
@@ -89,9 +91,12 @@ class Pointer(nn.Module):
         return match
 
     def _count_bias(self, count: Tensor) -> Tensor:
-        bucket = count.clamp(1, COUNTS) - 1
-        # index_select is several times as fast as advanced indexing, with its gradient.
-        return self.count.index_select(0, bucket.flatten()).view(bucket.shape)
+        return _looked_up(self.count, count.clamp(1, COUNTS) - 1)
+
+
+def _looked_up(values: Tensor, place: Tensor) -> Tensor:
+    """Values [n] at places of any shape; several times as fast as advanced indexing, with its gradient."""
+    return values.index_select(0, place.flatten()).view(place.shape)
 
 
 def occurrences(item_index: Tensor) -> Tensor:
