@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from twotower.core.errors import UserError
 from twotower.serving.retriever import Retriever
 
 IDS = [f"item {i}" for i in range(30)]
@@ -55,3 +56,5 @@ def test_histories_without_a_known_item_and_unknown_items(retriever: Retriever) 
     assert nothing.tolist() == [[0]] and empty.shape == (1, 0)
     assert np.isnan(unknown[0]).all() and unknown[1, 0] != 0
     assert retriever.explain([], []) == []
+    with pytest.raises(UserError, match="1 lists for 2 histories"):
+        retriever.explain([[IDS[1]], [IDS[2]]], [[IDS[3]]])

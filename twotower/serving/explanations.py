@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from twotower.core.arrays import Floats, Ints, Mask
+from twotower.core.errors import UserError
 from twotower.core.schema import ITEM_ID
 from twotower.serving.catalogue import Catalogue
 from twotower.serving.histories import KnownEvents
@@ -39,7 +40,12 @@ def explain(
         table: [V, D] item vectors.
         max_length: the most events that the model sees.
         encode: histories as the model does.
+
+    Raises:
+        UserError: there are not as many lists of items as histories.
     """
+    if len(items) != len(is_known):
+        raise UserError(f"items has {len(items)} lists for {len(is_known)} histories; expected one of ids for each")
     found = []
     for end, length, known, rows in zip(events.end, events.length, is_known, items, strict=True):
         shares = np.zeros((len(rows), len(known)), dtype=np.float32)
