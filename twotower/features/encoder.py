@@ -55,7 +55,8 @@ def fit(
     if kind == "text":
         return {key: settings[key] for key in ("kind", "ngrams", "buckets", "nulls")}
     if kind == "vector":
-        return {"kind": kind, **fit_vectors(place, values, weight)}
+        by = {"encode_with": settings["encode_with"]} if settings["encode_with"] else {}
+        return {"kind": kind, **by, **fit_vectors(place, values, weight)}
     if kind in ("categorical", "multi"):
         for value in values if kind == "categorical" else ():
             if isinstance(value, LISTS):

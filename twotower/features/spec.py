@@ -15,7 +15,7 @@ KINDS: dict[str, dict[str, Any]] = {  # kind -> settings with defaults; each has
     "numeric": NUMBER,
     "price": {**NUMBER, "log": True},
     "text": {"ngrams": [3, 4], "buckets": 4096},
-    "vector": {},
+    "vector": {"encode_with": None},
 }
 PRICE_BUCKETS = 20
 SINGLE = ("categorical", "numeric", "price")  # kinds that can give one code per value
@@ -88,6 +88,7 @@ def _are_lengths(value: Any) -> bool:
 # setting -> whether a value is right, and what is expected
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "column": (lambda v: isinstance(v, str), "a column's name"),
+    "encode_with": (lambda v: isinstance(v, str) and "." in v, "module and function, as in my_shop.text.encode"),
     "min_count": (_is_whole(1), "a whole number of at least 1"),
     "out_of_vocabulary": (_is_whole(1), "a whole number of at least 1: codes that unseen values share"),
     "separator": (lambda v: isinstance(v, str) and v != "", "the text between two values"),

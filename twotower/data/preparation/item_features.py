@@ -18,6 +18,7 @@ from twotower.core.values import TextForm
 from twotower.data.text_form import ids, shortest, texts
 from twotower.features import Bags, Encoder, check_spec, encode, fit, raw_values
 from twotower.features.numbers import numbers_of
+from twotower.features.own_vectors import vectors_by
 
 KEY, ROW, VALUE, CONTENT = "__key", "__row", "__value", "__content"  # names that no table has
 RAW_TYPES: dict[str, Any] = {"multi": pl.List(pl.String), "numeric": pl.Float64}  # others are texts
@@ -82,6 +83,8 @@ def encode_items(
         if len(bad):
             unreadable[name] = {"values": len(bad), "of": len(column) - column.null_count() + len(bad), "first": bad[0]}
         values, contradictory[name] = _values(rows.select(ROW, TIMESTAMP, column.alias(VALUE)), kind, catalogue.height)
+        if spec.get("encode_with"):
+            values = vectors_by(spec["encode_with"], f"preparation.features.items.{name}", values)
         encoders[name] = fit(name, spec, values, nulls=form.nulls or ())
         if spec.get("column") not in (None, name):
             encoders[name]["column"] = spec["column"]  # by which updates find the values

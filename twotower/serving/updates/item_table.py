@@ -66,7 +66,8 @@ def read_item_table(
             encoded = encode(encoder, values)
             assert isinstance(encoded, Dense)
             became_null = (encoded.values[:, -1] == 1).tolist()
-            _require_null(name, values, became_null, f"vectors of {encoder['size']} numbers", form)
+            by = f", which {encoder['encode_with']} makes" if "encode_with" in encoder else ""
+            _require_null(name, values, became_null, f"vectors of {encoder['size']} numbers{by}", form)
             numbers[name] = encoded.values
         else:
             raw = raw_values(encoder, values)
