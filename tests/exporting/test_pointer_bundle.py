@@ -93,8 +93,11 @@ def test_the_command_asks_for_an_event_type(exported: tuple[Run, Path], capsys: 
     first = capsys.readouterr().out.splitlines()[1].replace(",", "").split()
     assert first[3::2] == ["i3", "i9"]
     assert sum(map(float, first[4::2])) == pytest.approx(float(first[2]), abs=2e-4)
+    assert main([str(path), f'--objective={{"{name}": 2}}', "i3", "i9"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]] == listed
     assert main([str(path), "--objectiv=x", "i3"]) == 2
-    assert "usage: twotower retrieve" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "usage: twotower retrieve" in told.out and "--objectiv is no option; did you mean '--objective='" in told.err
     assert main([str(path), "--objective=other", "i3"]) == 2
     assert name in capsys.readouterr().err
 

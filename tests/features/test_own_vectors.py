@@ -25,6 +25,18 @@ def wrong(texts: list[str]) -> list[float]:
     return [1.0 for _ in texts]
 
 
+def undefined(texts: list[str]) -> list[list[float]]:
+    return [[1.0, math.nan] for _ in texts]
+
+
+def ragged(texts: list[str]) -> list[list[float]]:
+    return [[1.0] * (1 + i) for i in range(2)]
+
+
+def failing(texts: list[str]) -> list[list[float]]:
+    raise RuntimeError("no model file")
+
+
 NAME = f"{__name__}.lengths"
 
 
@@ -40,7 +52,8 @@ def test_items_have_the_function_s_vectors_by_row_of_the_catalogue(monkeypatch: 
     expected = [[*given[i], 0] if i in given else [0, 0, 1] for i in (3, 1, 2, 4)]
     np.testing.assert_allclose(arrays["blurb.values"], np.array(expected) * [scale, scale, 1], rtol=1e-6)
     assert ASKED == [["été", "red shoe"], ["hat"]], "no null, a few at a time"
-    assert encoders["blurb"]["encode_with"] == NAME and raw.width == 0
+    assert encoders["blurb"]["encode_with"] == NAME and "column" not in encoders["blurb"], "updates bring vectors"
+    assert raw.width == 0
 
 
 @pytest.mark.parametrize(
@@ -48,6 +61,10 @@ def test_items_have_the_function_s_vectors_by_row_of_the_catalogue(monkeypatch: 
     [
         ("nowhere.encode", "encode_with=nowhere.encode can't be imported .*No module named 'nowhere'"),
         (f"{__name__}.missing", "can't be imported"),
+        (f"{__name__}.undefined", "gave NaN or infinity, for 'a' first"),
+        (f"{__name__}.ragged", "raised ValueError: .*inhomogeneous"),
+        (f"{__name__}.failing", r"raised RuntimeError: no model file \(.*test_own_vectors.py:\d+\), for 1 values"),
+        (f"{__name__}.NAME", "raised TypeError"),
         (f"{__name__}.wrong", r"shape \(1,\) and type float64 for 1 values; expected one vector of numbers each"),
     ],
 )

@@ -56,5 +56,7 @@ def test_histories_without_a_known_item_and_unknown_items(retriever: Retriever) 
     assert nothing.tolist() == [[0]] and empty.shape == (1, 0)
     assert np.isnan(unknown[0]).all() and unknown[1, 0] != 0
     assert retriever.explain([], []) == []
+    with pytest.raises(UserError, match=r"items\[0\] is 'item 3'; expected for each history one list of item ids"):
+        retriever.explain([[IDS[1]]], [IDS[3]])
     with pytest.raises(UserError, match="1 lists for 2 histories"):
         retriever.explain([[IDS[1]], [IDS[2]]], [[IDS[3]]])

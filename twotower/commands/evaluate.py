@@ -65,7 +65,10 @@ def evaluate(config: DictConfig) -> Path:
                 catalogue.mkdir()
                 write_catalogue(model, data_path, catalogue)
                 prepared = replace(prepared, path=catalogue)
-            log.info("%s of %s events are of items that the model knows", f"{len(position):,}", f"{events:,}")
+            few = 2 * len(position) < events
+            hint = ": is it the right data? data=... names it" if few else ""
+            told = f"{len(position):,} of {events:,} events are of items that the model knows{hint}"
+            log.log(logging.WARNING if few else logging.INFO, told)
         max_length = config.model.max_length
         test = queries(prepared, vocabulary.inputs, max_length, config.target_weights, config.evaluation, "test")
         path.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,8 @@ from twotower.serving.catalogue import Catalogue
 from twotower.serving.histories import KnownEvents
 from twotower.serving.users import Users
 
+LISTS_OF_ITEMS = "for each history one list of item ids, such as the ids of recommend's answer"
+
 
 def explain(
     events: KnownEvents,

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from twotower.core.errors import printing_user_errors
+from twotower.core.errors import nearest, printing_user_errors
+from twotower.serving.http_request import read_json_text
 from twotower.serving.retriever import Retriever
 
 STRICT, EXPLAIN, OBJECTIVE = "--strict", "--explain", "--objective="
@@ -20,12 +21,17 @@ def main(arguments: Sequence[str]) -> int:
     words = [word for word in arguments if not word.startswith("--")]
     options = [word for word in arguments if word.startswith("--") and word not in (STRICT, EXPLAIN)]
     asked = [word.removeprefix(OBJECTIVE) for word in options if word.startswith(OBJECTIVE)]
+    for word in options:
+        if not word.startswith(OBJECTIVE):
+            hint = nearest(word, [STRICT, EXPLAIN, OBJECTIVE])
+            print(f"{word.partition('=')[0]} is no option{hint}", file=sys.stderr)
     if len(words) < 2 or len(asked) < len(options):
         usage = f"[{STRICT}] [{EXPLAIN}] [{OBJECTIVE}TYPE]"
         print(f"usage: twotower retrieve BUNDLE {usage} ITEM_ID [ITEM_ID ...]   (oldest first)")
         return 2
     retriever = Retriever.load(words[0], strict=STRICT in arguments)
-    history, objective = words[1:], asked[0] if asked else None
+    history, text = words[1:], asked[0] if asked else None
+    objective = read_json_text(text, OBJECTIVE) if text and text.startswith("{") else text
     (ids,), (scores,) = retriever.recommend([history], k=10, objective=objective)
     (shares,) = retriever.explain([history], [ids], objective=objective)
     if np.isnan(scores[0]):
@@ -35,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     print(f"rank  {'item_id':<{width}}  score{'   of it because of each event' if explained else ''}")
     for rank, (item, score, parts) in enumerate(zip(ids, scores, shares, strict=True), start=1):
         line = f"{rank:>4}  {item!s:<{width}}  {'-' if np.isnan(score) else f'{score:.4f}'}"
-        because = (f"{event} {part:+.4f}" for event, part in zip(history, parts, strict=True))
+        because = (f"{event} {part:+.4f}" for event, part in zip(history, parts, strict=True) if part)
         print(f"{line}  {', '.join(because)}" if explained else line)
     return 0
 

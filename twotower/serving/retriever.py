@@ -16,7 +16,7 @@ from twotower.serving.bundle import Bundle, open_bundle
 from twotower.serving.catalogue import Catalogue, ItemId
 from twotower.serving.event_encoder import Event
 from twotower.serving.exclusions import rows_by_history
-from twotower.serving.explanations import explain, known_places
+from twotower.serving.explanations import LISTS_OF_ITEMS, explain, known_places
 from twotower.serving.exploration import check_exploration, novelty
 from twotower.serving.filters import ItemFilter
 from twotower.serving.histories import ITEMS, KnownEvents, as_list, encoded_histories, positive, read_histories
@@ -222,7 +222,8 @@ class Retriever:
         `items` are the ids of `recommend`'s answer, or any others; see serving.explanations.
         """
         events = self._read(histories, context)
-        rows = [self._item_index(ids) - 1 for ids in as_list(items, "items", ITEMS)]
+        lists = as_list(items, "items", LISTS_OF_ITEMS)
+        rows = [self._item_index(as_list(ids, f"items[{i}]", LISTS_OF_ITEMS)) - 1 for i, ids in enumerate(lists)]
         newest = int(self._bundle.manifest["max_length"])
         encode = partial(self._encode, objective=objective)
         return explain(events, known_places(histories, self._catalogue), rows, self._bundle.vectors, newest, encode)

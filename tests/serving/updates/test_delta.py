@@ -264,6 +264,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "no ids": ({"price": [1.0]}, "no column 'item_id'; they have price. Name the right one: item_id=NAME"),
     "no number in some": ({"item_id": ["a", "b"], "price": ["1.5", "12,99"]}, "'price' has '12,99'; expected numbers"),
     "no number": ({"item_id": ["a", "b"], "price": [None, "cheap"]}, "'price' has 'cheap'; expected numbers"),
+    "no text": ({"item_id": ["a"], "title": [["x", "y"]]}, r"'title' has \['x', 'y'\]; expected texts, or null"),
     "no vector": ({"item_id": ["a"], "picture": [[1.0, 2.0]]}, r"'picture' has \[1.0, 2.0\]; expected vectors of 3"),
 }
 

@@ -86,7 +86,7 @@ def encode_items(
         if spec.get("encode_with"):
             values = vectors_by(spec["encode_with"], f"preparation.features.items.{name}", values)
         encoders[name] = fit(name, spec, values, nulls=form.nulls or ())
-        if spec.get("column") not in (None, name):
+        if spec.get("column") not in (None, name) and not spec.get("encode_with"):  # updates bring vectors by name
             encoders[name]["column"] = spec["column"]  # by which updates find the values
         encoded = encode(encoders[name], values)
         if isinstance(encoded, Bags):

@@ -71,8 +71,9 @@ def read_item_table(
             numbers[name] = encoded.values
         else:
             raw = raw_values(encoder, values)
-            if encoder["kind"] == "numeric":
-                _require_null(name, values, [value is None for value in raw], "numbers", form)
+            if encoder["kind"] != "multi":
+                expected = "numbers" if encoder["kind"] == "numeric" else "texts"
+                _require_null(name, values, [value is None for value in raw], expected, form)
             columns[name] = pa.array(raw, TYPES.get(encoder["kind"], pa.string()))
     return ItemTable(pa.table(columns), numbers, tuple(sorted(given.keys() - set(column_of.values()))))
 
