@@ -16,8 +16,9 @@ from torchmetrics.functional.retrieval import (
     retrieval_reciprocal_rank,
 )
 
+from twotower.metrics.dense_ranks import rank
 from twotower.metrics.ranking_metrics import RankingMetrics
-from twotower.metrics.ranks import Ranks, rank
+from twotower.metrics.ranks import Ranks
 
 KS = (1, 3, 5)
 

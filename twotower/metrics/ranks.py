@@ -9,7 +9,6 @@ from torch import Tensor
 from twotower.metrics.running_top import RunningTop
 from twotower.metrics.score_changes import ScoreChanges
 
-COMPARED_AT_ONCE = 1 << 18  # elements of a score matrix: 1 MiB, so that both comparisons find them in a cache
 ROUNDING = 4 * torch.finfo(torch.float32).eps  # error of a dot product, relative to the product of the two lengths
 IMPOSSIBLE = 2**30  # items before a target that is not ranked: more than any catalogue has
 QUERIES = 1024  # multiplied at one time
@@ -19,32 +18,13 @@ TILE, TILE_OF_GPU = 1 << 19, 1 << 24  # elements of a tile of scores; 2 MiB, and
 class Ranks(NamedTuple):
     """Rank of each target: behind `better` items, at the same score as `tied` items, itself included.
 
-    >>> rank(scores=torch.tensor([[0.5, 0.9, 0.5]]), target=torch.tensor([1]))
+    >>> one, items = torch.ones(1, 1), torch.tensor([[0.5], [0.9], [0.5]])
+    >>> rank_and_list(one, items, target=torch.tensor([1]), list_length=0)[0]
     Ranks(better=tensor([1]), tied=tensor([2]))
     """
 
     better: Tensor  # [Q] int64
     tied: Tensor  # [Q] int64, at least 1
-
-
-def rank(scores: Tensor, target: Tensor) -> Ranks:
-    """Rank targets among scores of the whole catalogue.
-
-    Args:
-        scores: [Q, V]; column c belongs to item_index c + 1.
-        target: [Q] item_index; where its score is -inf it is not ranked, and IMPOSSIBLE items are before it.
-    """
-    ranks = Ranks(torch.empty_like(target), torch.empty_like(target))
-    target_score = scores.gather(1, target[:, None] - 1)
-    rows = max(1, COMPARED_AT_ONCE // scores.shape[1])
-    memory = scores.new_empty(min(rows, len(scores)), scores.shape[1])
-    for part in _slices(len(scores), rows):
-        flags = memory[: part.stop - part.start]
-        below = _count(torch.lt(scores[part], target_score[part], out=flags))
-        not_better = _count(torch.le(scores[part], target_score[part], out=flags))
-        ranks.better[part] = scores.shape[1] - not_better  # so a NaN counts as better, and never improves a rank
-        ranks.tied[part] = not_better - below
-    return _without_impossible(*ranks, target_score[:, 0])
 
 
 def rank_and_list(
@@ -67,12 +47,12 @@ def rank_and_list(
     least, most = (target_score - tolerance)[:, None], (target_score + tolerance)[:, None]
     at_once = max(QUERIES, TILE if user.device.type == "cpu" else TILE_OF_GPU)
     memory = user.new_empty(2, at_once)
-    for queries in _slices(len(user), QUERIES):
+    for queries in slices(len(user), QUERIES):
         rows = queries.stop - queries.start
         own_changes = [change.of(queries) for change in changes]
         counts = torch.zeros(2, rows, dtype=torch.double, device=user.device)  # below the target, and not better
         running = RunningTop(user[queries, 0], min(list_length, len(items)))
-        for columns in _slices(len(items), max(1, at_once // rows)):
+        for columns in slices(len(items), max(1, at_once // rows)):
             scores, flags = memory[:, : rows * (columns.stop - columns.start)].view(2, rows, -1)
             torch.mm(user[queries], items[columns].T, out=scores)
             for change in own_changes:
@@ -85,20 +65,15 @@ def rank_and_list(
         better[queries], tied[queries] = len(items) - not_better, not_better - below
         top.append(running.items())
     lists = torch.cat(top) if top else target.new_empty(0, min(list_length, len(items)))
-    return _without_impossible(better, tied, target_score), lists
+    return without_impossible(better, tied, target_score), lists
 
 
-def _without_impossible(better: Tensor, tied: Tensor, target_score: Tensor) -> Ranks:
+def without_impossible(better: Tensor, tied: Tensor, target_score: Tensor) -> Ranks:
     """Ranks in which targets of the score -inf are not ranked."""
     is_impossible = target_score.isneginf()
     return Ranks(better.masked_fill_(is_impossible, IMPOSSIBLE), tied.masked_fill_(is_impossible, 1))
 
 
-def _count(flags: Tensor) -> Tensor:
-    """[Q, V] zeros and ones -> [Q] int64. Comparing and adding floats is several times faster than booleans."""
-    exact = torch.float32 if flags.shape[1] <= 1 << 24 else torch.float64
-    return flags.sum(1, dtype=exact).long()
-
-
-def _slices(total: int, size: int) -> Iterator[slice]:
+def slices(total: int, size: int) -> Iterator[slice]:
+    """Cut `total` rows into slices of at most `size`."""
     return (slice(begin, min(begin + size, total)) for begin in range(0, total, size))

@@ -21,9 +21,9 @@ from twotower.core.schema import Prepared
 from twotower.evaluation.baselines.item_neighbours import ItemKNN, SequentialRules, TrainingEvents
 from twotower.evaluation.baselines.session_neighbours import STAN, VSKNN
 from twotower.metrics.candidates import Candidates
+from twotower.metrics.dense_ranks import rank
 from twotower.metrics.queries import histories_of, queries_of
 from twotower.metrics.ranking_results import RankingResults, concatenate_results
-from twotower.metrics.ranks import rank
 
 Array = npt.NDArray[Any]
 RECENT = 0.1  # the latest share of the events that `recent_popularity` counts
