@@ -15,8 +15,6 @@ from twotower.model.losses.cross_entropy import cross_entropy
 from twotower.model.memory_costs import memory_cost
 from twotower.model.scoring import Scores, mask_accidental_hits, target_logit
 
-TILE = 1 << 18  # logits at a time on a CPU: 1 MiB
-
 
 def _chunk_logits(positions: int, negatives: int, chunk_items: int | None = None) -> int:
     return positions * min(negatives, chunk_items or negatives)  # updated in place
@@ -71,16 +69,15 @@ class _LogSumExp(torch.autograd.Function):
         total = torch.zeros(len(user), dtype=log_q.dtype, device=user.device)
         largest = torch.full_like(total, torch.finfo(total.dtype).min)  # finite: a chunk may have nothing but -inf
         scaled = (user / temperature).to(ctx.product_dtype)
-        is_one = chunk_items >= len(negative_vector)  # one chunk, which is kept for the backward pass
-        logits = log_q.new_empty(len(user), len(log_q) if is_one else chunk_items)
-        for rows in _row_tiles(logits, is_one and ctx.product_dtype == log_q.dtype):
-            for _, _, logit in _chunks(scaled[rows], negative_vector, log_q, hit[rows], chunk_items, logits[rows]):
-                new = torch.maximum(largest[rows], logit.amax(1))
-                total[rows] *= (largest[rows] - new).exp_()
-                total[rows] += logit.sub_(new[:, None]).exp_().sum(1)
-                largest[rows] = new
+        for _, _, logit in _chunks(scaled, negative_vector, log_q, hit, chunk_items):
+            new = torch.maximum(largest, logit.amax(1))
+            total.mul_((largest - new).exp_()).add_(logit.sub_(new[:, None]).exp_().sum(1))
+            largest = new
         result = largest + total.log()
-        ctx.save_for_backward(user, negative_vector, log_q, hit, result, *((logits, total) if is_one else ()))
+        if chunk_items >= len(negative_vector):  # one chunk, whose softmax is `logit` / `total`
+            ctx.save_for_backward(user, negative_vector, log_q, hit, result, logit, total)
+        else:
+            ctx.save_for_backward(user, negative_vector, log_q, hit, result)
         return result
 
     @staticmethod
@@ -88,47 +85,36 @@ class _LogSumExp(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         user, negative_vector, log_q, hit, result, *kept = ctx.saved_tensors
         slope = grad / ctx.temperature
-        every = slice(None)
-        if kept:  # its softmax is `logits` / `total`
-            logits, total = kept
-            slope = slope / total.clamp(min=torch.finfo(slope.dtype).tiny)
-            negative = negative_vector.to(ctx.product_dtype)
-            tiles = _row_tiles(logits, ctx.product_dtype == log_q.dtype)
-            parts = ((rows, every, negative, logits[rows]) for rows in tiles)
+        if kept:
+            slope = slope / kept[1].clamp(min=torch.finfo(slope.dtype).tiny)
+            parts = iter([(slice(None), negative_vector.to(ctx.product_dtype), kept[0])])
         else:
             scaled = (user / ctx.temperature).to(ctx.product_dtype)
             others = result.masked_fill(result == -torch.inf, 0.0)[:, None]
-            buffer = log_q.new_empty(len(user), ctx.chunk_items)
-            chunks = _chunks(scaled, negative_vector, log_q, hit, ctx.chunk_items, buffer)
-            parts = ((every, chunk, negative, logit.sub_(others).exp_()) for chunk, negative, logit in chunks)
+            chunks = _chunks(scaled, negative_vector, log_q, hit, ctx.chunk_items)
+            parts = ((chunk, negative, logit.sub_(others).exp_()) for chunk, negative, logit in chunks)
         weighted = (user * slope[:, None]).to(ctx.product_dtype)
-        by_user = torch.zeros_like(user, dtype=log_q.dtype)
-        by_negative = torch.zeros_like(negative_vector, dtype=ctx.product_dtype)
-        for rows, chunk, negative, share in parts:  # share: of the negatives' softmax, up to the factor in slope
+        by_user, by_negative = torch.zeros_like(user, dtype=log_q.dtype), torch.empty_like(negative_vector)
+        for chunk, negative, share in parts:  # share: [P, C] of the negatives' softmax, up to the factor in slope
             share = share.to(ctx.product_dtype)
-            by_user[rows] += share @ negative
-            by_negative[chunk].addmm_(share.T, weighted[rows])
+            by_user += share @ negative
+            by_negative[chunk] = share.T @ weighted
         by_user *= slope[:, None]
-        return by_user.to(user.dtype), by_negative.to(negative_vector.dtype), None, None, None, None
-
-
-def _row_tiles(logits: Tensor, small: bool) -> Iterator[slice]:
-    """Rows of logits [P, C] at a time: all, or so few that they stay in the processor's cache while they are used."""
-    rows = max(1, TILE // max(1, logits.shape[1])) if small and logits.device.type == "cpu" else max(1, len(logits))
-    return (slice(begin, begin + rows) for begin in range(0, len(logits), rows))
+        return by_user.to(user.dtype), by_negative, None, None, None, None
 
 
 def _chunks(
-    scaled: Tensor, negative_vector: Tensor, log_q: Tensor, hit: Tensor, chunk_items: int, out: Tensor
+    scaled: Tensor, negative_vector: Tensor, log_q: Tensor, hit: Tensor, chunk_items: int
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield slices of the negatives, their vectors [C, D] and logits [P, C], in `out`, which the next overwrites."""
-    buffer = out.view(-1)
-    product = buffer if scaled.dtype == log_q.dtype else torch.empty_like(buffer, dtype=scaled.dtype)
+    """Yield slices of the negatives, their vectors [C, D] and logits [P, C], in a buffer that the next overwrites."""
+    positions, size = len(scaled), min(chunk_items, len(negative_vector))
+    product = scaled.new_empty(positions * size)
+    buffer = product if scaled.dtype == log_q.dtype else log_q.new_empty(positions * size)
     for begin in range(0, len(negative_vector), chunk_items):
         chunk = slice(begin, begin + chunk_items)
         negative = negative_vector[chunk].to(scaled.dtype)
-        shape = (len(scaled), len(negative))
-        logit = buffer[: len(scaled) * len(negative)].view(shape)
+        shape = (positions, len(negative))
+        logit = buffer[: positions * len(negative)].view(shape)
         similarity = torch.mm(scaled, negative.T, out=product[: logit.numel()].view(shape))
         torch.sub(similarity, log_q[chunk], out=logit)
         mask_accidental_hits(logit, hit - begin)
