@@ -25,6 +25,26 @@ def test_ranks_and_lists_of_raised_scores(seed: int) -> None:
         assert top[query].tolist() == [1 + i for i in sorted(range(30), key=lambda i: -scores[i])[:6]]
 
 
+def test_a_raised_target_is_tied_with_itself_however_its_score_is_rounded() -> None:
+    draw = torch.Generator().manual_seed(0)
+    user = torch.nn.functional.normalize(torch.randn(20_000, 64, generator=draw), dim=1)
+    items = torch.nn.functional.normalize(torch.randn(50, 64, generator=draw), dim=1)
+    target = torch.randint(1, 51, (20_000,), generator=draw)
+    bonus = torch.rand(20_000, 1, generator=draw) * 40
+    (better, tied), top = rank_and_list(user, items, target, 5, [raised(target[:, None], bonus)])
+    assert (tied == 1).all()
+    scores = user.double() @ items.double().T
+    own = scores.gather(1, target[:, None] - 1) + bonus
+    assert torch.equal(better, (scores > own).sum(1))
+    assert torch.equal(top[:, 0] == target, better == 0)
+
+
+def test_a_user_of_nan_finds_nothing() -> None:
+    user, target = torch.full((1, 2), torch.nan), torch.tensor([2])
+    (better, tied), top = rank_and_list(user, torch.randn(3, 2), target, 2)
+    assert (better.tolist(), tied.tolist(), top.tolist()) == ([3], [1], [[PAD, PAD]])
+
+
 def test_no_history_raises_nothing() -> None:
     scores = torch.zeros(1, 3)
     raised(torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2)).of(slice(0, 1)).apply(scores, 0)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from twotower.metrics.running_top import RunningTop
-from twotower.metrics.score_changes import ScoreChanges
+from twotower.metrics.score_changes import ScoreChanges, columns_between
 
 ROUNDING = 4 * torch.finfo(torch.float32).eps  # error of a dot product, relative to the product of the two lengths
 IMPOSSIBLE = 2**30  # items before a target that is not ranked: more than any catalogue has
@@ -41,15 +41,16 @@ def rank_and_list(
     user, items = user.float(), items.float()
     better, tied, top = torch.empty_like(target), torch.empty_like(target), []
     own = items[target - 1]
-    target_score, tolerance = (user * own).sum(1), ROUNDING * user.norm(dim=1) * own.norm(dim=1)
+    target_score = (user * own).sum(1)
     for change in changes:
         change.apply_to_targets(target_score, target)
+    tolerance = ROUNDING * torch.maximum(user.norm(dim=1) * own.norm(dim=1), target_score.abs().nan_to_num(posinf=0))
     least, most = (target_score - tolerance)[:, None], (target_score + tolerance)[:, None]
     at_once = max(QUERIES, TILE if user.device.type == "cpu" else TILE_OF_GPU)
     memory = user.new_empty(2, at_once)
     for queries in slices(len(user), QUERIES):
         rows = queries.stop - queries.start
-        own_changes = [change.of(queries) for change in changes]
+        own_changes, (own_column, own_row) = [change.of(queries) for change in changes], (target[queries] - 1).sort()
         counts = torch.zeros(2, rows, dtype=torch.double, device=user.device)  # below the target, and not better
         running = RunningTop(user[queries, 0], min(list_length, len(items)))
         for columns in slices(len(items), max(1, at_once // rows)):
@@ -57,12 +58,14 @@ def rank_and_list(
             torch.mm(user[queries], items[columns].T, out=scores)
             for change in own_changes:
                 change.apply(scores, columns.start)
+            mine = columns_between(own_column, columns.start, columns.stop)  # tied with itself, however it was rounded
+            scores[own_row[mine], own_column[mine] - columns.start] = target_score[queries][own_row[mine]]
             counts[0] += torch.lt(scores, least[queries], out=flags).sum(1)
             counts[1] += torch.le(scores, most[queries], out=flags).sum(1)
             if list_length:
                 running.update(scores, columns.start)
         below, not_better = counts.long()
-        better[queries], tied[queries] = len(items) - not_better, not_better - below
+        better[queries], tied[queries] = len(items) - not_better, (not_better - below).clamp(min=1)
         top.append(running.items())
     lists = torch.cat(top) if top else target.new_empty(0, min(list_length, len(items)))
     return without_impossible(better, tied, target_score), lists

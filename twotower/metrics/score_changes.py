@@ -38,7 +38,7 @@ class ScoreChanges(NamedTuple):
         end = first + scores.shape[1]
         if self.excluded is not None:
             scores.masked_fill_(self.excluded[first:end], -torch.inf)
-        inside = slice(*torch.searchsorted(self.column, self.column.new_tensor([first, end])).tolist())
+        inside = columns_between(self.column, first, end)
         place = self.row[inside], self.column[inside] - first
         scores[place] = scores[place] + self.value[inside].to(scores.dtype)
 
@@ -49,6 +49,11 @@ class ScoreChanges(NamedTuple):
         is_target = self.column == target[self.row] - 1
         row = self.row[is_target]
         scores[row] = scores[row] + self.value[is_target].to(scores.dtype)
+
+
+def columns_between(column: Tensor, first: int, end: int) -> slice:
+    """Where the columns from `first` to before `end` lie among sorted ones [E]."""
+    return slice(*torch.searchsorted(column, column.new_tensor([first, end])).tolist())
 
 
 def raised(history: Tensor, bonus: Tensor) -> ScoreChanges:
