@@ -45,7 +45,7 @@ class Recorder(pl.Callback):
         self.act("step begins", trainer, batch_idx)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        self.trained.append((trainer.current_epoch, batch.item_index.tolist()))
+        self.trained.append((trainer.current_epoch, batch.target.tolist()))
         self.act("step ends", trainer, batch_idx)
 
     def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0) -> None:
