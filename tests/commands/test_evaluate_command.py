@@ -98,6 +98,7 @@ def test_items_that_a_delta_added_have_no_training_events(
     assert metrics["test/revenue_recall_at_20"] == pytest.approx(recall)
 
 
+@pytest.mark.slow
 def test_events_of_an_item_that_a_delta_removed_are_left_out(
     shop: Shop, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

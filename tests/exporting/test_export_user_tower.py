@@ -84,6 +84,7 @@ def test_every_shape(tmp_path: Path, tower: nn.Module, longest: int, sizes: dict
             np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_histories_have_their_own_item_vectors_where_the_model_gives_them_some(tmp_path: Path) -> None:
     model = tiny(GRUTower(8, 1, 0.5))
     model.residual, model.history_tower = None, IdItemTower(20, 8, normalize=True)

@@ -58,6 +58,7 @@ def test_vectors_of_the_run_s_sessions_are_those_of_torch(loaded: run.Run, retri
     assert newest.event_type.tolist() == prepared.event_type[prepared.offsets[26] :].tolist()
 
 
+@pytest.mark.slow
 def test_event_inputs_come_from_the_file_as_in_serving(retriever: Retriever, tmp_path: Path) -> None:
     random = np.random.default_rng(2)
     events = [
