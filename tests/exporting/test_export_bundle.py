@@ -189,6 +189,7 @@ def exported(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[r
     return loaded, export_bundle(loaded, tmp_path_factory.mktemp("exported") / "bundle", INDEX).path
 
 
+@pytest.mark.slow
 def test_contents(exported: tuple[run.Run, Path]) -> None:
     loaded, path = exported
     assert {file.name for file in path.iterdir()} - {"user_tower_int8.onnx"} == {
@@ -219,6 +220,7 @@ def test_contents(exported: tuple[run.Run, Path]) -> None:
     assert b"site-packages" not in onnx_bytes and str(Path.cwd()).encode() not in onnx_bytes
 
 
+@pytest.mark.slow
 def test_figures_are_of_test_queries_counted_one_by_one(exported: tuple[run.Run, Path]) -> None:
     loaded, path = exported
     test = json.loads((loaded.path / "histories.json").read_text())["test"]
@@ -341,6 +343,7 @@ def test_failed_proofs_leave_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_existing_folder_is_kept(exported: tuple[run.Run, Path], tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(UserError, match="exists already"):

@@ -37,15 +37,15 @@ def test_ids_are_distinct_ascending_items(in_batch: bool, more: dict[str, int]) 
         assert not in_batch or set(target.tolist()) <= set(ids.tolist())
 
 
+ONE_SOURCE = [(3, False, 0, 1.0, 0, 6), (0, True, 0, 1.0, 0, 6), (0, True, 2, 0.0, 0, 6), (2, False, 0, 1.0, 4, 6)]
+
+
 @pytest.mark.parametrize(
     ("uniform", "in_batch", "popularity", "power", "queue", "positions"),
     [
         (3, True, 0, 1.0, 0, 2),
-        (3, False, 0, 1.0, 0, 6),
-        (0, True, 0, 1.0, 0, 6),
         (0, False, 3, 0.5, 0, 2),
-        (0, True, 2, 0.0, 0, 6),
-        (2, False, 0, 1.0, 4, 6),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ONE_SOURCE),
         (1, True, 2, 0.75, 5, 6),
     ],
 )

@@ -174,6 +174,7 @@ def test_a_mixture_of_all_sources_comes_as_close() -> None:
     assert relative_error(64, corrected=False, popularity=64, queue=64) > 4 * mixed
 
 
+@pytest.mark.slow
 def test_without_the_correction_the_gradient_is_several_times_as_wrong() -> None:
     """The control: what the test above is able to see."""
     for uniform in (2, 16, 128):

@@ -50,6 +50,7 @@ def test_a_trial_that_was_left_goes_on_with_the_settings_that_it_drew(sweep: Dic
     assert study.trials[0].params == {}
 
 
+@pytest.mark.slow
 def test_workers_with_seeds_of_their_own_draw_different_settings_and_always_the_same(sweep: DictConfig) -> None:
     def drawn(seed: int, number: int) -> dict[str, Any]:
         study = open_study(sweep, seed)
