@@ -30,19 +30,21 @@ def main(arguments: Sequence[str]) -> int:
         print(f"usage: twotower retrieve BUNDLE {usage} ITEM_ID [ITEM_ID ...]   (oldest first)")
         return 2
     retriever = Retriever.load(words[0], strict=STRICT in arguments)
-    history, text = words[1:], asked[0] if asked else None
+    history = words[1:]
+    text = asked[0] if asked else None
     objective = read_json_text(text, OBJECTIVE) if text and text.startswith("{") else text
     (ids,), (scores,) = retriever.recommend([history], k=10, objective=objective)
-    (shares,) = retriever.explain([history], [ids], objective=objective)
     if np.isnan(scores[0]):
         print("no item of the history is in the catalogue; the most popular items:")
     width = max(7, *(len(str(item)) for item in ids))
-    explained = EXPLAIN in arguments and not np.isnan(scores[0])
+    reasons = [""] * len(ids)
+    if explained := EXPLAIN in arguments and not np.isnan(scores[0]):
+        (shares,) = retriever.explain([history], [ids], objective=objective)
+        pairs = ([(event, part) for event, part in zip(history, row, strict=True) if part] for row in shares)
+        reasons = ["  " + ", ".join(f"{event} {part:+.4f}" for event, part in row) for row in pairs]
     print(f"rank  {'item_id':<{width}}  score{'   of it because of each event' if explained else ''}")
-    for rank, (item, score, parts) in enumerate(zip(ids, scores, shares, strict=True), start=1):
-        line = f"{rank:>4}  {item!s:<{width}}  {'-' if np.isnan(score) else f'{score:.4f}'}"
-        because = (f"{event} {part:+.4f}" for event, part in zip(history, parts, strict=True) if part)
-        print(f"{line}  {', '.join(because)}" if explained else line)
+    for rank, (item, score, reason) in enumerate(zip(ids, scores, reasons, strict=True), start=1):
+        print(f"{rank:>4}  {item!s:<{width}}  {'-' if np.isnan(score) else f'{score:.4f}'}{reason}")
     return 0
 
 
