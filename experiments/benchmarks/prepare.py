@@ -80,7 +80,7 @@ def twotower(events: Path, work: Path, memory_gib: float) -> dict[str, Any]:
     with steps.step("build"):
         prepared = instantiate(config.data)
     with steps.step("sequences"):
-        training_loader(prepared, MAX_LENGTH, config.positions_per_batch, config.seed)
+        training_loader(prepared, MAX_LENGTH, positions_per_batch=512, seed=config.seed)
     written = sum(file.stat().st_size for file in prepared.path.iterdir())
     return {"steps": steps, "events": prepared.manifest["rows"]["read"], "MB written": written / MILLION}
 

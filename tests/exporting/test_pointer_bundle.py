@@ -36,7 +36,7 @@ def dense(run: Run, history: list[str], objective: int = 0) -> dict[str, float]:
         for item, logit in zip(index[0].tolist(), pointer.tolist(), strict=True):
             weight[IDS[item - 1]] += math.exp(logit)
         dots = (model.encode_items() @ user).tolist()
-    temperature = run.config.model.temperature
+    temperature = 1 / math.log(len(IDS))
     return {i: dot + temperature * math.log1p(weight[i]) for i, dot in zip(IDS, dots, strict=True)}
 
 

@@ -1,5 +1,6 @@
 """The run directory: what it holds before training, and what is refused."""
 
+import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -268,3 +269,19 @@ def test_a_run_of_version_0_1_names_its_item_tower_by_the_folder(begun: Path) ->
     config.model.item_tower["_target_"] = f"twotower.model.item_tower.{new.rpartition('.')[2]}"
     OmegaConf.save(config, begun / "config.yaml")
     assert type(run.load_run(begun).model.item_tower).__name__ == new.rpartition(".")[2]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "num_items", "expected"),
+    [
+        ([], 22_026, 0.1),  # e ** 10
+        ([], 1, 1 / math.log(10)),
+        (["model.temperature=0.3"], 22_026, 0.3),
+        (["model.normalize=false"], 22_026, 1.0),
+    ],
+)
+def test_the_temperature_follows_the_catalogue(overrides: list[str], num_items: int, expected: float) -> None:
+    settings = composed(*overrides).model
+    assert build.temperature_of(settings, num_items) == pytest.approx(expected, abs=1e-6)
+    model = build.build_model(settings, {"num_items": num_items, "inputs": {"gap": 64}}, {})
+    assert model.pointer is not None and model.pointer.temperature == pytest.approx(expected, abs=1e-6)

@@ -1,5 +1,6 @@
 """Build the model that a resolved configuration describes; conf/model is its schema."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from twotower.model.event_inputs import EventInputs
 from twotower.model.two_tower import TwoTower
 
 Array = npt.NDArray[Any]
+FEWEST_ITEMS = 10  # that the temperature counts: of a catalogue of one, the logarithm is 0
 
 
 def build_model(settings: DictConfig, data: Mapping[str, Any], item_features: Mapping[str, Array]) -> TwoTower:
@@ -38,7 +40,9 @@ def build_model(settings: DictConfig, data: Mapping[str, Any], item_features: Ma
     event_inputs = EventInputs(input_sizes(settings, data), dim)
     residual = instantiate(settings.residual) if settings.residual else None
     user_tower = instantiate(settings.user_tower)
-    pointer = instantiate(settings.pointer) if settings.get("pointer") else None  # runs of before have no such key
+    pointer = None
+    if settings.get("pointer"):  # runs of before have no such key
+        pointer = instantiate(settings.pointer, temperature=temperature_of(settings, int(data["num_items"])))
     objective = None
     if settings.get("objective"):
         types = data["event_types"]
@@ -47,6 +51,21 @@ def build_model(settings: DictConfig, data: Mapping[str, Any], item_features: Ma
         objective = instantiate(settings.objective, num_types=len(types))
     history = history_tower[0] if history_tower else None
     return TwoTower(item_tower, event_inputs, user_tower, residual, settings.normalize, history, pointer, objective)
+
+
+def temperature_of(settings: DictConfig, num_items: int) -> float:
+    """Return what divides similarities: model.temperature or, where it is null, what follows from the catalogue.
+
+    At 1 / ln(V) the largest cosine similarity, 1, weighs as much in the softmax as V items of similarity 0: a colder
+    softmax fits small catalogues too closely, a warmer one cannot be sure of one item in a large one.
+    Source: experiments/2026-11-30-public-logs.md.
+
+    >>> round(temperature_of(DictConfig({"temperature": None, "normalize": True}), num_items=22026), 4)
+    0.1
+    """
+    if settings.temperature is not None:
+        return float(settings.temperature)
+    return 1 / math.log(max(num_items, FEWEST_ITEMS)) if settings.normalize else 1.0
 
 
 def input_sizes(settings: DictConfig, data: Mapping[str, Any]) -> dict[str, int]:

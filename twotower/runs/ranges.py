@@ -39,7 +39,8 @@ class Range(NamedTuple):
 
 POSITIVE, SHARE = Range(0, whole=False, above=True), Range(0, whole=False, below=1)
 RANGES = {
-    **dict.fromkeys(("positions_per_batch", "trainer.max_epochs", "trainer.log_every_n_steps"), Range(1)),
+    "positions_per_batch": Range(1, null=True),
+    **dict.fromkeys(("trainer.max_epochs", "trainer.log_every_n_steps"), Range(1)),
     **dict.fromkeys(("model.dim", "model.max_length", "model.user_tower.layers", "model.user_tower.heads"), Range(1)),
     **dict.fromkeys((f"model.loss.{name}" for name in ("k", "buckets", "bucket_items", "bucket_positions")), Range(1)),
     **dict.fromkeys((f"model.negatives.{name}" for name in ("uniform", "popularity", "queue")), Range(0)),
@@ -47,7 +48,7 @@ RANGES = {
     **dict.fromkeys(("evaluation.min_history", "evaluation.positions_per_batch"), Range(1)),
     **dict.fromkeys(("preparation.min_users_per_item", "callbacks.early_stopping.patience"), Range(1)),
     **dict.fromkeys(("evaluation.replicates", "seed", "trainer.num_sanity_val_steps"), Range(0)),
-    **dict.fromkeys(("model.temperature", "optimizer.learning_rate", "checkpoint_minutes"), POSITIVE),
+    **dict.fromkeys(("optimizer.learning_rate", "checkpoint_minutes"), POSITIVE),
     **dict.fromkeys(
         (
             "model.user_tower.dropout",
@@ -61,7 +62,7 @@ RANGES = {
     **dict.fromkeys(("audience.k", "audience.min_size", "segments.min_size"), Range(1)),
     "model.loss.t": Range(0, whole=False),
     "model.negatives.popularity_power": Range(0, whole=False),
-    "trainer.gradient_clip_val": POSITIVE._replace(null=True),
+    **dict.fromkeys(("model.temperature", "trainer.gradient_clip_val"), POSITIVE._replace(null=True)),
     "preparation.session_gap_minutes": POSITIVE._replace(null=True),
     "index.exact_below": Range(0),
     "index.target_recall": POSITIVE,

@@ -18,9 +18,10 @@ from twotower.core.schema import Prepared, read_item_features
 from twotower.data.loader import SessionLoader, query_loader, training_loader
 from twotower.evaluation.ranked import ranked_items, ranked_settings
 from twotower.model.two_tower import TwoTower
-from twotower.runs.build import build_model, input_sizes
+from twotower.runs.build import build_model, input_sizes, temperature_of
 from twotower.runs.checkpoint import Checkpoints, last_good
 from twotower.training import memory_forecast
+from twotower.training.batch_size import batch_size
 from twotower.training.callbacks.interruption import Interruption
 from twotower.training.callbacks.last_checkpoint import LastCheckpoint
 from twotower.training.callbacks.progress import Progress
@@ -63,7 +64,8 @@ def fit(
     process once the model is built and fits into memory.
     """
     pl.seed_everything(config.seed, verbose=False)
-    sizes = config.model.max_length, config.positions_per_batch
+    targets = prepared.train_end - prepared.offsets[:-1]  # without validation: a refit takes the same steps
+    sizes = config.model.max_length, config.positions_per_batch or batch_size(targets)
     inputs = list(input_sizes(config.model, prepared.manifest))
     loader = training_loader(prepared, *sizes, config.seed, bool(refit_epochs), inputs, config.target_weights)
     if len(loader) == 0:
@@ -143,7 +145,7 @@ def build_module(
         model=model,
         negatives=instantiate(config.model.negatives, target_counts=torch.from_numpy(loader.target_counts())),
         loss=instantiate(config.model.loss),
-        temperature=config.model.temperature,
+        temperature=temperature_of(config.model, prepared.num_items),
         optimizer=instantiate(config.optimizer),
         total_steps=len(loader) * config.trainer.max_epochs,
         ks=list(config.evaluation.ks),
