@@ -28,6 +28,7 @@ READING_PATH = (  # file, what it shows
     ("serving/retriever.py", "a query answered from a bundle"),
 )
 TITLES = {  # group -> heading; in the order of the page
+    "effort": "Effort",
     "data": "Data",
     "preparation": "Preparation and features",
     "split": "Split",

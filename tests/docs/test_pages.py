@@ -38,7 +38,7 @@ def test_every_setting_has_a_meaning_and_a_place_on_the_page() -> None:
     assert not [line for line in page.splitlines() if line.startswith("| `") and line.endswith("|  |")]
     groups = {str(file.parent.relative_to(hooks.CONF)) for file in hooks.CONF.rglob("*.yaml")}
     assert groups == {*hooks.TITLES, "experiment", "."}
-    assert "| `model.dim` | `int` | `64` |" in page
+    assert "| `model.dim` |  | `${effort.dim}` |" in page and "| `effort.dim` | `int` | `64` |" in page
     assert re.search(r"\| `data\.path` \| `str` \| required \| a file, a folder", page)
     assert re.search(r"\| `model\.item_tower\.hash_buckets` \| `int \\\| None` \| `null` \|", page)
 
