@@ -1,21 +1,29 @@
 """Batch size that follows from the data: small shops need enough steps, large ones train faster by larger steps."""
 
-import numpy as np
+from twotower.core.schema import Prepared
+from twotower.data.windows import training_windows
 
-from twotower.core.arrays import Array
-
-STEPS = 300  # that an epoch has at least: experiments/2026-11-21-batch-size.md
-SMALLEST, LARGEST = 512, 8192
+STEPS = 400  # that an epoch has at least: experiments/2026-11-30-public-logs.md
+SMALLEST, LARGEST = 128, 8192
 
 
-def batch_size(sessions: Array) -> int:
-    """Return the largest power of two, from 512 to 8,192, with which an epoch has 300 steps or more.
+def batch_size(prepared: Prepared, max_length: int) -> int:
+    """Return the positions of a training step for this data: see positions_per_step.
+
+    Validation events do not count, so that a refit takes the same steps.
+    """
+    rows = training_windows(prepared.offsets[:-1], prepared.train_end, max_length)
+    return positions_per_step(int(rows.length.sum()))
+
+
+def positions_per_step(positions: int) -> int:
+    """Return the largest power of two, from 128 to 8,192, with which an epoch has 400 steps or more.
 
     Args:
-        sessions: [S] number of training events of each session, of which all but the first are targets.
+        positions: of all rows of an epoch, with those that are context alone.
 
-    >>> batch_size(np.full(200_000, 4)), batch_size(np.full(100, 4))
-    (2048, 512)
+    >>> positions_per_step(650_000), positions_per_step(1000)
+    (1024, 128)
     """
-    targets = int(np.maximum(sessions - 1, 0).sum())
-    return int(np.clip(1 << max(targets // STEPS, 1).bit_length() - 1, SMALLEST, LARGEST))
+    size = 1 << max(positions // STEPS, 1).bit_length() - 1
+    return min(max(size, SMALLEST), LARGEST)

@@ -64,8 +64,8 @@ def fit(
     process once the model is built and fits into memory.
     """
     pl.seed_everything(config.seed, verbose=False)
-    targets = prepared.train_end - prepared.offsets[:-1]  # without validation: a refit takes the same steps
-    sizes = config.model.max_length, config.positions_per_batch or batch_size(targets)
+    length = config.model.max_length
+    sizes = length, config.positions_per_batch or batch_size(prepared, length)
     inputs = list(input_sizes(config.model, prepared.manifest))
     loader = training_loader(prepared, *sizes, config.seed, bool(refit_epochs), inputs, config.target_weights)
     if len(loader) == 0:
