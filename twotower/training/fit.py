@@ -15,6 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from twotower.core.errors import UserError
 from twotower.core.schema import Prepared, read_item_features
+from twotower.data.horizon import NEXT
 from twotower.data.loader import SessionLoader, query_loader, training_loader
 from twotower.evaluation.ranked import ranked_items, ranked_settings
 from twotower.model.two_tower import TwoTower
@@ -65,7 +66,8 @@ def fit(
     pl.seed_everything(config.seed, verbose=False)
     sizes = config.model.max_length, config.positions_per_batch
     inputs = list(input_sizes(config.model, prepared.manifest))
-    loader = training_loader(prepared, *sizes, config.seed, bool(refit_epochs), inputs, config.target_weights)
+    horizon = config.model.get("horizon", NEXT)  # runs of before have no such key
+    loader = training_loader(prepared, *sizes, config.seed, bool(refit_epochs), inputs, config.target_weights, horizon)
     if len(loader) == 0:
         raise UserError("no training session has two events; the split leaves nothing to learn from")
     phase = "refit" if refit_epochs else "train"
