@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from twotower.core.errors import UserError
 from twotower.core.schema import Prepared, read_item_features
-from twotower.data.horizon import NEXT
+from twotower.data.horizon import NEXT, events_ahead
 from twotower.data.loader import SessionLoader, query_loader, training_loader
 from twotower.evaluation.ranked import ranked_items, ranked_settings
 from twotower.model.two_tower import TwoTower
@@ -39,6 +39,7 @@ def queries(
     `evaluation` is the configuration's group of that name; see data.loader.query_loader for the other arguments.
     """
     positions, least = evaluation.positions_per_batch, evaluation.min_history
+    events_ahead(evaluation.get("horizon", NEXT), prepared, prepared.offsets[1:])  # its errors come before training
     loader = query_loader(prepared, part, max_length, positions, least, list(inputs), target_weights)
     if loader.num_queries == 0:
         raise UserError(
