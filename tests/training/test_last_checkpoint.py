@@ -74,7 +74,7 @@ def prepared(make_prepared) -> Prepared:
     return make_prepared(sessions, train=[len(s) - 2 for s in sessions], num_items=20)
 
 
-@pytest.fixture(scope="module", params=["default", "ema"])
+@pytest.fixture(scope="module", params=[("default", "next"), ("ema", "session")])
 def run(request, prepared, make_module, make_trainer) -> Callable[..., Fitted]:
     """Fit with the callbacks that train.py has; `act` may break it off."""
 
@@ -85,9 +85,10 @@ def run(request, prepared, make_module, make_trainer) -> Callable[..., Fitted]:
         stops: type | None = None,
         every_minutes: float = 10,
     ) -> Fitted:
-        training = training_loader(prepared, 8, 50, seed=1)
+        callbacks_of, horizon = request.param
+        training = training_loader(prepared, 8, 50, seed=1, horizon=horizon)
         module = make_module(training, "gru", EPOCHS, ks=(1, 20))
-        chosen = OmegaConf.merge(*(OmegaConf.load(CONFIG / f"{name}.yaml") for name in {"default", request.param}))
+        chosen = OmegaConf.merge(*(OmegaConf.load(CONFIG / f"{name}.yaml") for name in {"default", callbacks_of}))
         config = OmegaConf.create({"run_dir": str(folder), "callbacks": chosen})
         del config.callbacks.progress_bar
         config.callbacks.pop("defaults", None)  # of Hydra
