@@ -9,13 +9,14 @@ import torch
 from twotower.core.event_codes import MS_PER_DAY
 from twotower.core.schema import PAD, Prepared
 from twotower.data.horizon import events_ahead
-from twotower.data.loader import query_loader
+from twotower.data.loader import query_loader, training_loader
 from twotower.evaluation import horizon_metrics
 from twotower.evaluation.evaluate_run import Settings, evaluate_results
 from twotower.evaluation.horizon_metrics import RelevantItems, list_values
 from twotower.evaluation.verdicts import horizon_rows
 from twotower.metrics.queries import queries_of
 from twotower.metrics.ranking_results import RankingResults
+from twotower.training.callbacks.horizon import HorizonMetrics
 
 ITEMS, TYPES = 12, ("view", "buy", "remove")
 
@@ -119,6 +120,25 @@ def test_an_evaluation_measures_model_and_baselines_by_type(prepared: Prepared, 
     rows = horizon_rows(evaluation.summary)
     assert rows[0][0] == "recall@20 of the next 3 days"
     assert [row[0] for row in rows[1:]] == ["any type", *(TYPES[code] for code in positive)]
+
+
+def test_validation_logs_what_its_lists_hold(prepared: Prepared, make_module: Any, make_trainer: Any) -> None:
+    loader = training_loader(prepared, 5, 64, seed=0, horizon=3)
+    module = make_module(loader, "gru", 1)
+    validation = query_loader(prepared, "validation", 5, 64, target_weights={"remove": 0})
+    (logged,) = make_trainer(1, HorizonMetrics(3, [2, 50])).validate(module, validation, verbose=False)
+    results = module.results()
+    assert results.event.tolist() == events_of(prepared, "validation", {"remove": 0}).tolist()
+    for name, types in {"": {0, 1}, "buy/": {1}}.items():
+        values = [
+            len(relevant & set(items[:2])) / min(2, len(relevant))
+            for event, items in zip(results.event.tolist(), results.top.tolist(), strict=True)
+            if (relevant := relevant_to(prepared, event, prepared.validation_end, 3, types))
+        ]
+        assert logged[f"val/horizon/{name}recall_at_2"] == pytest.approx(np.mean(values))
+    assert not any("50" in name and "horizon" in name for name in logged), "lists are of 20"
+    (logged,) = make_trainer(1, HorizonMetrics("next", [2])).validate(module, validation, verbose=False)
+    assert not any("horizon" in name for name in logged)
 
 
 def test_the_next_event_has_no_table_of_its_own() -> None:

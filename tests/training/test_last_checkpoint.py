@@ -89,7 +89,8 @@ def run(request, prepared, make_module, make_trainer) -> Callable[..., Fitted]:
         training = training_loader(prepared, 8, 50, seed=1, horizon=horizon)
         module = make_module(training, "gru", EPOCHS, ks=(1, 20))
         chosen = OmegaConf.merge(*(OmegaConf.load(CONFIG / f"{name}.yaml") for name in {"default", callbacks_of}))
-        config = OmegaConf.create({"run_dir": str(folder), "callbacks": chosen})
+        evaluation = {"horizon": horizon, "ks": [1, 20]}
+        config = OmegaConf.create({"run_dir": str(folder), "callbacks": chosen, "evaluation": evaluation})
         del config.callbacks.progress_bar
         config.callbacks.pop("defaults", None)  # of Hydra
         config.callbacks.early_stopping.patience = 50
@@ -278,6 +279,8 @@ def test_progress_counts_targets_and_keeps_each_epochs_metrics(whole, prepared) 
     assert whole.progress.positions == EPOCHS * targets
     names = {f"{m}_at_{k}" for m in ("recall", "ndcg", "mrr") for k in (1, 20)}
     names |= {"effective_rank", "user_cosine", "list_overlap", "top_1_percent_share", "most_popular_share"}
+    if whole.loader.ahead is not None:
+        names |= {f"horizon/{m}_at_{k}" for m in ("recall", "ndcg") for k in (1, 20)}
     assert set(whole.progress.validated[0]) == {f"val/{name}" for name in names}
     summary = whole.progress.summary()
     assert summary["train/positions_per_second"] == pytest.approx(whole.progress.positions / whole.progress.seconds)

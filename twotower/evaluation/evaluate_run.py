@@ -17,7 +17,7 @@ from twotower.data.horizon import NEXT, events_ahead
 from twotower.data.loader import SessionLoader
 from twotower.data.target_weights import type_weights
 from twotower.evaluation.baselines.baselines import BaselineFit, fit_baselines, rank_with_baselines
-from twotower.evaluation.horizon_metrics import ANY, values_by_type
+from twotower.evaluation.horizon_metrics import values_by_type
 from twotower.evaluation.ranked import ranked_items, rules_in_words
 from twotower.evaluation.results_file import SavedResults
 from twotower.evaluation.slices import Grouping, QueryFacts, feature_groupings, groupings_of, query_facts
@@ -153,14 +153,10 @@ def _horizon(
     if ahead is None:
         return None
     weights = type_weights(prepared.event_types, settings.target_weights)
-    counted = {code: name for code, name in enumerate(prepared.event_types) if weights[code] > 0}
     lists = {name: each.top for name, each in results.items()}
-    ks = [k for k in settings.ks if k <= LIST_LENGTH]
-    groups = values_by_type(lists, facts.event, ahead, prepared.item_index, prepared.event_type, counted, ks)
     rows = [
-        summarize_rankers(values, facts.session[some], "horizon", name, settings.replicates, settings.seed)
-        for name, some, values in groups
-        if len(some)
+        summarize_rankers(values, facts.session[some], "horizon", prefix[:-1], settings.replicates, settings.seed)
+        for prefix, some, values in values_by_type(lists, facts.event, ahead, prepared, weights, settings.ks)
     ]
     return {"until": settings.horizon, "rows": rows}
 
@@ -206,7 +202,7 @@ def _flat(summary: Mapping[str, Any]) -> Metrics:
             owner = "test" if name == MODEL else f"baseline/{name}"
             metrics[f"{owner}/{row['group']}_{PRIMARY_METRIC}"] = means[PRIMARY_METRIC][0]
     for row in summary["horizon"]["rows"] if summary["horizon"] else []:
-        of = "" if row["group"] == ANY else f"{row['group']}/"
+        of = f"{row['group']}/" if row["group"] else ""
         for name, means in row["rankers"].items():
             owner = "test" if name == MODEL else f"baseline/{name}"
             metrics |= {f"{owner}/horizon/{of}{metric}": mean for metric, (mean, _, _) in means.items()}

@@ -11,11 +11,12 @@ import numpy as np
 
 from twotower.core.arrays import Array
 from twotower.core.ragged import ranges
+from twotower.core.schema import Prepared
 from twotower.data.horizon import Horizon
+from twotower.metrics.ranking_results import LIST_LENGTH
 from twotower.metrics.ranks import slices
 
 QUERIES_AT_ONCE = 1 << 16  # whose lists are looked up together; bounds the memory
-ANY = "any type"
 
 
 class RelevantItems:
@@ -99,29 +100,30 @@ def values_by_type(
     lists: Mapping[str, Array],
     event: Array,
     ahead: Horizon,
-    item_index: Array,
-    event_type: Array,
-    event_types: Mapping[int, str],
+    prepared: Prepared,
+    weights: Array,
     ks: Sequence[int],
 ) -> Iterator[tuple[str, Array, dict[str, dict[str, Array]]]]:
-    """Yield for events of any type, then of each, its name, the queries with such an event ahead, and their values.
+    """Yield metrics by events of any type, then of each type if there are several.
 
     Args:
         lists: [Q, K] item_index of each ranker, by name.
         event: [Q] of each query, ascending.
         ahead: how far a query looks.
-        item_index: [E].
-        event_type: [E].
-        event_types: names of those that count, by code.
-        ks: cut-offs.
+        prepared: the events.
+        weights: [T] of the event types; only those above 0 count.
+        ks: cut-offs, of which those beyond LIST_LENGTH are left out.
 
     Yields:
-        Name, indices of queries, and by ranker and metric their values.
+        What the metrics' names begin with, `purchase/` or nothing; indices of the queries with such an event ahead; and
+        their values by ranker and metric.
     """
-    groups = [(ANY, list(event_types)), *((name, [code]) for code, name in event_types.items())]
-    for name, codes in groups if len(event_types) > 1 else groups[:1]:
-        relevant = RelevantItems(event, ahead, item_index, np.isin(event_type, codes))
+    codes, ks = np.flatnonzero(weights > 0), [k for k in ks if k <= LIST_LENGTH]
+    groups = {"": codes} | {f"{prepared.event_types[code]}/": codes[codes == code] for code in codes if len(codes) > 1}
+    for prefix, counted in groups.items():
+        relevant = RelevantItems(event, ahead, prepared.item_index, np.isin(prepared.event_type, counted))
         some = np.flatnonzero(relevant.number)
         number = relevant.number[some]
-        of = {ranker: list_values(relevant.contain(top)[some], number, ks) for ranker, top in lists.items()}
-        yield name, some, of
+        if len(some):
+            found = {name: relevant.contain(top)[some] for name, top in lists.items()}
+            yield prefix, some, {name: list_values(each, number, ks) for name, each in found.items()}

@@ -9,7 +9,7 @@ from twotower.evaluation.slices import EVENT_TYPES
 from twotower.evaluation.summary import PRIMARY_METRIC, STANDING, VERDICT_METRICS, WEIGHTED
 
 MOST_SLICES = 5  # slices in which a baseline leads that are listed
-ALL = "all queries"
+ALL, ANY = "all queries", "any type"
 BETTER, EQUAL, SAME, WORSE, FEW = "better", "equal", "no different", "worse", "too few sessions"
 STANDING_HEAD = ("queries", "model ± 95 %", "best baseline there", "model - it", "better / same / worse")
 PHRASES = {
@@ -171,7 +171,9 @@ def horizon_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     if not horizon or not horizon["rows"]:
         return []
     until = "to the session's end" if horizon["until"] == SESSION else f"of the next {horizon['until']:g} days"
-    return _beside_baselines([f"recall@20 {until}", *STANDING_HEAD], [(row["group"], row) for row in horizon["rows"]])
+    return _beside_baselines(
+        [f"recall@20 {until}", *STANDING_HEAD], [(row["group"] or ANY, row) for row in horizon["rows"]]
+    )
 
 
 def _beside_baselines(head: Sequence[str], named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[str]]:
