@@ -207,6 +207,6 @@ def test_other_horizons_are_refused(make_prepared, horizon: Any) -> None:
 
 def test_days_need_times(make_prepared) -> None:
     prepared = make_prepared([[1, 2, 3]])
-    with pytest.raises(UserError, match=r"horizon=7 .*model.horizon=session.*data.timestamp_unit"):
+    with pytest.raises(UserError, match=r"horizon=7 .*take session.*data.timestamp_unit"):
         training_loader(prepared, 5, 40, seed=0, horizon=7)
     assert len(training_loader(prepared, 5, 40, seed=0, horizon=SESSION)) == 1

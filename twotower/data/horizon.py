@@ -88,6 +88,6 @@ def events_ahead(setting: str | float, prepared: Prepared, end: Array) -> Horizo
     if GAP not in prepared.manifest["inputs"]:
         raise UserError(
             f"horizon={setting} is a number of days, and this data's timestamps tell the order alone; "
-            "take model.horizon=session, or prepare the data with its data.timestamp_unit"
+            "take session, or prepare the data with its data.timestamp_unit"
         )
     return Horizon(prepared.offsets, end, prepared.timestamp, float(setting))

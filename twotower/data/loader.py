@@ -79,7 +79,7 @@ class SessionLoader:
 
     Args:
         prepared: the data.
-        windows: rows to deliver; an event is a target of at most one of them.
+        windows: rows to deliver; an event is the next one of a query in at most one of them.
         max_length: longest row.
         positions_per_batch: positions of a batch, about.
         seed: shuffles rows and batches, in another way each epoch; None keeps one order.
@@ -138,7 +138,7 @@ class SessionLoader:
 
     @property
     def num_queries(self) -> int:
-        """Number of targets in an epoch, over all ranks; with `ahead` and weights of 0 about."""
+        """Number of targets in an epoch, over all ranks; of next events where targets are drawn and a weight is 0."""
         return self._targets
 
     @property
@@ -231,7 +231,7 @@ class SessionLoader:
         return SessionBatch(item_index, inputs, target, target_type, weight, position)
 
     def _count_targets(self, begin: Array, stop: Array) -> Array:
-        """Return [W] how many events of another weight than 0 each range, none empty, has."""
+        """Return [W] how many events with a weight other than 0 each range has; none may be empty."""
         if self.weights.all() or len(begin) == 0:
             return stop - begin
         is_target = np.take(self.weights != 0, self.prepared.event_type)
