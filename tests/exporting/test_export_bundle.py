@@ -185,7 +185,7 @@ def test_a_run_from_before_ages_were_kept(make_run: Any, tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def exported(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[run.Run, Path]:
-    loaded = run.load_run(make_run(WORDS, "model/user_tower=mean_pool"))
+    loaded = run.load_run(make_run(WORDS, "model/user_tower=mean_pool", "model.horizon=session"))
     return loaded, export_bundle(loaded, tmp_path_factory.mktemp("exported") / "bundle", INDEX).path
 
 
@@ -207,7 +207,7 @@ def test_contents(exported: tuple[run.Run, Path]) -> None:
     np.testing.assert_allclose(vectors, weight / np.linalg.norm(weight, axis=1, keepdims=True), atol=1e-6)
     np.testing.assert_array_equal(faiss.read_index(str(path / "index.faiss")).reconstruct_n(0, 40), vectors)
     facts = json.loads((path / "manifest.json").read_text())
-    assert facts["max_length"] == 6
+    assert facts["max_length"] == 6 and facts["horizon"] == "session"
     assert facts["index"]["recall"] == facts["index"]["golden_recall"] == 1
     assert facts["dataset_fingerprint"] == json.loads((loaded.path / "data.json").read_text())["fingerprint"]
     assert facts["versions"]["packages"]["torch"] == torch.__version__

@@ -74,7 +74,7 @@ def prepared(make_prepared) -> Prepared:
     return make_prepared(sessions, train=[len(s) - 2 for s in sessions], num_items=20)
 
 
-@pytest.fixture(scope="module", params=["default", "ema"])
+@pytest.fixture(scope="module", params=[("default", "next"), ("ema", "session")])
 def run(request, prepared, make_module, make_trainer) -> Callable[..., Fitted]:
     """Fit with the callbacks that train.py has; `act` may break it off."""
 
@@ -85,10 +85,12 @@ def run(request, prepared, make_module, make_trainer) -> Callable[..., Fitted]:
         stops: type | None = None,
         every_minutes: float = 10,
     ) -> Fitted:
-        training = training_loader(prepared, 8, 50, seed=1)
+        callbacks_of, horizon = request.param
+        training = training_loader(prepared, 8, 50, seed=1, horizon=horizon)
         module = make_module(training, "gru", EPOCHS, ks=(1, 20))
-        chosen = OmegaConf.merge(*(OmegaConf.load(CONFIG / f"{name}.yaml") for name in {"default", request.param}))
-        config = OmegaConf.create({"run_dir": str(folder), "callbacks": chosen})
+        chosen = OmegaConf.merge(*(OmegaConf.load(CONFIG / f"{name}.yaml") for name in {"default", callbacks_of}))
+        evaluation = {"horizon": horizon, "ks": [1, 20]}
+        config = OmegaConf.create({"run_dir": str(folder), "callbacks": chosen, "evaluation": evaluation})
         del config.callbacks.progress_bar
         config.callbacks.pop("defaults", None)  # of Hydra
         config.callbacks.early_stopping.patience = 50
@@ -277,6 +279,8 @@ def test_progress_counts_targets_and_keeps_each_epochs_metrics(whole, prepared) 
     assert whole.progress.positions == EPOCHS * targets
     names = {f"{m}_at_{k}" for m in ("recall", "ndcg", "mrr") for k in (1, 20)}
     names |= {"effective_rank", "user_cosine", "list_overlap", "top_1_percent_share", "most_popular_share"}
+    if whole.loader.ahead is not None:
+        names |= {f"horizon/{m}_at_{k}" for m in ("recall", "ndcg") for k in (1, 20)}
     assert set(whole.progress.validated[0]) == {f"val/{name}" for name in names}
     summary = whole.progress.summary()
     assert summary["train/positions_per_second"] == pytest.approx(whole.progress.positions / whole.progress.seconds)

@@ -158,6 +158,8 @@ def test_a_command_that_fails_before_training_leaves_no_folder(configure: Config
         [
             (["model.dim=7"], "heads"),
             (["evaluation.min_history=99"], "no query"),
+            (["model.horizon=sesion"], "did you mean 'session'"),
+            (["evaluation.horizon=0"], "horizon=0; .* days above 0"),
             (["resume=nowhere"], "nowhere"),
             (["evaluate=nowhere"], "nowhere"),
             (["data.seed=77", "preparation.memory_gib=0.1"], "memory_gib"),
@@ -223,6 +225,26 @@ def test_a_run_is_evaluated_again_and_on_data_of_other_items(
     assert lines[-1] == f"evaluation: {path}" and shlex.split(lines[-2])[-3:] == ["compare", str(trained), str(path)]
     other = train(configure("other", f"evaluate={trained}", "data.seed=5", "data.items=80"))
     assert json.loads((other / "metrics.json").read_text())["test/queries"] > 0
+
+
+@pytest.mark.slow
+def test_a_horizon_is_learnt_and_measured_and_may_be_measured_alone(trained: Path, configure: Configure) -> None:
+    def within(path: Path) -> dict[str, float]:
+        metrics = json.loads((path / "metrics.json").read_text())
+        return {k: v for k, v in metrics.items() if "/horizon/" in k and not k.startswith("val/")}
+
+    path = train(configure("ahead", "model.horizon=3"))
+    names = {f"{of}horizon/{name}_at_20" for of in ("test/", "baseline/stan/") for name in ("recall", "purchase/ndcg")}
+    assert within(path).keys() >= names and 0 < within(path)["test/horizon/recall_at_20"] < 1
+    assert load_run(path).metrics["val/horizon/ndcg_at_20"] > 0
+    assert within(train(configure("ahead-again", f"evaluate={path}"))) == pytest.approx(within(path), abs=1e-6)
+    assert "Within the horizon" in (path / "report.html").read_text()
+    assert not within(trained) and "Within the horizon" not in (trained / "report.html").read_text()
+    beside = within(train(configure("beside", f"evaluate={trained}", "evaluation.horizon=3")))
+    assert beside.keys() == within(path).keys()
+    assert {n: v for n, v in beside.items() if "stan" in n} == pytest.approx(
+        {n: v for n, v in within(path).items() if "stan" in n}, abs=1e-6
+    )
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from twotower.core.distributed import process_count
 from twotower.core.errors import UserError
 from twotower.core.files import read_json
 from twotower.core.schema import TOWER_FILE
+from twotower.data.horizon import NEXT
 from twotower.runs import layout, run
 from twotower.runs.resume import removed_unless_begun
 from twotower.tracking.lookup import DEFAULT_TRACKING_URI, MODELS, locate
@@ -49,11 +50,13 @@ def evaluate(config: DictConfig) -> Path:
         prepared = prepare(config.data, config.accept)
         if isinstance(model, run.Run):
             vocabulary = vocabulary_of_run(model)
-            config.model, config.refit = model.config.model, run.has_learnt_validation(model.path)
+            config.refit = run.has_learnt_validation(model.path)
+            config.model = OmegaConf.merge({"horizon": NEXT}, model.config.model)  # runs of before have no such key
         else:
             vocabulary = vocabulary_of_bundle(model)
             config.model.max_length = model.manifest["max_length"]
             config.refit = model.manifest.get("refit", config.refit)  # bundles of older versions do not say
+            config.model.horizon = model.manifest.get("horizon", NEXT)
         position = None  # of each event in the data, where not all are kept
         data_path = prepared.path
         same_data = prepared.manifest["fingerprint"] == vocabulary.fingerprint

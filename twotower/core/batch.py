@@ -14,7 +14,7 @@ from twotower.core.schema import PAD
 
 
 class SessionBatch(NamedTuple):
-    """Histories with the target that follows each position; NumPy arrays or tensors.
+    """Histories with the target of each position: the next event, or a later one (model.horizon). Arrays or tensors.
 
     >>> batch = SessionBatch(*np.zeros((6, 1, 3), dtype=np.int64))._replace(item_index=np.array([[5, 7, PAD]]))
     >>> batch.item_index != PAD
@@ -23,10 +23,10 @@ class SessionBatch(NamedTuple):
 
     item_index: Any  # [B, L] items of the history, PAD after its end
     inputs: Any  # [B, L, K] codes of the event inputs of the history's events; 0 is unknown
-    target: Any  # [B, L] item of the next event, PAD where the position has no target
-    target_type: Any  # [B, L] event type of the next event
+    target: Any  # [B, L] item of the target, PAD where the position has no target
+    target_type: Any  # [B, L] its event type
     target_weight: Any  # [B, L] float32; > 0: rank the target high, < 0: rank it low, 0: no target
-    event: Any  # [B, L] position of the next event among all events: identifies the query
+    event: Any  # [B, L] its position among all events; that of the next event identifies a query
 
 
 def build_history(events: Array, end: Array, available: Array, max_length: int) -> npt.NDArray[np.int64]:

@@ -15,6 +15,7 @@ from twotower.core.errors import UserError, nearest
 from twotower.core.event_codes import TIME, time_codes
 from twotower.core.ragged import ranges
 from twotower.core.schema import PAD, Prepared
+from twotower.data.horizon import NEXT, Horizon, events_ahead
 from twotower.data.target_weights import type_weights
 from twotower.data.windows import Windows, query_windows, training_windows
 
@@ -29,16 +30,20 @@ def training_loader(
     include_validation: bool = False,
     inputs: Sequence[str] = (),
     target_weights: Mapping[str, float] | None = None,
+    horizon: str | float = NEXT,
 ) -> "SessionLoader":
     """Return a loader of the training events, shuffled; see SessionLoader.
 
     Args:
         include_validation: train on the validation events, too.
         target_weights: see type_weights; targets of a negative weight are explicit negatives.
+        horizon: how far ahead targets are drawn; see events_ahead.
     """
-    windows = training_windows(prepared.offsets[:-1], prepared.fit_end(include_validation), max_length)
+    end = prepared.fit_end(include_validation)
+    windows = training_windows(prepared.offsets[:-1], end, max_length)
     weights = type_weights(prepared.event_types, target_weights)
-    return SessionLoader(prepared, windows, max_length, positions_per_batch, seed, inputs, weights)
+    ahead = events_ahead(horizon, prepared, end)
+    return SessionLoader(prepared, windows, max_length, positions_per_batch, seed, inputs, weights, ahead)
 
 
 def query_loader(
@@ -74,12 +79,13 @@ class SessionLoader:
 
     Args:
         prepared: the data.
-        windows: rows to deliver; an event is a target of at most one of them.
+        windows: rows to deliver; an event is the next one of a query in at most one of them.
         max_length: longest row.
         positions_per_batch: positions of a batch, about.
         seed: shuffles rows and batches, in another way each epoch; None keeps one order.
         inputs: names of the event inputs to deliver, in this order.
         weights: [T] of targets by event type; 0 makes no target, and a row without any target is left out.
+        ahead: a position's target is drawn from these in each epoch, and is none where its weight is 0; None: the next.
 
     >>> column, ends = np.array([1, 2, 3, 1]), (np.array([0, 4]), np.array([4]), np.array([4]), np.array([1]))
     >>> prepared = Prepared(None, {"event_types": ["view"]}, column, column * 0, column, *ends, inputs={})
@@ -96,6 +102,7 @@ class SessionLoader:
         seed: int | None,
         inputs: Sequence[str],
         weights: Array,
+        ahead: Horizon | None = None,
     ) -> None:
         for name in inputs:
             if name not in (*prepared.inputs, TIME):
@@ -108,10 +115,12 @@ class SessionLoader:
         self.seed = seed
         self.inputs = list(inputs)
         self.weights = weights
+        self.ahead = ahead
         self.epoch = 0
         self.next_batch = 0
-        targets = self._count_targets(windows)
-        some = np.flatnonzero(targets)
+        begin, stop = self._target_range(windows)
+        targets = self._count_targets(begin, stop)
+        some = np.flatnonzero(targets if ahead is None else self._count_targets(begin, ahead.stop(stop - 2)))
         self.windows = windows if len(some) == len(targets) else Windows(*(column[some] for column in windows))
         self._targets = int(targets.sum())
         # Few bytes a length: numpy then sorts them by counting.
@@ -129,7 +138,7 @@ class SessionLoader:
 
     @property
     def num_queries(self) -> int:
-        """Number of targets in an epoch, over all ranks."""
+        """Number of targets in an epoch, over all ranks; of next events where targets are drawn and a weight is 0."""
         return self._targets
 
     @property
@@ -145,11 +154,16 @@ class SessionLoader:
         return event if self.weights.all() else event[self.weights[self.prepared.event_type[event]] != 0]
 
     def target_counts(self) -> Array:
-        """Return [V + 1] how often each item_index is a target in an epoch, whether its weight is positive or not."""
+        """Return [V + 1] how often each item_index is a target in an epoch, on average, whatever its weight's sign."""
         counts = np.zeros(self.prepared.num_items + 1, dtype=np.int64)
         for first in range(0, len(self.windows.start), WINDOWS_AT_ONCE):
-            event = self.target_events(slice(first, first + WINDOWS_AT_ONCE))
-            counts += np.bincount(self.prepared.item_index[event], minlength=len(counts))
+            part, times = slice(first, first + WINDOWS_AT_ONCE), None
+            event = self.target_events(part)
+            if self.ahead is not None:
+                begin, stop = (column[part] for column in self._target_range(self.windows))
+                event, times = self.ahead.expected_draws(ranges(begin - 1, stop - begin))
+                times = times * (self.weights[self.prepared.event_type[event]] != 0)
+            counts = counts + np.bincount(self.prepared.item_index[event], times, minlength=len(counts))
         return counts
 
     def __iter__(self) -> Iterator[SessionBatch]:
@@ -169,8 +183,11 @@ class SessionLoader:
             batch = batches[self.next_batch]
             rows = order[self._bounds[batch] : self._bounds[batch + 1]]
             self.next_batch += 1
-            share = rows[rank::world]
-            arrays = self._gather(share) if len(share) else self._without_targets(rows[:1])
+            share, chance = rows[rank::world], None
+            if self.ahead is not None and self.seed is not None:  # for all rows: targets do not depend on the ranks
+                size = len(rows), int(self._length[rows].max())
+                chance = np.random.default_rng([self.seed, self.epoch, batch]).random(size)[rank::world]
+            arrays = self._gather(share, chance) if len(share) else self._without_targets(rows[:1])
             tensors = (torch.from_numpy(array) for array in arrays)
             yield SessionBatch(*(t.pin_memory() if pinned else t for t in tensors))
 
@@ -192,8 +209,8 @@ class SessionLoader:
         batch = self._gather(rows)
         return batch._replace(target=np.full_like(batch.target, PAD), target_weight=np.zeros_like(batch.target_weight))
 
-    def _gather(self, rows: Array) -> SessionBatch:
-        """Return the batch of the windows `rows`, as arrays."""
+    def _gather(self, rows: Array, chance: Array | None = None) -> SessionBatch:
+        """Return the batch of the windows `rows`, as arrays; `chance` [B, L or more] draws the targets."""
         start, length, first_query = (column[rows] for column in self.windows)
         position, valid = history_positions(start + length, length, self.max_length)
         data = self.prepared
@@ -206,14 +223,15 @@ class SessionLoader:
         item_index = gather(data.item_index, position, valid)
         position += 1
         is_query = valid & (np.arange(position.shape[1]) >= first_query[:, None])
+        if self.ahead is not None and chance is not None:
+            position[is_query] = self.ahead.draw(position[is_query] - 1, chance[:, : position.shape[1]][is_query])
         target_type = gather(data.event_type, position, valid)
         weight = np.where(is_query, self.weights[target_type], np.float32(0))
         target = gather(data.item_index, position, weight != 0)
         return SessionBatch(item_index, inputs, target, target_type, weight, position)
 
-    def _count_targets(self, windows: Windows) -> Array:
-        """Return [W] how many targets each row has."""
-        begin, stop = self._target_range(windows)
+    def _count_targets(self, begin: Array, stop: Array) -> Array:
+        """Return [W] how many events with a weight other than 0 each range has; none may be empty."""
         if self.weights.all() or len(begin) == 0:
             return stop - begin
         is_target = np.take(self.weights != 0, self.prepared.event_type)

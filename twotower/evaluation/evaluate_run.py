@@ -13,13 +13,15 @@ import torch
 from twotower.core.batch import build_history
 from twotower.core.files import read_json
 from twotower.core.schema import CEILING_FILE, FEATURES_FILE, Prepared, read_item_features
+from twotower.data.horizon import NEXT, events_ahead
 from twotower.data.loader import SessionLoader
 from twotower.data.target_weights import type_weights
 from twotower.evaluation.baselines.baselines import BaselineFit, fit_baselines, rank_with_baselines
+from twotower.evaluation.horizon_metrics import values_by_type
 from twotower.evaluation.ranked import ranked_items, rules_in_words
 from twotower.evaluation.results_file import SavedResults
 from twotower.evaluation.slices import Grouping, QueryFacts, feature_groupings, groupings_of, query_facts
-from twotower.evaluation.summary import MODEL, PRIMARY_METRIC, WEIGHTED, summarize
+from twotower.evaluation.summary import MODEL, PRIMARY_METRIC, WEIGHTED, summarize, summarize_rankers
 from twotower.metrics import beyond_accuracy
 from twotower.metrics.candidates import Candidates
 from twotower.metrics.collapse import collapse_metrics, collapse_warnings
@@ -52,6 +54,7 @@ class Settings(NamedTuple):
     extra_baselines: Mapping[str, BaselineFit] = {}  # by name
     exclude_seen: bool = False  # see ranked.ranked_items
     filters: Mapping[str, Any] | None = None
+    horizon: str | float = NEXT  # see events_ahead; beside the next event, lists are measured by all ahead
 
 
 class Evaluation(NamedTuple):
@@ -81,7 +84,8 @@ def evaluate_results(
     Returns:
         The evaluation; its summary has, beside that of summary.summarize, "catalogue": {"coverage", "gini"}, "health":
         [text], "target_weights", and "ranked": {"rules": in words, "items": that the filters allow, "impossible":
-        targets that are not ranked}, None where all items are ranked for all queries.
+        targets that are not ranked}, None where all items are ranked for all queries; and "horizon": {"until": the
+        setting, "rows": as in "standing", by event type}, None without one.
     """
     ranked = ranked_items(prepared, settings.exclude_seen, settings.filters)
     rules = rules_in_words(settings.exclude_seen, settings.filters)
@@ -108,6 +112,7 @@ def evaluate_results(
     tensors = (torch.from_numpy(x) for x in (items, items[:0], ranking.top.astype(np.int64), counts))
     health = collapse_warnings(collapse_metrics(*tensors), items.shape[1])
     summary["health"] = health if ranked.allowed is None else []  # lists from few items are alike without a collapse
+    summary["horizon"] = _horizon(prepared, results, facts, settings)
     summary["target_weights"] = dict(settings.target_weights or {})
     impossible = int((ranking.better == IMPOSSIBLE).sum())
     number = prepared.num_items if ranked.allowed is None else int(ranked.allowed.sum())
@@ -131,12 +136,29 @@ def _baselines(
 ) -> tuple[dict[str, RankingResults], Metrics]:
     """Return each baseline's results for the queries, and its metrics and costs."""
     baselines = fit_baselines(prepared, settings.refit, settings.extra_baselines)
-    results, metrics = rank_with_baselines(baselines, test, prepared.num_items, ranked)
+    list_length = 0 if settings.horizon == NEXT else LIST_LENGTH
+    results, metrics = rank_with_baselines(baselines, test, prepared.num_items, ranked, list_length)
     for name, each in results.items():
         types, is_repeat = prepared.event_type[each.event], ranked.is_repeat(each.event)
         means = means_by_type(each, types, is_repeat, settings.ks, prepared.event_types)
         metrics |= {f"{name}/{metric}": value for metric, value in means.items()}
     return results, {f"baseline/{name}": value for name, value in metrics.items()}
+
+
+def _horizon(
+    prepared: Prepared, results: Mapping[str, RankingResults], facts: QueryFacts, settings: Settings
+) -> dict[str, Any] | None:
+    """Return the part "horizon" of the summary: see evaluate_results."""
+    ahead = events_ahead(settings.horizon, prepared, prepared.offsets[1:])
+    if ahead is None:
+        return None
+    weights = type_weights(prepared.event_types, settings.target_weights)
+    lists = {name: each.top for name, each in results.items()}
+    rows = [
+        summarize_rankers(values, facts.session[some], "horizon", prefix[:-1], settings.replicates, settings.seed)
+        for prefix, some, values in values_by_type(lists, facts.event, ahead, prepared, weights, settings.ks)
+    ]
+    return {"until": settings.horizon, "rows": rows}
 
 
 def _query_weights(
@@ -179,6 +201,11 @@ def _flat(summary: Mapping[str, Any]) -> Metrics:
         for name, means in row["rankers"].items():
             owner = "test" if name == MODEL else f"baseline/{name}"
             metrics[f"{owner}/{row['group']}_{PRIMARY_METRIC}"] = means[PRIMARY_METRIC][0]
+    for row in summary["horizon"]["rows"] if summary["horizon"] else []:
+        of = f"{row['group']}/" if row["group"] else ""
+        for name, means in row["rankers"].items():
+            owner = "test" if name == MODEL else f"baseline/{name}"
+            metrics |= {f"{owner}/horizon/{of}{metric}": mean for metric, (mean, _, _) in means.items()}
     _, low, high = summary["rankers"][MODEL][PRIMARY_METRIC]
     interval = {f"test/{PRIMARY_METRIC}_low": low, f"test/{PRIMARY_METRIC}_high": high}
     return metrics | (interval if low is not None else {})

@@ -58,11 +58,7 @@ def summarize(
     values = {name: per_query_metrics(each, ks) for name, each in results.items()}
     baselines = [name for name in values if name != MODEL]
     best = max(baselines, key=lambda name: float(values[name][PRIMARY_METRIC].mean()), default=None)
-    columns: Columns = {(LISTS, name): value for name, value in lists.items()}
-    for name, metrics in values.items():
-        columns |= {(name, metric): value for metric, value in metrics.items()}
-        if name != MODEL:
-            columns |= {(f"- {name}", metric): values[MODEL][metric] - value for metric, value in metrics.items()}
+    columns: Columns = {(LISTS, name): value for name, value in lists.items()} | _columns(values)
     total = bootstrap_means(np.stack(list(columns.values()), axis=1), session, (), replicates, seed)
     sliced_columns = {key: value for key, value in columns.items() if key[0] in (MODEL, LISTS, f"- {best}")}
     stacked = np.stack(list(sliced_columns.values()), axis=1)
@@ -86,6 +82,25 @@ def summarize(
         "disparity": _disparity(sliced, groupings, list(sliced_columns).index((MODEL, PRIMARY_METRIC))),
         "slices": _slices(sliced, groupings, sliced_columns, f"- {best}"),
     }
+
+
+def summarize_rankers(
+    values: Mapping[str, Mapping[str, Array]], session: Array, by: str, group: str, replicates: int, seed: int
+) -> dict[str, Any]:
+    """Return means of metrics by ranker and name, each [Q], in the form of a row of "standing"; see summarize."""
+    columns = _columns(values)
+    means = bootstrap_means(np.stack(list(columns.values()), axis=1), session, (), replicates, seed)
+    return _rankers(means, 0, columns, by, group)
+
+
+def _columns(values: Mapping[str, Mapping[str, Array]]) -> Columns:
+    """Return metrics of rankers, and the model's lead over each baseline."""
+    columns: Columns = {}
+    for name, metrics in values.items():
+        columns |= {(name, metric): value for metric, value in metrics.items()}
+        if name != MODEL:
+            columns |= {(f"- {name}", metric): values[MODEL][metric] - value for metric, value in metrics.items()}
+    return columns
 
 
 def _used(means: BootstrapMeans, groupings: Sequence[Grouping]) -> list[tuple[int, str, str]]:

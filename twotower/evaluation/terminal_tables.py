@@ -12,7 +12,7 @@ from twotower.evaluation.backtest import BacktestRun, recall_by_age, text_rows
 from twotower.evaluation.comparison import Comparison, Row
 from twotower.evaluation.slices import LENGTH, POPULARITY
 from twotower.evaluation.summary import MODEL, PRIMARY_METRIC
-from twotower.evaluation.verdicts import conclusions, slice_cells, standing_rows, verdict, with_interval
+from twotower.evaluation.verdicts import conclusions, horizon_rows, slice_cells, standing_rows, verdict, with_interval
 
 COLUMNS = ("recall_at_10", "recall_at_20", "ndcg_at_20", "mrr_at_20")
 WIDTH = 140  # characters, where it is not printed to a terminal
@@ -30,7 +30,7 @@ def print_evaluation(metrics: Mapping[str, float], summary: Mapping[str, Any], t
     """
     console = _console()
     tables = [results_table(metrics, title), lead_table(metrics, summary), table_of(standing_rows(summary))]
-    tables += [table_of(asked_rows(metrics)), slices_table(summary)]
+    tables += [table_of(horizon_rows(summary)), table_of(asked_rows(metrics)), slices_table(summary)]
     for table in filter(None, tables):
         console.print(table)
     for level, text in conclusions(summary):

@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from twotower.data.horizon import SESSION
 from twotower.evaluation.intervals import Mean
 from twotower.evaluation.slices import EVENT_TYPES
 from twotower.evaluation.summary import PRIMARY_METRIC, STANDING, VERDICT_METRICS, WEIGHTED
 
 MOST_SLICES = 5  # slices in which a baseline leads that are listed
-ALL = "all queries"
+ALL, ANY = "all queries", "any type"
 BETTER, EQUAL, SAME, WORSE, FEW = "better", "equal", "no different", "worse", "too few sessions"
+STANDING_HEAD = ("queries", "model ± 95 %", "best baseline there", "model - it", "better / same / worse")
 PHRASES = {
     **{BETTER: "better than", EQUAL: "equal to", SAME: "no different from", WORSE: "worse than"},
     FEW: "too few sessions to tell it from",
@@ -158,9 +160,23 @@ def standing_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     A row has the queries, their number, the model's recall, the best baseline's there, the difference, and how many
     baselines the model is better than, no different from, and worse than. Without baselines it ends with the recall.
     """
-    head = ["recall@20 of", "queries", "model ± 95 %", "best baseline there", "model - it", "better / same / worse"]
+    head = ["recall@20 of", *STANDING_HEAD]
     whole = {name: summary[name] for name in ("queries", "rankers", "model_minus")}
-    named = [(ALL, whole), *((slice_name(row), row) for row in summary["standing"])]
+    return _beside_baselines(head, [(ALL, whole), *((slice_name(row), row) for row in summary["standing"])])
+
+
+def horizon_rows(summary: Mapping[str, Any]) -> list[list[str]]:
+    """Return a table of recall@20 within the horizon as `standing_rows` does, by event type; nothing without one."""
+    horizon = summary.get("horizon")
+    if not horizon or not horizon["rows"]:
+        return []
+    until = "to the session's end" if horizon["until"] == SESSION else f"of the next {horizon['until']:g} days"
+    return _beside_baselines(
+        [f"recall@20 {until}", *STANDING_HEAD], [(row["group"] or ANY, row) for row in horizon["rows"]]
+    )
+
+
+def _beside_baselines(head: Sequence[str], named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[str]]:
     rows = []
     for name, row in named:
         minus = {baseline: each[PRIMARY_METRIC] for baseline, each in row["model_minus"].items()}
@@ -173,7 +189,7 @@ def standing_rows(summary: Mapping[str, Any]) -> list[list[str]]:
             cells += [f"{best} {recall:.4f}", with_interval(minus[best], "+.4f")]
             cells.append(FEW if FEW in words else " / ".join(map(str, counts)))
         rows.append(cells)
-    return [head[: len(rows[0])], *rows]
+    return [list(head[: len(rows[0])]), *rows]
 
 
 def slice_cells(row: Mapping[str, Any], best: str | None) -> list[str]:

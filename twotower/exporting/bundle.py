@@ -24,6 +24,7 @@ from twotower.core.schema import (
     TRAIN_COUNT,
     read_item_features,
 )
+from twotower.data.horizon import NEXT
 from twotower.evaluation.intervals import bootstrap_means
 from twotower.evaluation.ranked import ranked_settings, rules_in_words
 from twotower.exporting import parity
@@ -266,6 +267,7 @@ def _provenance(run: Run) -> dict[str, Any]:
         "dataset_fingerprint": run.data["fingerprint"],
         "refit": has_learnt_validation(run.path),
         "metrics": metrics,
+        "horizon": run.config.model.get("horizon", NEXT),  # what the model learnt to predict
         "ranked": rules_in_words(**ranked_settings(run.config.evaluation)),  # by the metrics; empty: all items
         "versions": read_json(run.path / ENVIRONMENT_FILE, "a run directory"),
     }

@@ -16,7 +16,14 @@ from twotower.evaluation.asked import asked_rows
 from twotower.evaluation.evaluate_run import Evaluation
 from twotower.evaluation.slices import Grouping, largest
 from twotower.evaluation.summary import MODEL, PRIMARY_METRIC, STANDING, WEIGHTED
-from twotower.evaluation.verdicts import conclusions, slice_cells, slice_name, standing_rows, with_interval
+from twotower.evaluation.verdicts import (
+    conclusions,
+    horizon_rows,
+    slice_cells,
+    slice_name,
+    standing_rows,
+    with_interval,
+)
 from twotower.metrics.beyond_accuracy import exposures
 from twotower.report import plots
 from twotower.report.html import card, details, document, figure, finding, grid, heading, table
@@ -71,6 +78,7 @@ def run_page(
         _heading(title, summary, len(items)),
         *(finding(level, text[:1].upper() + text[1:]) for level, text in conclusions(summary)),
         card("For whom", table(head, rows), "Same: the interval of the difference contains zero."),
+        *_horizon(summary),
         *_asked(metrics),
         card("Model and baselines", _rankers(summary, metrics), note),
         grid([*_charts(summary), _run(about, files), *sections]),
@@ -79,6 +87,14 @@ def run_page(
         details("Configuration", Markup("<pre>{}</pre>").format(settings), boxed=True),
     ]
     return document(title, parts)
+
+
+def _horizon(summary: Mapping[str, Any]) -> list[Markup]:
+    """Return a card of recall within the horizon; nothing of an evaluation without one."""
+    if not (rows := horizon_rows(summary)):
+        return []
+    note = "Share of the distinct items ahead, of at most 20, that are in the list; by type: of queries with one ahead."
+    return [card("Within the horizon", table(rows[0], rows[1:]), note)]
 
 
 def _asked(metrics: Numbers) -> list[Markup]:

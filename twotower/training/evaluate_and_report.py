@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from twotower.core.files import write_bytes, write_json
 from twotower.core.schema import CARD_FILE, Prepared
+from twotower.data.horizon import NEXT
 from twotower.data.loader import SessionLoader
 from twotower.evaluation.evaluate_run import ModelResults, Settings, evaluate_results
 from twotower.evaluation.ranked import ranked_settings
@@ -103,5 +104,6 @@ def settings_of(config: DictConfig) -> Settings:
         extra_baselines={
             name: instantiate(fit) for name, fit in (config.evaluation.get("extra_baselines") or {}).items()
         },
+        horizon=config.evaluation.get("horizon", NEXT),  # runs of before have no such key
         **ranked_settings(config.evaluation),
     )

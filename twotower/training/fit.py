@@ -15,6 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from twotower.core.errors import UserError
 from twotower.core.schema import Prepared, read_item_features
+from twotower.data.horizon import NEXT, events_ahead
 from twotower.data.loader import SessionLoader, query_loader, training_loader
 from twotower.evaluation.ranked import ranked_items, ranked_settings
 from twotower.model.two_tower import TwoTower
@@ -39,6 +40,7 @@ def queries(
     `evaluation` is the configuration's group of that name; see data.loader.query_loader for the other arguments.
     """
     positions, least = evaluation.positions_per_batch, evaluation.min_history
+    events_ahead(evaluation.get("horizon", NEXT), prepared, prepared.offsets[1:])  # its errors come before training
     loader = query_loader(prepared, part, max_length, positions, least, list(inputs), target_weights)
     if loader.num_queries == 0:
         raise UserError(
@@ -67,7 +69,8 @@ def fit(
     length = config.model.max_length
     sizes = length, config.positions_per_batch or batch_size(prepared, length)
     inputs = list(input_sizes(config.model, prepared.manifest))
-    loader = training_loader(prepared, *sizes, config.seed, bool(refit_epochs), inputs, config.target_weights)
+    horizon = config.model.get("horizon", NEXT)  # runs of before have no such key
+    loader = training_loader(prepared, *sizes, config.seed, bool(refit_epochs), inputs, config.target_weights, horizon)
     if len(loader) == 0:
         raise UserError("no training session has two events; the split leaves nothing to learn from")
     phase = "refit" if refit_epochs else "train"

@@ -83,6 +83,7 @@ class TwoTowerModule(OptimizedModule):
         # histories [V + 1, D], by item_index.
         self.candidates: list[Tensor] = []
         self.history_item_vectors = torch.empty(0)
+        self.keeps_results = False  # in validation, too
         self._results: list[RankingResults] = []  # of each batch of the newest test
 
     def training_step(self, batch: SessionBatch, batch_index: int) -> Tensor:
@@ -132,6 +133,7 @@ class TwoTowerModule(OptimizedModule):
 
     def on_validation_epoch_start(self) -> None:
         """Encode the catalogue once for all batches."""
+        self._results = []
         items = self.model.encode_items()
         in_history = items if self.model.history_tower is None else self.model.encode_history_items()
         self.history_item_vectors = F.pad(in_history, (0, 0, 1, 0))  # PAD is the zero vector
@@ -139,7 +141,10 @@ class TwoTowerModule(OptimizedModule):
 
     def validation_step(self, batch: SessionBatch, batch_index: int) -> None:
         """Rank every query's target among the whole catalogue, or what of it is ranked."""
-        self._rank(batch)
+        if self.keeps_results:
+            self.test_step(batch, batch_index)
+        else:
+            self._rank(batch)
 
     def encode_queries(
         self, batch: SessionBatch, asked: Tensor | None = None
@@ -177,7 +182,6 @@ class TwoTowerModule(OptimizedModule):
 
     def on_test_epoch_start(self) -> None:
         """Encode the catalogue once for all batches."""
-        self._results = []
         self.on_validation_epoch_start()
 
     def test_step(self, batch: SessionBatch, batch_index: int) -> None:
@@ -189,7 +193,7 @@ class TwoTowerModule(OptimizedModule):
         self._log_metrics("test")
 
     def results(self) -> RankingResults:
-        """Return the results of the newest test, of all processes."""
+        """Return the results of the newest test or, where they are kept, validation, of all processes."""
         local = concatenate_results(self._results)
         gathered = (gather_rows(torch.from_numpy(column).to(self.device)).cpu().numpy() for column in local)
         return concatenate_results([RankingResults(*gathered)])

@@ -24,6 +24,7 @@ from twotower.metrics.candidates import Candidates
 from twotower.metrics.dense_ranks import rank
 from twotower.metrics.queries import histories_of, queries_of
 from twotower.metrics.ranking_results import RankingResults, concatenate_results
+from twotower.metrics.running_top import RunningTop
 
 Array = npt.NDArray[Any]
 RECENT = 0.1  # the latest share of the events that `recent_popularity` counts
@@ -120,7 +121,11 @@ def fit_baselines(
 
 
 def rank_with_baselines(
-    baselines: Mapping[str, Fitted], batches: Iterable[SessionBatch], num_items: int, ranked: Candidates
+    baselines: Mapping[str, Fitted],
+    batches: Iterable[SessionBatch],
+    num_items: int,
+    ranked: Candidates,
+    list_length: int = 0,
 ) -> tuple[dict[str, RankingResults], dict[str, float]]:
     """Rank the targets of all batches; return each baseline's results and costs (`item_knn/queries_per_second`).
 
@@ -129,6 +134,7 @@ def rank_with_baselines(
         batches: of queries.
         num_items: V.
         ranked: the items that are ranked.
+        list_length: of the lists of the best items to keep, beside the targets' ranks.
     """
     parts: dict[str, list[RankingResults]] = {name: [] for name in baselines}
     seconds = dict.fromkeys(baselines, 0.0)
@@ -146,8 +152,10 @@ def rank_with_baselines(
                         change.of(chunk).apply(scores, 0)
                 ranks = rank(scores, queries.target[chunk])
                 seconds[name] += time.perf_counter() - begin
-                event = queries.event[chunk]
-                parts[name].append(RankingResults.of(event, ranks, event.new_empty(len(event), 0)))
+                top = RunningTop(scores[:, 0], min(list_length, num_items))
+                if list_length:
+                    top.update(scores, first=0)
+                parts[name].append(RankingResults.of(queries.event[chunk], ranks, top.items()))
     results = {name: concatenate_results(each) for name, each in parts.items()}
     costs = {f"{name}/fit_seconds": fitted.seconds for name, fitted in baselines.items()}
     speed = {f"{name}/queries_per_second": len(results[name].event) / max(s, 1e-9) for name, s in seconds.items()}
