@@ -16,7 +16,7 @@ from twotower.core.schema import PAD
 class SessionBatch(NamedTuple):
     """Histories with the target that follows each position; NumPy arrays or tensors.
 
-    >>> batch = SessionBatch(*np.zeros((6, 1, 3), dtype=np.int64))._replace(item_index=np.array([[5, 7, PAD]]))
+    >>> batch = SessionBatch(*np.zeros((7, 1, 3), dtype=np.int64))._replace(item_index=np.array([[5, 7, PAD]]))
     >>> batch.item_index != PAD
     array([[ True,  True, False]])
     """
@@ -27,6 +27,7 @@ class SessionBatch(NamedTuple):
     target_type: Any  # [B, L] event type of the next event
     target_weight: Any  # [B, L] float32; > 0: rank the target high, < 0: rank it low, 0: no target
     event: Any  # [B, L] position of the next event among all events: identifies the query
+    target_time: Any  # [B, L] whole seconds of the next event since 1970; 0 where the model has no input `time`
 
 
 def build_history(events: Array, end: Array, available: Array, max_length: int) -> npt.NDArray[np.int64]:
