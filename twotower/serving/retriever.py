@@ -21,6 +21,7 @@ from twotower.serving.exploration import check_exploration, novelty
 from twotower.serving.filters import ItemFilter
 from twotower.serving.histories import ITEMS, KnownEvents, as_list, encoded_histories, positive, read_histories
 from twotower.serving.objectives import objective_weights
+from twotower.serving.query_times import asked_at
 from twotower.serving.selection import Selection, select
 from twotower.serving.unknown import Unknown
 from twotower.serving.user_tower import encode_histories
@@ -110,6 +111,7 @@ class Retriever:
         *,
         context: Mapping[str, Any] | None = None,
         objective: str | Mapping[str, float] | None = None,
+        timestamp: Any = None,
         exclude_seen: bool = False,
         filters: Mapping[str, Any] | None = None,
         include: Sequence[ItemId] | None = None,
@@ -137,6 +139,8 @@ class Retriever:
             context: values for all events of the request that do not have their own, as {"device": "phone"}.
             objective: rank what comes next of this event type, or of several by weight, as {"view": 0.2, "purchase":
                 0.8}; None: of any type. The bundle's types are its manifest's "objectives".
+            timestamp: of the request, one for all histories or Q of them, in the forms of an event's, if the manifest
+                has "query_time"; None: that of each history's newest event.
             exclude_seen: leave out all items of the history, however long ago.
             filters: a predicate that results must satisfy: see serving.predicates.
             include: ids that results must be among; None: all.
@@ -154,7 +158,7 @@ class Retriever:
             UserError: histories that are no lists, a k that is no positive integer, ids all of another type than the
                 catalogue's, an event without item_id, with a malformed timestamp or a misspelt key, a malformed filter.
         """
-        events = self._read(histories, context)
+        events = self._read(histories, context, timestamp)
         seen = np.split(events.item_index - 1, events.end[:-1]) if exclude_seen and len(events.length) else None
         allowed, excluded = self._allowed(filters, include, exclude, len(events.length), seen)
         caps = self._filter.caps(max_per)
@@ -162,11 +166,15 @@ class Retriever:
         return self._results(self._encode(events, objective), allowed, selection)
 
     def recommend_encoded(
-        self, histories: Sequence[Sequence[ItemId]], codes: Sequence[Sequence[Sequence[int]]], k: int = 20
+        self,
+        histories: Sequence[Sequence[ItemId]],
+        codes: Sequence[Sequence[Sequence[int]]],
+        k: int = 20,
+        now: Ints | None = None,
     ) -> Recommendations:
-        """As `recommend`, for histories of item ids with the codes [K] of the event inputs of each event."""
+        """As `recommend`, for item ids with codes [K] of the inputs of each event, and the seconds [Q] of the query."""
         sizes = list(self._bundle.inputs.values())
-        events = encoded_histories(histories, codes, sizes, self._catalogue, self._unknown)
+        events = encoded_histories(histories, codes, sizes, self._catalogue, self._unknown)._replace(now=now)
         return self._results(self._encode(events), None, Selection(positive(k)))
 
     def similar_items(
@@ -198,6 +206,7 @@ class Retriever:
         histories: Sequence[Sequence[ItemId | Event]],
         k: int = 20,
         objective: str | Mapping[str, float] | None = None,
+        timestamp: Any = None,
     ) -> Audience:
         """Return the k histories of the request, of users or sessions, with the highest scores for each item.
 
@@ -205,7 +214,7 @@ class Retriever:
         Memory: the scores of all histories with all items of the request.
         """
         index = self._item_index(items)
-        users = self._encode(self._read(histories, None), objective)
+        users = self._encode(self._read(histories, None, timestamp), objective)
         best, scores = users.best_for(np.maximum(index - 1, 0), self._bundle.vectors, positive(k))
         scores[index == PAD] = np.nan
         return Audience([row.tolist() if item != PAD else [] for row, item in zip(best, index, strict=True)], scores)
@@ -216,12 +225,13 @@ class Retriever:
         items: Sequence[Sequence[ItemId]],
         context: Mapping[str, Any] | None = None,
         objective: str | Mapping[str, float] | None = None,
+        timestamp: Any = None,
     ) -> list[Floats]:
         """Return each history's [k, L]: the share of each of its L events in the score of each of its k items.
 
         `items` are the ids of `recommend`'s answer, or any others; see serving.explanations.
         """
-        events = self._read(histories, context)
+        events = self._read(histories, context, timestamp)
         lists = as_list(items, "items", LISTS_OF_ITEMS)
         rows = [self._item_index(as_list(ids, f"items[{i}]", LISTS_OF_ITEMS)) - 1 for i, ids in enumerate(lists)]
         newest = int(self._bundle.manifest["max_length"])
@@ -233,12 +243,15 @@ class Retriever:
         histories: Sequence[Sequence[ItemId | Event]],
         context: Mapping[str, Any] | None = None,
         objective: str | Mapping[str, float] | None = None,
+        timestamp: Any = None,
     ) -> Floats:
         """Return [Q, D] the user vectors of histories (see `recommend`); NaN for one without a known item."""
-        return self._encode(self._read(histories, context), objective).vectors
+        return self._encode(self._read(histories, context, timestamp), objective).vectors
 
-    def _read(self, histories: Any, context: Any) -> KnownEvents:
-        return read_histories(histories, context, self._catalogue, self._bundle.encoder, self._unknown)
+    def _read(self, histories: Any, context: Any, timestamp: Any) -> KnownEvents:
+        events = read_histories(histories, context, self._catalogue, self._bundle.encoder, self._unknown)
+        has_query_time = self._bundle.manifest.get("query_time", False)  # absent in older bundles
+        return asked_at(timestamp, events, self.inputs, has_query_time, self._unknown)
 
     def _item_index(self, items: Any) -> Ints:
         return self._catalogue.item_index(as_list(items, "items", ITEMS), "items", self._unknown)
