@@ -79,7 +79,7 @@ def test_the_pointer_has_a_term_for_the_age_of_each_event() -> None:
     aged, plain = (random_parameters(Pointer(D, 6, 0.1, age)) for age in (True, False))
     plain.load_state_dict({name: value for name, value in aged.state_dict().items() if not name.startswith("age")})
     states = torch.randn(3, B, L, D).double()
-    found, without = (each(*states, occurrences(ITEMS), NOW, SECONDS) for each in (aged, plain))
+    found, without = (each(*states, NOW, SECONDS, occurrences(ITEMS)) for each in (aged, plain))
     for b in range(B):
         for i in range(L):
             for j in range(i + 1):

@@ -209,10 +209,8 @@ class SessionLoader:
         target_type = gather(data.event_type, position, valid)
         weight = np.where(is_query, self.weights[target_type], np.float32(0))
         target = gather(data.item_index, position, weight != 0)
-        target_time = np.zeros_like(target)
-        if TIME in self.inputs:
-            target_time = time_codes(gather(data.timestamp, position, valid))
-        return SessionBatch(item_index, inputs, target, target_type, weight, position, target_time)
+        seconds = time_codes(gather(data.timestamp, position, valid)) if TIME in self.inputs else np.zeros_like(target)
+        return SessionBatch(item_index, inputs, target, target_type, weight, position, seconds)
 
     def _count_targets(self, windows: Windows) -> Array:
         """Return [W] how many targets each row has."""

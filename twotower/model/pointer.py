@@ -34,7 +34,7 @@ class Pointer(nn.Module):
 
     >>> pointer = Pointer(dim=4, max_length=9, temperature=0.1)
     >>> items = torch.tensor([[7, 8, 7]])
-    >>> pointer(*torch.zeros(3, 1, 3, 4), occurrences(items))[0, 1]
+    >>> pointer(*torch.zeros(3, 1, 3, 4), *torch.zeros(2, 1, 3), occurrences(items))[0, 1]
     tensor([0., 0., 0.], grad_fn=<SelectBackward0>)
 
     Args:
@@ -57,15 +57,18 @@ class Pointer(nn.Module):
         self.count = nn.Parameter(torch.zeros(COUNTS))
         self.age = TimeBias(heads=1) if age else None
 
-    def forward(self, asking: Tensor, states: Tensor, events: Tensor, count: Tensor, *times: Tensor) -> Tensor:
+    def forward(
+        self, asking: Tensor, states: Tensor, events: Tensor, now: Tensor, seconds: Tensor, count: Tensor
+    ) -> Tensor:
         """Logits after each event.
 
         Args:
             asking: [B, L, D] the states conditioned on what is asked for; without an objective the same as `states`.
             states: [B, L, D] the user tower's output.
             events: [B, L, D] event vectors, the user tower's input.
+            now: [B, L] the moments that are asked about, in seconds; used with `age`.
+            seconds: [B, L] the events' times; used with `age`.
             count: [B, L, L] how often the item of event j occurs up to event i; see `occurrences`.
-            times: with `age`, the moments that are asked about [B, L], then the events' times [B, L], in seconds.
 
         Returns:
             [B, L, L] p_ij; what stands at j > i has no meaning.
@@ -76,11 +79,18 @@ class Pointer(nn.Module):
             self._match(asking, states, events) + _looked_up(self.distance, distance) + self._count_bias(count)
         )
         if self.age is not None:
-            logits = logits + self.age(*times).squeeze(1)
+            logits = logits + self.age(now, seconds).squeeze(1)
         return logits
 
     def newest(
-        self, newest: Tensor, count: Tensor, asking: Tensor, states: Tensor, events: Tensor, *times: Tensor
+        self,
+        newest: Tensor,
+        count: Tensor,
+        asking: Tensor,
+        states: Tensor,
+        events: Tensor,
+        now: Tensor,
+        seconds: Tensor,
     ) -> Tensor:
         """[B, L] logits after event `newest` [B] of each history; count [B, L] is up to that event."""
         state = asking.gather(1, newest[:, None, None].expand(-1, -1, states.shape[-1]))
@@ -91,7 +101,6 @@ class Pointer(nn.Module):
         match = states @ (of_states / math.sqrt(states.shape[-1])) + events @ of_events + self.repeat(state)
         logits: Tensor = match.squeeze(2) + _looked_up(self.distance, distance) + self._count_bias(count)
         if self.age is not None:
-            now, seconds = times
             logits = logits + self.age(now.gather(1, newest[:, None]), seconds)[:, 0, 0]
         return logits
 

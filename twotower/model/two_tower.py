@@ -3,8 +3,6 @@
 Shapes: B sessions, L history length, K event inputs, D embedding dim, V items.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,8 +11,10 @@ from twotower.core.event_codes import ANY_TYPE
 from twotower.core.schema import PAD
 from twotower.model.objective import Objective
 from twotower.model.pointer import Pointer, occurrences
-from twotower.model.query_time import moments
+from twotower.model.query_time import ask
 from twotower.model.scoring import truncate
+
+Maybe = Tensor | None
 
 
 class TwoTower(nn.Module):
@@ -80,41 +80,23 @@ class TwoTower(nn.Module):
 
     def encode_history(self, item_vectors: Tensor, inputs: Tensor) -> Tensor:
         """Item vectors [B, L, D] and codes [B, L, K] of histories -> [B, L, D] user vectors after each event."""
-        return self._encode(item_vectors, inputs)[0]
+        return self._encode(item_vectors, inputs, None, None)[0]
 
     def encode_positions(
-        self,
-        item_vectors: Tensor,
-        inputs: Tensor,
-        item_index: Tensor,
-        asked: Tensor | None = None,
-        now: Tensor | None = None,
+        self, item_vectors: Tensor, inputs: Tensor, item_index: Tensor, asked: Maybe = None, now: Maybe = None
     ) -> tuple[Tensor, Tensor | None]:
         """As `encode_history`, with the pointer's logits [B, L, L]: of event j after event i, for histories [B, L].
 
         `asked` [B, L] or [B, 1] are codes of objectives; without them, and without model.objective, any event.
         `now` [B, L] or [B, 1] are the moments asked about, in seconds; without them, and for AT_ONCE, that of event i.
         """
-        users, asking, states, events, *times = self._encode(item_vectors, inputs, asked, now)
-        if self.pointer is None:
-            return users, None
-        return users, self.pointer(asking, states, events, occurrences(item_index), *times)
+        users, *states = self._encode(item_vectors, inputs, asked, now)
+        return users, None if self.pointer is None else self.pointer(*states, occurrences(item_index))
 
-    def _encode(
-        self, item_vectors: Tensor, inputs: Tensor, asked: Tensor | None = None, now: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        """User vectors; then, each [B, L, D] too: the states that ask, the states, and the user tower's input.
-
-        Last, [B, L]: the moments asked about, and the events' times.
-        """
+    def _encode(self, item_vectors: Tensor, inputs: Tensor, asked: Maybe, now: Maybe) -> tuple[Tensor, ...]:
+        """User vectors, the states that ask, the states and the tower's input, [B, L, D]; moments and times [B, L]."""
         events, seconds = self.event_inputs(item_vectors, inputs)
-        if self.query_time and now is not None:
-            tower: Any = self.user_tower
-            now = moments(now, seconds)
-            states, asking = tower.asked(events, seconds, now)
-        else:
-            now = seconds
-            states = asking = self.user_tower(events, seconds)
+        states, asking, now = ask(self.user_tower, events, seconds, now if self.query_time else None)
         vectors = asking if self.residual is None else asking + self.residual(item_vectors, states, asking)
         if self.objective is not None:
             asked = inputs.new_full((1, 1), ANY_TYPE) if asked is None else asked
@@ -135,7 +117,7 @@ class TwoTower(nn.Module):
         return self.encode_newest(self.item_towers()[-1](item_index), inputs, newest)[0]
 
     def with_pointer(
-        self, item_index: Tensor, inputs: Tensor, asked: Tensor | None = None, now: Tensor | None = None
+        self, item_index: Tensor, inputs: Tensor, asked: Maybe = None, now: Maybe = None
     ) -> tuple[Tensor, Tensor | None]:
         """As `forward`, for objectives [B] at moments [B], with the pointer's logits [B, L]; None without a pointer."""
         newest = (item_index != PAD).sum(dim=1) - 1
@@ -147,16 +129,15 @@ class TwoTower(nn.Module):
         item_vectors: Tensor,
         inputs: Tensor,
         newest: Tensor,
-        count: Tensor | None = None,
-        asked: Tensor | None = None,
-        now: Tensor | None = None,
+        count: Maybe = None,
+        asked: Maybe = None,
+        now: Maybe = None,
     ) -> tuple[Tensor, Tensor | None]:
         """As `with_pointer`, from item vectors [B, L, D] and the position [B] of each history's newest event.
 
         `count` [B, L] is how often the item of each event occurs in its history; without it the pointer is left out.
         """
-        wishes = (None if wish is None else wish[:, None] for wish in (asked, now))
-        users, *states = self._encode(item_vectors, inputs, *wishes)
+        users, *states = self._encode(item_vectors, inputs, *(x if x is None else x[:, None] for x in (asked, now)))
         users = self.served(_at(newest, users))
         return users, None if count is None or self.pointer is None else self.pointer.newest(newest, count, *states)
 

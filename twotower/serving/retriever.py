@@ -139,8 +139,7 @@ class Retriever:
             context: values for all events of the request that do not have their own, as {"device": "phone"}.
             objective: rank what comes next of this event type, or of several by weight, as {"view": 0.2, "purchase":
                 0.8}; None: of any type. The bundle's types are its manifest's "objectives".
-            timestamp: of the request, one for all histories or Q of them, in the forms of an event's, if the manifest
-                has "query_time"; None: that of each history's newest event.
+            timestamp: of the request, one or Q, if the manifest says "query_time"; None: that of the newest event.
             exclude_seen: leave out all items of the history, however long ago.
             filters: a predicate that results must satisfy: see serving.predicates.
             include: ids that results must be among; None: all.
@@ -166,11 +165,7 @@ class Retriever:
         return self._results(self._encode(events, objective), allowed, selection)
 
     def recommend_encoded(
-        self,
-        histories: Sequence[Sequence[ItemId]],
-        codes: Sequence[Sequence[Sequence[int]]],
-        k: int = 20,
-        now: Ints | None = None,
+        self, histories: Sequence[Sequence[ItemId]], codes: Sequence[Any], k: int = 20, now: Ints | None = None
     ) -> Recommendations:
         """As `recommend`, for item ids with codes [K] of the inputs of each event, and the seconds [Q] of the query."""
         sizes = list(self._bundle.inputs.values())
@@ -250,8 +245,7 @@ class Retriever:
 
     def _read(self, histories: Any, context: Any, timestamp: Any) -> KnownEvents:
         events = read_histories(histories, context, self._catalogue, self._bundle.encoder, self._unknown)
-        has_query_time = self._bundle.manifest.get("query_time", False)  # absent in older bundles
-        return asked_at(timestamp, events, self.inputs, has_query_time, self._unknown)
+        return asked_at(timestamp, events, self.inputs, self._bundle.manifest.get("query_time", False), self._unknown)
 
     def _item_index(self, items: Any) -> Ints:
         return self._catalogue.item_index(as_list(items, "items", ITEMS), "items", self._unknown)

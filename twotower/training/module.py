@@ -207,7 +207,7 @@ class TwoTowerModule(OptimizedModule):
             self.log_dict({f"{part}/{name}_dim_{dim}": value for name, value in metrics.compute().items()})
             metrics.reset()
         for told, metrics in self.metrics_told.items():
-            values = {name: value for name, value in metrics.compute().items() if ("/" in name) == (told == "asked")}
-            self.log_dict({f"{part}/{name}_{told}": value for name, value in values.items()})
+            values = metrics.compute().items()  # a type that is asked for has metrics of its own
+            self.log_dict({f"{part}/{n}_{told}": value for n, value in values if ("/" in n) == (told == "asked")})
             metrics.reset()
         self.candidates, self.history_item_vectors = [], torch.empty(0)
