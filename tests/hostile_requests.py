@@ -132,6 +132,7 @@ WRONG_PARAMS: dict[str, SearchStrategy[Any]] = {
         ['{"category": 0}', '{"price": 2}', '{"brand": 1}', "[]", "2", '{"category": "2"}', '{"": 1}']
     ),
     "objective": st.sampled_from(["", "5", "[]", "{}", '"view"', '{"view": 1}', '{"view": NaN}']),  # GOOD's has none
+    "timestamp": st.sampled_from(["", "5", "[]", "{}", "true", '"2026"', "[1767225600000]", "NaN"]),  # nor this
     "context": st.sampled_from(
         ["[]", "5", '"phone"', '{"device": []}', '{"device": {"a": 1}}', '{"timestamp": "now"}', "{"]
     ),

@@ -13,6 +13,7 @@ import torch
 from preparing import prepare, real_data
 from run_directory import make_run
 
+from twotower.core.event_codes import TIME, TIME_SIZE
 from twotower.core.files import write_json
 from twotower.core.schema import (
     ARRAYS,
@@ -152,6 +153,7 @@ def make_module(make_tower: MakeTower) -> MakeModule:
         matryoshka: Sequence[int] = (),
         tied: bool = True,  # histories have the candidates' item vectors
         asks: bool = False,  # with a pointer, for the event type that is asked for
+        query_time: bool = False,  # with a pointer, at the moment that is asked about; of loaders with the input `time`
     ) -> TwoTowerModule:
         torch.manual_seed(seed)
         counts = torch.from_numpy(loader.target_counts())
@@ -159,11 +161,12 @@ def make_module(make_tower: MakeTower) -> MakeModule:
         items: torch.nn.Module = IdItemTower(num_items, dim, normalize)
         if features:
             items = FeatureItemTower(num_items, dim, normalize, read_item_features(loader.prepared.path), None, 0.0)
-        events = EventInputs({name: sizes[name] for name in loader.inputs}, dim)
+        events = EventInputs({name: TIME_SIZE if name == TIME else sizes[name] for name in loader.inputs}, dim)
         users = make_tower(tower, dim, dropout, loader.max_length)
         history = None if tied else IdItemTower(num_items, dim, normalize)
         temperature, event_types = 0.1 if normalize else 1.0, loader.prepared.event_types
-        asking = (Pointer(dim, loader.max_length, temperature), Objective(len(event_types), dim)) if asks else ()
+        pointer = Pointer(dim, loader.max_length, temperature, age=query_time) if asks or query_time else None
+        asking = pointer, Objective(len(event_types), dim) if asks else None, query_time
         return TwoTowerModule(
             model=TwoTower(items, events, users, None, normalize, history, *asking),
             negatives=MixtureNegatives(counts, uniform, True) if uniform else CatalogueNegatives(counts),

@@ -400,6 +400,11 @@ def test_times_are_whole_seconds_and_need_no_file(make_prepared, part: str) -> N
         (1, 2): [[1_700_000_000, 1], [1_700_000_001, 2]],
         (3, 0): [[1_700_100_000, 4], [0, 0]],
     }
+    seconds = [time // 1000 for row in times for time in row]
+    is_target = batch.target != 0
+    assert batch.target_time[is_target].tolist() == [seconds[event] for event in batch.event[is_target].tolist()]
+    plain = training_loader(prepared, 5, 100, seed=0, inputs=["hour"])
+    assert not any(batch.target_time.any() for batch in plain), "without the input `time` none is read"
 
 
 def test_inputs_that_the_data_does_not_have_are_named(make_prepared) -> None:

@@ -33,7 +33,7 @@ INDEX_FACTS = {**TRIED, "tried": [TRIED], "target_recall": 0.99, "reason": "it i
 FACTS = {
     "num_items": 2, "dim": 3, "similarity": "dot", "exploration": [], "index": INDEX_FACTS,
     "int8": {"float32_label_recall": 1.0, "label_recall": 1.0, "kept": False}, "ranked": "",
-    "next_item": None, "metrics": {}, "objectives": [],
+    "next_item": None, "metrics": {}, "objectives": [], "query_time": False,
 }  # fmt: skip
 QUOTED = [f'it\'s | "{i}" ½' for i in range(30)]
 

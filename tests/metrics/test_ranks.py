@@ -65,6 +65,7 @@ def test_queries_are_the_positions_with_a_target_to_be_found_and_their_history_i
         target_type=torch.tensor([[0, 1, 2], [1, 0, 0]]),
         target_weight=torch.tensor([[0.0, 1.0, 0.5], [2.0, -1.0, 0.0]]),
         event=torch.tensor([[1, 2, 3], [5, 6, 0]]),
+        target_time=torch.zeros(2, 3),
     )
     queries = queries_of(batch)
     assert [column.tolist() for column in queries] == [[0, 0, 1], [1, 2, 0], [7, 3, 9], [1, 2, 1], [2, 3, 5]]

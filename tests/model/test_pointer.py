@@ -120,11 +120,12 @@ def test_newest_is_the_last_row_of_all_positions() -> None:
     states, events = torch.randn(3, L, D), torch.randn(3, L, D)
     item = torch.randint(1, 4, (3, L))
     newest = torch.tensor([5, 0, 3])
-    everywhere = pointer(states, states, events, occurrences(item))
+    times = torch.zeros(2, 3, L, dtype=torch.long)
+    everywhere = pointer(states, states, events, *times, occurrences(item))
     for row, position in enumerate(newest.tolist()):
         count = occurrences(item)[row : row + 1, position]
         one = slice(row, row + 1)
-        found = pointer.newest(newest[one], count, states[one], states[one], events[one])
+        found = pointer.newest(newest[one], count, states[one], states[one], events[one], *times[:, one])
         torch.testing.assert_close(found[0, : position + 1], everywhere[row, position, : position + 1])
 
 

@@ -11,7 +11,7 @@ DIM, LENGTH = 4, 7
 
 def test_it_begins_as_the_plain_mean_of_what_was_seen() -> None:
     items, states = torch.randn(2, LENGTH, DIM), torch.randn(2, LENGTH, DIM)
-    result = WeightedSum(DIM, LENGTH)(items, states)
+    result = WeightedSum(DIM, LENGTH)(items, states, states)
     for t in range(LENGTH):
         torch.testing.assert_close(result[:, t], 2 * items[:, : t + 1].mean(1))  # 2 is the root of DIM
 
@@ -21,13 +21,13 @@ def test_weights_are_a_softmax_of_states_and_distance() -> None:
     residual = WeightedSum(DIM, LENGTH + 2).double()
     for parameter in residual.parameters():
         torch.nn.init.normal_(parameter)
-    items, states = torch.randn(3, LENGTH, DIM).double(), torch.randn(3, LENGTH, DIM).double()
+    items, states, asking = (torch.randn(3, LENGTH, DIM).double() for _ in range(3))
     residual.requires_grad_(False)
-    result = residual(items, states)
+    result = residual(items, states, asking)
     for b in range(3):
         for t in range(LENGTH):
             query = [
-                float(residual.query.bias[d] + sum(residual.query.weight[d, e] * states[b, t, e] for e in range(DIM)))
+                float(residual.query.bias[d] + sum(residual.query.weight[d, e] * asking[b, t, e] for e in range(DIM)))
                 for d in range(DIM)
             ]
             weights = [
@@ -44,7 +44,8 @@ def test_weights_are_a_softmax_of_states_and_distance() -> None:
 def test_the_next_item_can_be_one_that_was_seen() -> None:
     """A history of orthogonal items: only the sum lies in their direction, whatever the tower says."""
     items = torch.eye(DIM)[None]
-    result = WeightedSum(DIM, LENGTH)(items, torch.randn(1, DIM, DIM))
+    states = torch.randn(1, DIM, DIM)
+    result = WeightedSum(DIM, LENGTH)(items, states, states)
     assert (result[0, 1] @ torch.eye(DIM)).argsort(descending=True)[:2].sort().values.tolist() == [0, 1]
 
 
@@ -53,5 +54,5 @@ def test_gradients_are_those_of_differences() -> None:
     residual = WeightedSum(DIM, 3).double()
     for parameter in residual.parameters():
         torch.nn.init.normal_(parameter)
-    inputs = [torch.randn(2, 3, DIM, dtype=torch.double, requires_grad=True) for _ in range(2)]
+    inputs = [torch.randn(2, 3, DIM, dtype=torch.double, requires_grad=True) for _ in range(3)]
     assert torch.autograd.gradcheck(residual, inputs)

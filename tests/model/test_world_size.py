@@ -49,6 +49,7 @@ def global_batches() -> list[SessionBatch]:
             np.zeros_like(target),
             weight,
             np.zeros_like(target),
+            np.zeros_like(target),
         )
         batches.append(SessionBatch(*map(torch.from_numpy, arrays)))
     return batches

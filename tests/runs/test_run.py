@@ -182,6 +182,15 @@ def test_a_tower_that_learns_from_times_is_given_them(make_prepared: Callable[..
         build.input_sizes(
             configure("model.user_tower.time_bias=true", "model.inputs=[]").model, make_prepared([[1]]).manifest
         )
+    at_a_time = configure("model.query_time=true", "model.inputs=[]").model
+    assert build.input_sizes(at_a_time, prepared.manifest) == {"time": 10**11}
+    model = build.build_model(at_a_time, prepared.manifest, ITEM_FEATURES)
+    assert model.query_time and model.user_tower.time_bias is not None and model.pointer.age is not None
+    model = build.build_model(timed.model, prepared.manifest, ITEM_FEATURES)
+    assert not model.query_time and model.pointer.age is None, "as before: age comes with the time of the query alone"
+    for lacking in ("model/user_tower=gru", "model.user_tower.time_bias=false"):
+        with pytest.raises(UserError, match=r"query_time=true needs.*user_tower=transformer"):
+            build.input_sizes(configure("model.query_time=true", "model.inputs=[]", lacking).model, prepared.manifest)
     with pytest.raises(UserError, match=r"model.inputs has time"):  # by its own switch alone
         build.input_sizes(configure("model.inputs=[time]").model, prepared.manifest)
 

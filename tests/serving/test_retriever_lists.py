@@ -12,9 +12,10 @@ from naive_shop import COLUMNS, COUNTS, FILTERS, IDS, VALUES, V, naive_list, nai
 from serving_oracle import reseal
 
 from twotower.serving import selection as module
+from twotower.serving.answers import Recommendations
 from twotower.serving.bundle_format import EMBEDDINGS_FILE, INDEX_FILE
 from twotower.serving.index import build_index
-from twotower.serving.retriever import Recommendations, Retriever
+from twotower.serving.retriever import Retriever
 
 HISTORIES = [[100], [107, 999, 100], [], [999], [100, 100, 520, 100], IDS, IDS[:30] * 3]
 

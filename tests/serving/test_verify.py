@@ -14,7 +14,8 @@ from serving_oracle import reseal
 from twotower.core.errors import UserError
 from twotower.core.schema import FEATURES_FILE, ITEMS_FILE, TOWER_FILE
 from twotower.serving import bundle_format as fmt
-from twotower.serving.retriever import Recommendations, Retriever
+from twotower.serving.answers import Recommendations
+from twotower.serving.retriever import Retriever
 from twotower.serving.verify import compare, main, verify
 
 IDS = ["a", "b", "c", "d", "e"]

@@ -139,8 +139,9 @@ def test_it_declares_its_parameters_and_needs_no_torch(model: Path, bundle: Path
         "seed",
         "context",
         "objective",
+        "timestamp",
     ]
-    kinds = ["long", "boolean", "string", "string", "string", "string", "double", "long", "string", "string"]
+    kinds = ["long", "boolean", "string", "string", "string", "string", "double", "long", "string", "string", "string"]
     assert [(spec.name, spec.dtype.name) for spec in signature.params] == list(zip(names, kinds, strict=True))
     assert {"ids", "scores"} <= set(json.dumps(signature.outputs.to_dict()).replace('"', " ").split())
     needed = (model / "requirements.txt").read_text().split()

@@ -133,8 +133,11 @@ def test_activations_are_counted_without_the_weights() -> None:
             self.linear = torch.nn.Linear(4, 4, bias=False)
             self.event_inputs = torch.nn.Module()
             self.event_inputs.names = []
+            self.query_time = False
 
-        def encode_positions(self, vectors: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, None]:
+        def encode_positions(
+            self, vectors: torch.Tensor, *others: torch.Tensor, now: None
+        ) -> tuple[torch.Tensor, None]:
             return self.linear(vectors) ** 2, None
 
     module = torch.nn.Module()

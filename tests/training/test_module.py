@@ -165,6 +165,68 @@ def test_metrics_by_type_of_lists_that_were_asked_for(make_prepared, make_module
     assert "val/recall_at_1_asked" not in metrics
 
 
+def timed_sessions(target_delay) -> tuple[list[list[int]], list[list[int]]]:
+    """Sessions of five events and a target, with their times in milliseconds; only the target's depend on the delay."""
+    random = np.random.default_rng(1)
+    sessions = [random.integers(1, 12, 6).tolist() for _ in range(20)]
+    times = [1_700_000_000_000 + np.exp2(random.uniform(10, 28, 5)).astype(int).cumsum() for _ in sessions]
+    return sessions, [[*row.tolist(), int(row[-1]) + target_delay(i)] for i, row in enumerate(times)]
+
+
+def test_headline_ranks_know_nothing_of_the_target_time(make_prepared, make_module, make_trainer) -> None:
+    """Metrics at the target's time, apart, are those of one forward pass a query at that time."""
+    found = []
+    for delay in (lambda i: 1000, lambda i: 10**6 * 3**i):
+        sessions, times = timed_sessions(delay)
+        prepared = make_prepared(sessions, train=[5] * 20, num_items=12, timestamps=times)
+        module = make_module(
+            training_loader(prepared, 8, 64, seed=0, inputs=["time"]), "timed_transformer", 1, query_time=True, ks=(20,)
+        )
+        torch.manual_seed(5)
+        for parameter in module.model.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+        loader = query_loader(prepared, "validation", 8, 40, inputs=["time"])
+        trainer = make_trainer(1)
+        (metrics,) = trainer.validate(module, loader, verbose=False)
+        assert trainer.validate(module, loader, verbose=False) == [pytest.approx(metrics)], "sums start anew"
+        found.append(metrics)
+        module.eval()
+        gains = {"": [], "_at_time": []}
+        for session, row in zip(sessions, times, strict=True):
+            items, seconds = torch.tensor([session[:5]]), torch.tensor([[[time // 1000] for time in row[:5]]])
+            for name, now in (("", None), ("_at_time", torch.tensor([row[5] // 1000]))):
+                with torch.no_grad():
+                    (user,), (logits,) = module.model.with_pointer(items, seconds, now=now)
+                    scores = (module.model.encode_items() @ user).double() / module.temperature
+                for item in set(session[:5]):
+                    scores[item - 1] += logits[items[0] == item].double().exp().sum().log1p()
+                gains[name].append(1 / (1 + int((scores > scores[session[5] - 1]).sum())))
+        for name, values in gains.items():
+            assert metrics[f"val/mrr_at_20{name}"] == pytest.approx(np.mean(values))
+    headline = [{name: value for name, value in each.items() if not name.endswith("_at_time")} for each in found]
+    assert headline[0] == headline[1] and len(headline[0]) == 3
+    assert found[0]["val/mrr_at_20_at_time"] != found[1]["val/mrr_at_20_at_time"]
+
+
+def test_a_step_trains_what_the_time_of_the_query_changes(make_prepared, make_module, monkeypatch) -> None:
+    """Half of the positions are asked at once: their loss is that of a step that knows no time of a target."""
+    sessions, times = timed_sessions(lambda i: 10**7)
+    prepared = make_prepared(sessions, num_items=12, timestamps=times)
+    loader = training_loader(prepared, 8, 1000, seed=0, inputs=["time"])
+    module = make_module(loader, "timed_transformer", 1, query_time=True)
+    monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
+    (batch,) = list(loader)
+    told = []
+    encode = module.model.encode_positions
+    monkeypatch.setattr(module.model, "encode_positions", lambda *args: told.append(args[-1]) or encode(*args))
+    module.training_step(batch, 0).backward()
+    assert module.model.pointer.age.bias.grad.abs().sum() > 0
+    (now,) = told
+    is_known = now != 0
+    assert torch.equal(now[is_known], batch.target_time[is_known])
+    assert 0.3 < float(is_known[batch.target != 0].float().mean()) < 0.7
+
+
 def test_the_whole_catalogue_is_encoded_as_the_distinct_items_are(make_prepared, make_module, monkeypatch) -> None:
     """Negatives are all items: the step that takes them as they come gives the gradients of one that looks each up."""
     arrays = {"a.codes": np.arange(7), "a.offsets": np.arange(8), "b.values": np.ones((7, 2), np.float32)}

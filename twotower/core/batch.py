@@ -16,7 +16,7 @@ from twotower.core.schema import PAD
 class SessionBatch(NamedTuple):
     """Histories with the target of each position: the next event, or a later one (model.horizon). Arrays or tensors.
 
-    >>> batch = SessionBatch(*np.zeros((6, 1, 3), dtype=np.int64))._replace(item_index=np.array([[5, 7, PAD]]))
+    >>> batch = SessionBatch(*np.zeros((7, 1, 3), dtype=np.int64))._replace(item_index=np.array([[5, 7, PAD]]))
     >>> batch.item_index != PAD
     array([[ True,  True, False]])
     """
@@ -27,6 +27,7 @@ class SessionBatch(NamedTuple):
     target_type: Any  # [B, L] its event type
     target_weight: Any  # [B, L] float32; > 0: rank the target high, < 0: rank it low, 0: no target
     event: Any  # [B, L] its position among all events; that of the next event identifies a query
+    target_time: Any  # [B, L] its time, whole seconds since 1970; 0 where the model has no input `time`
 
 
 def build_history(events: Array, end: Array, available: Array, max_length: int) -> npt.NDArray[np.int64]:

@@ -12,6 +12,7 @@ from twotower.core.arrays import Array
 from twotower.core.errors import UserError, nearest
 
 EVENT_TYPE, GAP, HOUR, WEEKDAY, TIME = "event_type", "gap", "hour", "weekday", "time"
+AT_ONCE = 0  # time of a query that comes at its newest event, in place of seconds
 ANY_TYPE = 0  # code of the objective "an event of any type"; that of event type t is t + 1
 GAP_CODES = 64  # the last code holds all gaps of more than about 60 years
 SIZES = {GAP: GAP_CODES, HOUR: 25, WEEKDAY: 8}  # codes 0 .. size - 1

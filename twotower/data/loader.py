@@ -228,7 +228,8 @@ class SessionLoader:
         target_type = gather(data.event_type, position, valid)
         weight = np.where(is_query, self.weights[target_type], np.float32(0))
         target = gather(data.item_index, position, weight != 0)
-        return SessionBatch(item_index, inputs, target, target_type, weight, position)
+        seconds = time_codes(gather(data.timestamp, position, valid)) if TIME in self.inputs else np.zeros_like(target)
+        return SessionBatch(item_index, inputs, target, target_type, weight, position, seconds)
 
     def _count_targets(self, begin: Array, stop: Array) -> Array:
         """Return [W] how many events with a weight other than 0 each range has; none may be empty."""

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from twotower.evaluation.asked import asked_rows
+from twotower.evaluation.asked import asked_rows, at_time_rows
 from twotower.evaluation.backtest import BacktestRun, recall_by_age, text_rows
 from twotower.evaluation.comparison import Comparison, Row
 from twotower.evaluation.slices import LENGTH, POPULARITY
@@ -30,7 +30,8 @@ def print_evaluation(metrics: Mapping[str, float], summary: Mapping[str, Any], t
     """
     console = _console()
     tables = [results_table(metrics, title), lead_table(metrics, summary), table_of(standing_rows(summary))]
-    tables += [table_of(horizon_rows(summary)), table_of(asked_rows(metrics)), slices_table(summary)]
+    tables += [table_of(horizon_rows(summary)), table_of(asked_rows(metrics)), table_of(at_time_rows(metrics))]
+    tables.append(slices_table(summary))
     for table in filter(None, tables):
         console.print(table)
     for level, text in conclusions(summary):

@@ -104,6 +104,8 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> ExportRepor
     if not histories:
         raise UserError(f"{run.path / HISTORIES_FILE} has no history to verify the export with; train again")
     checked = [histories[row] for row in evenly(len(histories), GOLDEN)]
+    if run.model.query_time:
+        checked = parity.asked_later(checked, list(inputs))
     users = encode_users(run.model, checked, max_length)
     parity.require_vectors(f"user vectors of {run.path}", users.vectors, similarity)
     with atomic_directory(path) as directory:
@@ -131,6 +133,7 @@ def export_bundle(run: Run, path: Path, index: Mapping[str, Any]) -> ExportRepor
             "max_length": max_length,
             "inputs": [{"name": name, "size": size} for name, size in inputs.items()],
             "objectives": list(run.data["event_types"]) if run.model.objective is not None else [],
+            "query_time": run.model.query_time,
             "requests": contract(EventEncoder(list(inputs), features), items, golden),
             "index": {**index_facts, "golden_recall": golden_recall},
             "filters": filter_recall(chosen, vectors, queries.users.vectors, K, sample_filters(items, K)),

@@ -21,12 +21,12 @@ from twotower.core.schema import ITEM_ID
 from twotower.exporting.vectors import encode_users, join_histories
 from twotower.model.two_tower import TwoTower
 from twotower.runs.histories import History
+from twotower.serving.answers import Recommendations
 from twotower.serving.bundle import has_unit_length
 from twotower.serving.bundle_format import COSINE
 from twotower.serving.exact_search import exact_top_k
 from twotower.serving.index import ItemIndex
 from twotower.serving.item_tower import ItemEncoder
-from twotower.serving.retriever import Recommendations
 from twotower.serving.user_tower import encode_histories, open_session
 from twotower.serving.users import Users
 from twotower.serving.verify import compare
@@ -66,8 +66,8 @@ def user_tower_difference(
     """Return the largest difference of a vector's component, or of a bonus, between the ONNX file and the torch model.
 
     Compared for `histories`, in one batch and one by one, and for random histories of every size: a single item, the
-    full length, batches of one length and of many, with codes from the whole range of each event input, and for each
-    objective.
+    full length, batches of one length and of many, with codes from the whole range of each event input, for each
+    objective and at times of the query.
 
     Args:
         model: in torch.
@@ -86,6 +86,8 @@ def user_tower_difference(
     session = open_session(path)
     difference = 0.0
     types = 0 if model.objective is None else model.objective.num_types
+    if model.query_time:
+        made += [asked_later(batch, list(input_sizes)) for batch in made]
     batches = [(batch, ANY_TYPE) for batch in [list(histories), *([history] for history in histories)]]
     for batch, objective in [*batches, *itertools.product(made, range(1 + types))]:
         users = encode_histories(session, table, join_histories(batch), max_length, objective=objective)
@@ -96,6 +98,16 @@ def user_tower_difference(
         gap = float(max(gaps)) if np.isfinite(gaps).all() else float("inf")
         difference = max(difference, gap)
     return difference
+
+
+def asked_later(histories: Sequence[History], inputs: Sequence[str]) -> list[History]:
+    """Ask about every other history at a time after its newest event: a second, two, four, up to years later."""
+    delays = [2 ** (row // 2 % 28) if row % 2 == 0 else None for row in range(len(histories))]
+    newest = [int(history.codes[-1, inputs.index(TIME)]) for history in histories]
+    return [
+        history if delay is None else history._replace(now=time + delay)
+        for history, time, delay in zip(histories, newest, delays, strict=True)
+    ]
 
 
 def _random_codes(random: np.random.Generator, length: int, sizes: Mapping[str, int]) -> Ints:
@@ -156,6 +168,7 @@ def golden_answers(
     golden = {
         "k": rows.shape[1],
         "histories": [_golden_history(history, ids, inputs) for history in histories],
+        **({"now": [history.now for history in histories]} if any(history.now for history in histories) else {}),
         "ids": [ids.take(pa.array(row)).to_pylist() for row in rows],
         "scores": scores.tolist(),
     }

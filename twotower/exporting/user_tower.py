@@ -17,6 +17,7 @@ from twotower.serving.user_tower import (
     TOWER_CODES,
     TOWER_COUNTS,
     TOWER_NEWEST,
+    TOWER_NOW,
     TOWER_OBJECTIVE,
     TOWER_OUTPUT,
     TOWER_POINTER,
@@ -45,7 +46,8 @@ def export_user_tower(model: TwoTower, path: Path, dim: int, max_length: int, nu
     residual = copy.deepcopy(model.residual)
     pointer = copy.deepcopy(model.pointer)
     objective = copy.deepcopy(model.objective)
-    towers = TwoTower(nn.Identity(), event_inputs, user_tower, residual, model.normalize, None, pointer, objective)
+    parts = event_inputs, user_tower, residual, model.normalize, None, pointer, objective, model.query_time
+    towers = TwoTower(nn.Identity(), *parts)
     towers.served_dim = model.served_dim
     for module in list(towers.modules()):
         for name, child in module.named_children():
@@ -71,6 +73,9 @@ def export_user_tower(model: TwoTower, path: Path, dim: int, max_length: int, nu
     if objective is not None:
         arguments += (torch.ones(3, dtype=torch.long),)
         axes[TOWER_OBJECTIVE] = {0: batch}
+    if model.query_time:
+        arguments += (torch.ones(3, dtype=torch.long),)
+        axes[TOWER_NOW] = {0: batch}
     write_graph(_VectorTower(towers, num_inputs > 0), arguments, axes, outputs, path)
 
 
@@ -89,7 +94,8 @@ class _VectorTower(nn.Module):
         newest, *others = rest
         codes = others.pop(0) if self.has_inputs else newest.new_zeros((*item_vectors.shape[:2], 0))
         count = others.pop(0) if self.towers.pointer is not None else None
-        user, pointer = self.towers.encode_newest(item_vectors, codes, newest, count, *others)
+        asked = others.pop(0) if self.towers.objective is not None else None
+        user, pointer = self.towers.encode_newest(item_vectors, codes, newest, count, asked, *others)
         return user if pointer is None else (user, pointer, self.temperature * 1.0)
 
 

@@ -59,7 +59,7 @@ def write_item_vectors(model: TwoTower, directory: Path) -> tuple[Floats, Floats
 
 
 def encode_users(model: TwoTower, histories: Sequence[History], max_length: int, objective: int = ANY_TYPE) -> Users:
-    """Encode histories, none of them empty, by the torch model, for the objective of a code."""
+    """Encode histories, none of them empty, by the torch model, for the objective of a code, at each history's time."""
     parts, rows_and_bonuses = [], []
     for start in range(0, len(histories), HISTORIES):
         events = join_histories(histories[start : start + HISTORIES])
@@ -68,7 +68,8 @@ def encode_users(model: TwoTower, histories: Sequence[History], max_length: int,
         rows = [torch.from_numpy(gather(column, position, valid)) for column in events.codes.T]
         codes = torch.stack(rows, dim=-1) if rows else index.new_zeros((*index.shape, 0))
         with evaluating(model):
-            vectors, pointer = model.with_pointer(index, codes, torch.full((len(index),), objective))
+            asked = torch.full((len(index),), objective)
+            vectors, pointer = model.with_pointer(index, codes, asked, torch.from_numpy(events.now))
             parts.append(vectors.numpy())
             if model.pointer is not None and pointer is not None:
                 bonus = model.pointer.temperature * item_bonuses(pointer, index)
@@ -86,8 +87,8 @@ def _padded(rows: Ints, bonus: Floats, length: int) -> tuple[Ints, Floats]:
 def join_histories(histories: Sequence[History]) -> KnownEvents:
     """Return all histories in one table of events, one after the other."""
     length = np.array([len(history.item_index) for history in histories])
-    item_index, codes = map(np.concatenate, zip(*histories, strict=True))
-    return KnownEvents(item_index, codes, length)
+    items, codes, now = zip(*histories, strict=True)
+    return KnownEvents(np.concatenate(items), np.concatenate(codes), length, np.array(now))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from twotower.core.arrays import LARGEST_EXPONENT
 from twotower.core.schema import PAD
 from twotower.model.history_scores import ABSENT, HistoryScores
 from twotower.model.scoring import at_least_float32
+from twotower.model.time_bias import TimeBias
 
 COUNTS = 8  # occurrences of an item in a history are told apart up to this number
 
@@ -28,20 +29,22 @@ class Pointer(nn.Module):
     """Logits of the history's events, from the states, the distance to each event and how often its item occurred.
 
     p_ij = (W state_i) . (K state_j + E event_j) / sqrt(D) + r . state_i + a[i - j] + c[occurrences of item j up to i]
-    for j <= i. W, r, a and c start at zero, so that training begins with the same bonus, log 2, for all events.
+    + b[bucket of now_i - time_j] for j <= i; b only with `age`. W, r, a, b and c start at zero, so that training begins
+    with the same bonus, log 2, for all events.
 
     >>> pointer = Pointer(dim=4, max_length=9, temperature=0.1)
     >>> items = torch.tensor([[7, 8, 7]])
-    >>> pointer(*torch.zeros(3, 1, 3, 4), occurrences(items))[0, 1]
+    >>> pointer(*torch.zeros(3, 1, 3, 4), *torch.zeros(2, 1, 3), occurrences(items))[0, 1]
     tensor([0., 0., 0.], grad_fn=<SelectBackward0>)
 
     Args:
         dim: D.
         max_length: the longest history.
         temperature: of the model's scores, for which a bonus in logits is multiplied by it.
+        age: whether logits depend on how long before the moment that is asked about an event was.
     """
 
-    def __init__(self, dim: int, max_length: int, temperature: float) -> None:
+    def __init__(self, dim: int, max_length: int, temperature: float, age: bool = False) -> None:
         super().__init__()
         self.temperature = temperature
         self.query = nn.Linear(dim, dim)
@@ -52,14 +55,19 @@ class Pointer(nn.Module):
         nn.init.zeros_(self.repeat.weight)
         self.distance = nn.Parameter(torch.zeros(max_length))
         self.count = nn.Parameter(torch.zeros(COUNTS))
+        self.age = TimeBias(heads=1) if age else None
 
-    def forward(self, asking: Tensor, states: Tensor, events: Tensor, count: Tensor) -> Tensor:
+    def forward(
+        self, asking: Tensor, states: Tensor, events: Tensor, now: Tensor, seconds: Tensor, count: Tensor
+    ) -> Tensor:
         """Logits after each event.
 
         Args:
             asking: [B, L, D] the states conditioned on what is asked for; without an objective the same as `states`.
             states: [B, L, D] the user tower's output.
             events: [B, L, D] event vectors, the user tower's input.
+            now: [B, L] the moments that are asked about, in seconds; used with `age`.
+            seconds: [B, L] the events' times; used with `age`.
             count: [B, L, L] how often the item of event j occurs up to event i; see `occurrences`.
 
         Returns:
@@ -70,9 +78,20 @@ class Pointer(nn.Module):
         logits: Tensor = (
             self._match(asking, states, events) + _looked_up(self.distance, distance) + self._count_bias(count)
         )
+        if self.age is not None:
+            logits = logits + self.age(now, seconds).squeeze(1)
         return logits
 
-    def newest(self, newest: Tensor, count: Tensor, asking: Tensor, states: Tensor, events: Tensor) -> Tensor:
+    def newest(
+        self,
+        newest: Tensor,
+        count: Tensor,
+        asking: Tensor,
+        states: Tensor,
+        events: Tensor,
+        now: Tensor,
+        seconds: Tensor,
+    ) -> Tensor:
         """[B, L] logits after event `newest` [B] of each history; count [B, L] is up to that event."""
         state = asking.gather(1, newest[:, None, None].expand(-1, -1, states.shape[-1]))
         place = torch.arange(states.shape[1], device=states.device)
@@ -81,6 +100,8 @@ class Pointer(nn.Module):
         of_states, of_events = (self.query(state) @ self.key.weight).transpose(1, 2).chunk(2, dim=1)
         match = states @ (of_states / math.sqrt(states.shape[-1])) + events @ of_events + self.repeat(state)
         logits: Tensor = match.squeeze(2) + _looked_up(self.distance, distance) + self._count_bias(count)
+        if self.age is not None:
+            logits = logits + self.age(now.gather(1, newest[:, None]), seconds)[:, 0, 0]
         return logits
 
     def _match(self, asking: Tensor, states: Tensor, events: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from twotower.core.arrays import evenly
 from twotower.core.schema import Prepared
-from twotower.evaluation.asked import asked_rows
+from twotower.evaluation.asked import asked_rows, at_time_rows
 from twotower.evaluation.evaluate_run import Evaluation
 from twotower.evaluation.slices import Grouping, largest
 from twotower.evaluation.summary import MODEL, PRIMARY_METRIC, STANDING, WEIGHTED
@@ -98,11 +98,14 @@ def _horizon(summary: Mapping[str, Any]) -> list[Markup]:
 
 
 def _asked(metrics: Numbers) -> list[Markup]:
-    """Return a card of what objectives give; nothing of a model without them."""
-    if not (rows := asked_rows(metrics)):
-        return []
-    note = "The same queries: lists of what comes next of any type, and lists asked for with the type of the target."
-    return [card("Asked for an event type", table(rows[0], rows[1:]), note)]
+    """Return cards of what objectives and the time of the query give; nothing of a model without them."""
+    by_type = "The same queries: lists of what comes next of any type, and lists asked for with the type of the target."
+    at_time = "The same queries: lists asked for at the newest event, and lists with the time of the target known."
+    cards = [
+        ("Asked for an event type", asked_rows(metrics), by_type),
+        ("Asked for at a time", at_time_rows(metrics), at_time),
+    ]
+    return [card(title, table(rows[0], rows[1:]), note) for title, rows, note in cards if rows]
 
 
 def _heading(title: str, summary: Mapping[str, Any], num_items: int) -> Markup:

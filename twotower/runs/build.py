@@ -50,7 +50,10 @@ def build_model(settings: DictConfig, data: Mapping[str, Any], item_features: Ma
             raise UserError(f"model/objective: the data has one event type, {types[0]}; take model/objective=none")
         objective = instantiate(settings.objective, num_types=len(types))
     history = history_tower[0] if history_tower else None
-    return TwoTower(item_tower, event_inputs, user_tower, residual, settings.normalize, history, pointer, objective)
+    query_time = bool(settings.get("query_time"))
+    return TwoTower(
+        item_tower, event_inputs, user_tower, residual, settings.normalize, history, pointer, objective, query_time
+    )
 
 
 def temperature_of(settings: DictConfig, num_items: int) -> float:
@@ -78,7 +81,7 @@ def input_sizes(settings: DictConfig, data: Mapping[str, Any]) -> dict[str, int]
         data: the prepared directory's manifest.
 
     Raises:
-        UserError: an input is named twice, or the data lacks it.
+        UserError: an input is named twice, or the data lacks it; or `query_time` without a tower that knows times.
     """
     if len(set(settings.inputs)) < len(settings.inputs):
         raise UserError(f"model.inputs={list(settings.inputs)} names one input twice; expected each once")
@@ -89,11 +92,17 @@ def input_sizes(settings: DictConfig, data: Mapping[str, Any]) -> dict[str, int]
                 f"{nearest(name, data['inputs'])}"
             )
     sizes = {name: int(data["inputs"][name]) for name in settings.inputs}
-    if settings.user_tower.get("time_bias"):
+    timed = settings.user_tower.get("time_bias")
+    if settings.get("query_time") and not timed:
+        raise UserError(
+            "model.query_time=true needs a user tower with a bias by time: take model/user_tower=transformer, and do "
+            "not set its time_bias to false"
+        )
+    if timed:
         if GAP not in data["inputs"]:
             raise UserError(
                 "model.user_tower.time_bias=true needs times, and this data's timestamps tell the order alone; "
-                "set it to false, or prepare the data with its data.timestamp_unit"
+                "set it to false (with it model.query_time), or prepare the data with its data.timestamp_unit"
             )
         sizes[TIME] = TIME_SIZE
     return sizes

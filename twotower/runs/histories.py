@@ -13,7 +13,7 @@ import numpy.typing as npt
 from twotower.core.arrays import evenly
 from twotower.core.batch import build_history
 from twotower.core.errors import UserError
-from twotower.core.event_codes import TIME, time_codes
+from twotower.core.event_codes import AT_ONCE, TIME, time_codes
 from twotower.core.files import read_json
 from twotower.core.schema import Prepared
 from twotower.runs.layout import HISTORIES_FILE
@@ -32,6 +32,7 @@ class History(NamedTuple):
 
     item_index: npt.NDArray[np.int64]  # [l]
     codes: npt.NDArray[np.int64]  # [l, K] of the model's event inputs
+    now: int = AT_ONCE  # the second at which it is asked about, in the clock of the input `time`
 
 
 class SampledQueries(NamedTuple):

@@ -89,8 +89,8 @@ def open_bundle(path: str | Path, int8: bool = False, manifest_file: str = fmt.M
     sizes = {entry["name"]: entry["size"] for entry in manifest["inputs"]}
     encoder = _open_features(file[FEATURES_FILE], sizes)
     tower_file = file[fmt.TOWER_INT8_FILE if int8 else TOWER_FILE]
-    objectives = len(manifest.get("objectives", []))  # absent in older bundles
-    tower = _open_tower(tower_file, history_vectors, dim, max_length, list(sizes.values()), objectives)
+    wishes = len(manifest.get("objectives", [])), manifest.get("query_time", False)  # absent in older bundles
+    tower = _open_tower(tower_file, history_vectors, dim, max_length, list(sizes.values()), *wishes)
     return Bundle(path, manifest, item_ids, train_count, age_days, vectors, history_vectors, index, tower, encoder)
 
 
@@ -167,8 +167,10 @@ def _open_features(file: Path, sizes: dict[str, int]) -> EventEncoder:
     return encoder
 
 
-def _open_tower(file: Path, table: Floats, dim: int, max_length: int, sizes: list[int], objectives: int) -> Any:
-    # Run with the last item, codes and objective, which a tower of smaller tables lacks.
+def _open_tower(
+    file: Path, table: Floats, dim: int, max_length: int, sizes: list[int], objectives: int, query_time: bool
+) -> Any:
+    # Run with the last item, codes and objective, which a tower of smaller tables lacks, and at a time if it takes one.
     last = np.full(2 * max_length, len(table), dtype=np.int64)
     codes = np.tile(np.array(sizes, dtype=np.int64) - 1, (len(last), 1))
     end = np.array([max_length, 2 * max_length])
@@ -176,7 +178,8 @@ def _open_tower(file: Path, table: Floats, dim: int, max_length: int, sizes: lis
         tower = open_session(file)
         history = padded(last, codes, end, np.full(2, max_length), max_length)
         wanted = [entry.name for entry in tower.get_inputs()]
-        (vectors,) = tower.run([TOWER_OUTPUT], padded_feed(table, *history, wanted, objectives))
+        now = np.full(2, int(query_time))
+        (vectors,) = tower.run([TOWER_OUTPUT], padded_feed(table, *history, wanted, objectives, now))
     except Exception as error:  # onnxruntime's own exceptions have no common base
         expected = f"a tower of item vectors of {table.shape[1]} numbers and event inputs of {sizes} codes"
         raise fmt.refusal(file, str(error).splitlines()[0], expected) from None

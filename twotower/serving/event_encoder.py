@@ -185,10 +185,11 @@ def _plain(name: str) -> str:
 
 def _milliseconds(events: Sequence[Event]) -> Ints:
     """[E] milliseconds since 1970, rounded down as in preparation; UNKNOWN without a timestamp."""
-    return np.array([_time(event.get(TIMESTAMP)) for event in events], dtype=np.int64)
+    return np.array([milliseconds(event.get(TIMESTAMP), "an event") for event in events], dtype=np.int64)
 
 
-def _time(value: Any) -> int:
+def milliseconds(value: Any, what: str) -> int:
+    """Return one timestamp as `_milliseconds` does; raises UserError, which says of `what`, for a malformed one."""
     if value is None or value != value:  # NaN and pandas' NaT
         return UNKNOWN
     if isinstance(value, datetime):
@@ -200,6 +201,6 @@ def _time(value: Any) -> int:
             time = np.inf
     if not EARLIEST_MS <= time < LATEST_MS:
         raise UserError(
-            f"an event has the timestamp {value!r}; expected a datetime, or milliseconds since 1970 (after 1973)"
+            f"{what} has the timestamp {value!r}; expected a datetime, or milliseconds since 1970 (after 1973)"
         )
     return round(time * 1000) // 1000  # microseconds first, as in preparation

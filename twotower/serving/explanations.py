@@ -15,6 +15,7 @@ import numpy as np
 
 from twotower.core.arrays import Floats, Ints, Mask
 from twotower.core.errors import UserError
+from twotower.core.event_codes import AT_ONCE
 from twotower.core.schema import ITEM_ID
 from twotower.serving.catalogue import Catalogue
 from twotower.serving.histories import KnownEvents
@@ -49,12 +50,13 @@ def explain(
     if len(items) != len(is_known):
         raise UserError(f"items has {len(items)} lists for {len(is_known)} histories; expected one of ids for each")
     found = []
-    for end, length, known, rows in zip(events.end, events.length, is_known, items, strict=True):
+    moments = np.full(len(items), AT_ONCE) if events.now is None else events.now
+    for end, length, now, known, rows in zip(events.end, events.length, moments, is_known, items, strict=True):
         shares = np.zeros((len(rows), len(known)), dtype=np.float32)
         if seen := min(length, max_length):
             window = slice(end - seen, end)
             shares[:, np.flatnonzero(known)[-seen:]] = _shares(
-                events.item_index[window], events.codes[window], np.maximum(rows, 0), table, encode
+                events.item_index[window], events.codes[window], now, np.maximum(rows, 0), table, encode
             )
         shares[rows < 0] = np.nan
         found.append(shares)
@@ -67,12 +69,15 @@ def known_places(histories: Iterable[Iterable[Any]], catalogue: Catalogue) -> li
     return [np.array([catalogue.has(item) for item in history], dtype=bool) for history in ids]
 
 
-def _shares(item_index: Ints, codes: Ints, rows: Ints, table: Floats, encode: Callable[[KnownEvents], Users]) -> Floats:
+def _shares(
+    item_index: Ints, codes: Ints, now: int, rows: Ints, table: Floats, encode: Callable[[KnownEvents], Users]
+) -> Floats:
     """[k, M] of the M events of one history; every beginning and every end of it is encoded."""
     whole = np.arange(len(item_index))
     parts = [*(whole[: n + 1] for n in whole), *(whole[n:] for n in whole)]
     place = np.concatenate(parts)
-    users = encode(KnownEvents(item_index[place], codes[place], np.array([len(part) for part in parts])))
+    lengths = np.array([len(part) for part in parts])
+    users = encode(KnownEvents(item_index[place], codes[place], lengths, np.full(len(parts), now)))
     beginnings, ends = np.split(users.scores_of(rows, table), 2, axis=1)
     forward = np.diff(beginnings, axis=1, prepend=0)
     backward = -np.diff(ends, axis=1, append=0)

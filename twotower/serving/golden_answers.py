@@ -1,6 +1,7 @@
 """Golden histories: some histories of the validation data with the model's results, kept in golden.json.
 
-A history is a list of item ids; with event inputs, of {"item_id": id, "codes": {input: code}}.
+A history is a list of item ids; with event inputs, of {"item_id": id, "codes": {input: code}}. With query time, "now"
+has the second at which each is asked about.
 Shapes: Q histories, E events of all of them, W items, K event inputs, k results each, D embedding dim, H that of items
 in histories.
 """
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from twotower.core.arrays import Floats
+from twotower.core.event_codes import AT_ONCE
 from twotower.core.files import sha256
 from twotower.core.schema import ITEM_ID
 from twotower.serving.bundle import Bundle
@@ -45,16 +47,19 @@ def updated_golden(
     used = sorted({item_of(event) for history in golden["histories"] for event in history})
     row = dict(zip(used, rows_of(pa.array(used, item_ids.type), item_ids).tolist(), strict=True))
     kept = [[event for event in history if row[item_of(event)] >= 0] for history in golden["histories"]]
+    now = [moment for moment, history in zip(golden.get("now", [AT_ONCE] * len(kept)), kept, strict=True) if history]
     kept = [history for history in kept if history]
     if not kept:  # all of their items were removed
         first = item_ids[0].as_py()
         row[first] = 0
         kept = [[{ITEM_ID: first, "codes": dict.fromkeys(inputs, 0)} if inputs else first]]
+        now = [AT_ONCE]
     item_index = np.array([row[item_of(event)] + 1 for history in kept for event in history])
     codes = [[event["codes"][name] for name in inputs] for history in kept for event in history]
     table = np.array(codes, dtype=np.int64).reshape(len(item_index), len(inputs))
-    events = KnownEvents(item_index, table, np.array([len(history) for history in kept]))
+    events = KnownEvents(item_index, table, np.array([len(history) for history in kept]), np.array(now))
     users = encode_histories(bundle.tower, history_vectors, events, int(bundle.manifest["max_length"]))
     rows, scores = exact_top_k(users, vectors, min(golden["k"], len(vectors)))
     ids = [item_ids.take(pa.array(places)).to_pylist() for places in rows]
-    return golden | {"k": rows.shape[1], "histories": kept, "ids": ids, "scores": scores.tolist()}
+    moments = {"now": now} if "now" in golden else {}
+    return golden | {"k": rows.shape[1], "histories": kept, **moments, "ids": ids, "scores": scores.tolist()}

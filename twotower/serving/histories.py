@@ -32,6 +32,7 @@ class KnownEvents(NamedTuple):
     item_index: Ints  # [E] none of them PAD
     codes: Ints  # [E, K] of the event inputs
     length: Ints  # [Q]; 0: no item of the history is known
+    now: Ints | None = None  # [Q] times of the query, in seconds, or AT_ONCE; None: all AT_ONCE
 
     @property
     def end(self) -> Ints:

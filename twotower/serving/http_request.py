@@ -27,6 +27,7 @@ PARAMS: dict[str, Any] = {  # defaults, whose types a request's values must have
     "seed": -1,  # a new one for every request
     "context": "null",
     "objective": "null",
+    "timestamp": "null",
 }
 BODY = 2**20  # bytes
 HISTORIES = 200

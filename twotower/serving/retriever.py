@@ -6,12 +6,13 @@ Shapes: Q queries, k results each, V items, K event inputs, D embedding dim.
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from twotower.core.arrays import Floats, Ints, Mask
 from twotower.core.schema import ITEMS_FILE, PAD
+from twotower.serving.answers import Audience, Recommendations
 from twotower.serving.bundle import Bundle, open_bundle
 from twotower.serving.catalogue import Catalogue, ItemId
 from twotower.serving.event_encoder import Event
@@ -21,24 +22,12 @@ from twotower.serving.exploration import check_exploration, novelty
 from twotower.serving.filters import ItemFilter
 from twotower.serving.histories import ITEMS, KnownEvents, as_list, encoded_histories, positive, read_histories
 from twotower.serving.objectives import objective_weights
+from twotower.serving.popular import popular_if_unknown
+from twotower.serving.query_times import asked_at
 from twotower.serving.selection import Selection, select
 from twotower.serving.unknown import Unknown
 from twotower.serving.user_tower import encode_histories
 from twotower.serving.users import Users, blend
-
-
-class Recommendations(NamedTuple):
-    """Recommended items of each query, best first."""
-
-    ids: list[list[ItemId]]  # [Q][k], fewer where fewer items are allowed
-    scores: Floats  # [Q, k] similarity; NaN for the popularity fallback, and beyond the last id
-
-
-class Audience(NamedTuple):
-    """The histories with the highest scores for each item, best first."""
-
-    histories: list[list[int]]  # [items][k] positions in the request
-    scores: Floats  # [items, k] similarity; NaN where there are fewer histories
 
 
 class Retriever:
@@ -110,6 +99,7 @@ class Retriever:
         *,
         context: Mapping[str, Any] | None = None,
         objective: str | Mapping[str, float] | None = None,
+        timestamp: Any = None,
         exclude_seen: bool = False,
         filters: Mapping[str, Any] | None = None,
         include: Sequence[ItemId] | None = None,
@@ -127,9 +117,8 @@ class Retriever:
         a new value of a feature is encoded as the feature's encoder encodes new values.
 
         What the bundle does not have is counted in `unknown`, and refused where the retriever is strict. Items that the
-        catalogue does not have are skipped, then the newest `max_length` of the others are used. A
-        history without a known item gets the items most frequent in training, with NaN for scores. Items of the
-        history can be among the results. NumPy integers count as integers.
+        catalogue does not have are skipped, then the newest `max_length` of the others are used. A history without a
+        known item gets the items most frequent in training, with NaN for scores. Items of the history stay in.
 
         Args:
             histories: Q histories. The gap before an event is that to the previous event, known or not.
@@ -137,6 +126,7 @@ class Retriever:
             context: values for all events of the request that do not have their own, as {"device": "phone"}.
             objective: rank what comes next of this event type, or of several by weight, as {"view": 0.2, "purchase":
                 0.8}; None: of any type. The bundle's types are its manifest's "objectives".
+            timestamp: of the request, one or Q, if the manifest says "query_time"; None: that of the newest event.
             exclude_seen: leave out all items of the history, however long ago.
             filters: a predicate that results must satisfy: see serving.predicates.
             include: ids that results must be among; None: all.
@@ -154,7 +144,7 @@ class Retriever:
             UserError: histories that are no lists, a k that is no positive integer, ids all of another type than the
                 catalogue's, an event without item_id, with a malformed timestamp or a misspelt key, a malformed filter.
         """
-        events = self._read(histories, context)
+        events = self._read(histories, context, timestamp)
         seen = np.split(events.item_index - 1, events.end[:-1]) if exclude_seen and len(events.length) else None
         allowed, excluded = self._allowed(filters, include, exclude, len(events.length), seen)
         caps = self._filter.caps(max_per)
@@ -162,11 +152,11 @@ class Retriever:
         return self._results(self._encode(events, objective), allowed, selection)
 
     def recommend_encoded(
-        self, histories: Sequence[Sequence[ItemId]], codes: Sequence[Sequence[Sequence[int]]], k: int = 20
+        self, histories: Sequence[Sequence[ItemId]], codes: Sequence[Any], k: int = 20, now: Ints | None = None
     ) -> Recommendations:
-        """As `recommend`, for histories of item ids with the codes [K] of the event inputs of each event."""
+        """As `recommend`, for item ids with codes [K] of the inputs of each event, and the seconds [Q] of the query."""
         sizes = list(self._bundle.inputs.values())
-        events = encoded_histories(histories, codes, sizes, self._catalogue, self._unknown)
+        events = encoded_histories(histories, codes, sizes, self._catalogue, self._unknown)._replace(now=now)
         return self._results(self._encode(events), None, Selection(positive(k)))
 
     def similar_items(
@@ -181,8 +171,7 @@ class Retriever:
     ) -> Recommendations:
         """Return the k items most similar to each item, by the dot product of their vectors, without the item itself.
 
-        An item that the catalogue does not have gets an empty list; a strict retriever refuses it. For the other
-        arguments and errors see `recommend`.
+        An item that the catalogue does not have gets an empty list; a strict retriever refuses it. See `recommend`.
         """
         index = self._item_index(items)
         itself = np.split(index - 1, len(index)) if len(index) else None
@@ -198,6 +187,7 @@ class Retriever:
         histories: Sequence[Sequence[ItemId | Event]],
         k: int = 20,
         objective: str | Mapping[str, float] | None = None,
+        timestamp: Any = None,
     ) -> Audience:
         """Return the k histories of the request, of users or sessions, with the highest scores for each item.
 
@@ -205,7 +195,7 @@ class Retriever:
         Memory: the scores of all histories with all items of the request.
         """
         index = self._item_index(items)
-        users = self._encode(self._read(histories, None), objective)
+        users = self._encode(self._read(histories, None, timestamp), objective)
         best, scores = users.best_for(np.maximum(index - 1, 0), self._bundle.vectors, positive(k))
         scores[index == PAD] = np.nan
         return Audience([row.tolist() if item != PAD else [] for row, item in zip(best, index, strict=True)], scores)
@@ -216,12 +206,13 @@ class Retriever:
         items: Sequence[Sequence[ItemId]],
         context: Mapping[str, Any] | None = None,
         objective: str | Mapping[str, float] | None = None,
+        timestamp: Any = None,
     ) -> list[Floats]:
         """Return each history's [k, L]: the share of each of its L events in the score of each of its k items.
 
         `items` are the ids of `recommend`'s answer, or any others; see serving.explanations.
         """
-        events = self._read(histories, context)
+        events = self._read(histories, context, timestamp)
         lists = as_list(items, "items", LISTS_OF_ITEMS)
         rows = [self._item_index(as_list(ids, f"items[{i}]", LISTS_OF_ITEMS)) - 1 for i, ids in enumerate(lists)]
         newest = int(self._bundle.manifest["max_length"])
@@ -233,12 +224,14 @@ class Retriever:
         histories: Sequence[Sequence[ItemId | Event]],
         context: Mapping[str, Any] | None = None,
         objective: str | Mapping[str, float] | None = None,
+        timestamp: Any = None,
     ) -> Floats:
         """Return [Q, D] the user vectors of histories (see `recommend`); NaN for one without a known item."""
-        return self._encode(self._read(histories, context), objective).vectors
+        return self._encode(self._read(histories, context, timestamp), objective).vectors
 
-    def _read(self, histories: Any, context: Any) -> KnownEvents:
-        return read_histories(histories, context, self._catalogue, self._bundle.encoder, self._unknown)
+    def _read(self, histories: Any, context: Any, timestamp: Any) -> KnownEvents:
+        events = read_histories(histories, context, self._catalogue, self._bundle.encoder, self._unknown)
+        return asked_at(timestamp, events, self.inputs, self._bundle.manifest.get("query_time", False), self._unknown)
 
     def _item_index(self, items: Any) -> Ints:
         return self._catalogue.item_index(as_list(items, "items", ITEMS), "items", self._unknown)
@@ -282,13 +275,5 @@ class Retriever:
         return Recommendations(ids, scores)
 
     def _rank(self, queries: Users, k: int, allowed: Mask | None) -> tuple[Floats, Ints]:
-        """Scores and rows [Q, k] of the best allowed items; popular items and NaN for queries of NaN."""
-        unknown = np.isnan(queries.vectors[:, 0])
-        if not unknown.any():
-            return self._bundle.index.search(queries, k, allowed, self._threads)
-        scores = np.full((len(queries), k), np.nan, dtype=np.float32)
-        rows = np.empty((len(queries), k), dtype=np.int64)
-        rows[unknown] = (self._popular if allowed is None else self._popular[allowed[self._popular]])[:k]
-        if not unknown.all():
-            scores[~unknown], rows[~unknown] = self._bundle.index.search(queries[~unknown], k, allowed, self._threads)
-        return scores, rows
+        search = partial(self._bundle.index.search, k=k, allowed=allowed, threads=self._threads)
+        return popular_if_unknown(queries, search, self._popular, k, allowed)

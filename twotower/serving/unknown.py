@@ -3,6 +3,7 @@
 ids in histories, ids in items, ids in include, ids in exclude     items that the catalogue lacks
 event keys                                                         keys that the model does not use
 event types, values of NAME                                        values that training did not have
+timestamps before the newest event                                 of a request; answered as at that event
 filter of NAME                                                     values and ranges that no item has
 """
 

@@ -5,6 +5,7 @@
     event_inputs [B, L, K] int64       with event inputs: their codes
     occurrences [B, L] int64           with a pointer: how often the item of each event occurs in its history
     objective [B] int64                with objectives: code of what is asked for; 0: an event of any type
+    now [B] int64                      with query time: seconds, as the input `time` has them; 0: at the newest event
     -> user_vector [B, D] float32
     -> pointer [B, L] float32          with a pointer: the logits of the events
     -> temperature [] float32          with a pointer: of the model's scores
@@ -22,7 +23,7 @@ import onnxruntime
 
 from twotower.core.arrays import Array, Floats
 from twotower.core.batch import gather, history_positions
-from twotower.core.event_codes import ANY_TYPE
+from twotower.core.event_codes import ANY_TYPE, AT_ONCE
 from twotower.core.schema import PAD
 from twotower.serving.histories import KnownEvents
 from twotower.serving.parallel import in_parts
@@ -31,6 +32,7 @@ from twotower.serving.users import NONE, Users, distinct_bonuses
 TOWER_VECTORS, TOWER_NEWEST, TOWER_CODES, TOWER_OUTPUT = "history_vectors", "newest", "event_inputs", "user_vector"
 TOWER_COUNTS, TOWER_POINTER, TOWER_TEMPERATURE = "occurrences", "pointer", "temperature"  # with a pointer
 TOWER_OBJECTIVE = "objective"  # with objectives
+TOWER_NOW = "now"  # with query time
 
 POSITIONS = 2**14  # history positions that the tower sees at once; bounds the memory of large requests
 
@@ -45,7 +47,7 @@ def encode_histories(
     Args:
         tower: of `open_session`.
         table: [V, H] the items' vectors in histories.
-        known: the histories' events.
+        known: the histories' events, and when each is asked about.
         max_length: the newest events that are used.
         threads: that compute concurrently.
         objective: code of what is asked for.
@@ -65,7 +67,8 @@ def encode_histories(
     def encode(part: slice) -> None:
         rows = full[part]
         history, codes = padded(known.item_index, known.codes, end[rows], known.length[rows], max_length)
-        feed = padded_feed(table, history, codes, wanted, objective)
+        now = None if known.now is None else known.now[rows]
+        feed = padded_feed(table, history, codes, wanted, objective, now)
         vectors[rows], *pointer = tower.run(outputs, feed)
         if users.rows is not None and users.bonus is not None:
             length = history.shape[1]
@@ -91,7 +94,12 @@ def padded(item_index: Array, codes: Array, end: Array, available: Array, max_le
 
 
 def padded_feed(
-    table: Array, item_index: Array, codes: Array, wanted: Collection[str], objective: int = ANY_TYPE
+    table: Array,
+    item_index: Array,
+    codes: Array,
+    wanted: Collection[str],
+    objective: int = ANY_TYPE,
+    now: Array | None = None,
 ) -> Feed:
     """Return the user tower's inputs.
 
@@ -99,10 +107,12 @@ def padded_feed(
         table: [V, H] the items' vectors in histories.
         item_index: [B, L] histories padded with PAD on the right, none of them empty.
         codes: [B, L, K] of the event inputs.
-        wanted: names of the tower's inputs. Codes and an objective are fed in any case, so that a tower without
-            them refuses.
+        wanted: names of the tower's inputs. Codes, an objective and a time of the query are fed in any case, so that a
+            tower without them refuses.
         objective: code of what is asked for.
+        now: [B] times of the query; None: all AT_ONCE.
     """
+    now = np.full(len(item_index), AT_ONCE) if now is None else now
     vectors = table[np.maximum(item_index - 1, 0)]
     valid = item_index != PAD
     vectors[~valid] = 0
@@ -111,6 +121,8 @@ def padded_feed(
         feed[TOWER_CODES] = codes
     if TOWER_OBJECTIVE in wanted or objective != ANY_TYPE:
         feed[TOWER_OBJECTIVE] = np.full(len(item_index), objective)
+    if TOWER_NOW in wanted or (now != AT_ONCE).any():
+        feed[TOWER_NOW] = now
     if TOWER_COUNTS in wanted:
         feed[TOWER_COUNTS] = (item_index[:, :, None] == item_index[:, None, :]).sum(axis=2)
     return feed

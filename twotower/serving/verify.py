@@ -16,12 +16,14 @@ import pyarrow.parquet as pq
 
 from twotower.core.arrays import Ints, Mask
 from twotower.core.errors import UserError, printing_user_errors
+from twotower.core.event_codes import AT_ONCE
 from twotower.core.files import read_json
 from twotower.core.schema import EMBEDDING, FEATURES_FILE, ITEMS_FILE
+from twotower.serving.answers import Recommendations
 from twotower.serving.bundle import Bundle, open_bundle
 from twotower.serving.bundle_format import EMBEDDINGS_FILE, GOLDEN_FILE, MANIFEST_FILE, REMEDY
 from twotower.serving.golden_answers import item_of, origin
-from twotower.serving.retriever import Recommendations, Retriever
+from twotower.serving.retriever import Retriever
 
 TOLERANCE = 1e-5  # of a score; for scores beyond one, of the largest
 SLACK = 0.02  # of the recall of an index that is not exact: other processors round otherwise
@@ -48,8 +50,10 @@ def verify(path: str | Path, manifest_file: str = MANIFEST_FILE) -> float:
     _check_embeddings(bundle)
     _check_origin(bundle, golden, Path(path) / manifest_file)
     expected = Recommendations(golden["ids"], np.array(golden["scores"], dtype=np.float32))
-    together = _replay(retriever, golden["histories"], golden["k"])
-    alone = [_replay(retriever, [history], golden["k"]) for history in golden["histories"]]
+    histories = golden["histories"]
+    now = np.array(golden.get("now", [AT_ONCE] * len(histories)), dtype=np.int64)
+    together = _replay(retriever, histories, golden["k"], now)
+    alone = [_replay(retriever, [each], golden["k"], now[[row]]) for row, each in enumerate(histories)]
     at_export = bundle.manifest["index"]["golden_recall"]
     difference = 0.0
     for results in (together, Recommendations([r.ids[0] for r in alone], np.concatenate([r.scores for r in alone]))):
@@ -83,10 +87,10 @@ def _check_origin(bundle: Bundle, golden: dict[str, Any], manifest: Path) -> Non
             raise UserError(f"{file} has another {fact} than the model of {GOLDEN_FILE}; {REMEDY}")
 
 
-def _replay(retriever: Retriever, histories: list[Any], k: int) -> Recommendations:
+def _replay(retriever: Retriever, histories: list[Any], k: int, now: Ints) -> Recommendations:
     ids = [[item_of(event) for event in history] for history in histories]
     codes = [[[event["codes"][name] for name in retriever.inputs] for event in history] for history in histories]
-    return retriever.recommend_encoded(ids, codes, k)
+    return retriever.recommend_encoded(ids, codes, k, now)
 
 
 class Comparison(NamedTuple):

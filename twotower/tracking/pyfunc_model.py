@@ -85,7 +85,8 @@ class RetrieverModel(PythonModel):  # type: ignore[misc]  # as above
 
 def arguments(params: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `Retriever.recommend` for a request's parameters; raises UserError for invalid ones."""
-    texts = {name: params[name] for name in ("filters", "include", "exclude", "max_per", "context", "objective")}
+    json_texts = ("filters", "include", "exclude", "max_per", "context", "objective", "timestamp")
+    texts = {name: params[name] for name in json_texts}
     read = {name: None if text is None else read_json_text(text, name) for name, text in texts.items()}
     for name in ("include", "exclude"):
         ids = read[name]

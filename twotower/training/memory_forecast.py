@@ -127,7 +127,8 @@ def activations(module: TwoTowerModule, length: int, dim: int) -> int:
     codes = torch.zeros(rows, length, len(module.model.event_inputs.names), dtype=torch.long)  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         items = codes.new_ones(rows, length)
-        users, pointer = module.model.encode_positions(vectors, codes, items)
+        now = items if module.model.query_time else None
+        users, pointer = module.model.encode_positions(vectors, codes, items, now=now)
         graph: list[Any] = [users, pointer]  # kept until all is counted
         if pointer is not None:
             history = history_scores(users, vectors, pointer, items, items, items > 0, 1.0)

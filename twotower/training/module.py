@@ -18,6 +18,7 @@ from twotower.model.distributed import gather_rows, sum_over_processes, world_si
 from twotower.model.history_scores import require_pointer_in
 from twotower.model.objective import code_of
 from twotower.model.pointer import history_scores, item_bonuses
+from twotower.model.query_time import draw_now
 from twotower.model.scoring import Scores, accidental_hits, first_dimensions, truncate
 from twotower.model.two_tower import TwoTower
 from twotower.training.optimized_module import OptimizedModule
@@ -78,7 +79,9 @@ class TwoTowerModule(OptimizedModule):
         self.ranked = ranked
         self.metrics = RankingMetrics(ks, event_types)
         self.metrics_by_size: Any = nn.ModuleDict({str(d): RankingMetrics(ks, event_types) for d in self.matryoshka})
-        self.metrics_asked = RankingMetrics(ks, event_types)  # of lists for the objective that the target's type is
+        # Of lists that were told something of the target: its type as the objective; its time.
+        told = {"asked": model.objective is not None, "at_time": model.query_time}
+        self.metrics_told: Any = nn.ModuleDict({name: RankingMetrics(ks, event_types) for name in told if told[name]})
         # During an evaluation: candidates [V, d] of each size d, all D dimensions first, and the items' vectors in
         # histories [V + 1, D], by item_index.
         self.candidates: list[Tensor] = []
@@ -93,7 +96,8 @@ class TwoTowerModule(OptimizedModule):
         negatives = self.negatives(target)
         history, target_vector, negative_vector = self._vectors(batch.item_index, target, negatives.ids)
         asked = None if self.model.objective is None else self.model.objective.draw(batch.target_type)
-        users, pointer = self.model.encode_positions(history, batch.inputs, batch.item_index, asked)
+        now = draw_now(batch.target_time) if self.model.query_time else None
+        users, pointer = self.model.encode_positions(history, batch.inputs, batch.item_index, asked, now)
         hit = accidental_hits(target, negatives.ids)
         scores = Scores(
             users[is_target], target_vector, negative_vector, negatives.log_q, hit, weight.sign(), self.temperature
@@ -147,12 +151,12 @@ class TwoTowerModule(OptimizedModule):
             self._rank(batch)
 
     def encode_queries(
-        self, batch: SessionBatch, asked: Tensor | None = None
+        self, batch: SessionBatch, asked: Tensor | None = None, now: Tensor | None = None
     ) -> tuple[Queries, Tensor, list[ScoreChanges]]:
         """Return a batch's queries, their user vectors [Q, D], and what the pointer adds; during an evaluation."""
         queries = queries_of(batch)
         history = F.embedding(batch.item_index, self.history_item_vectors)
-        users, pointer = self.model.encode_positions(history, batch.inputs, batch.item_index, asked)
+        users, pointer = self.model.encode_positions(history, batch.inputs, batch.item_index, asked, now)
         users = users[queries.row, queries.position]
         if pointer is None:
             return queries, users, []
@@ -170,10 +174,11 @@ class TwoTowerModule(OptimizedModule):
         for metrics, items in zip(self.metrics_by_size.values(), self.candidates[1:], strict=True):
             cut = truncate(user, items.shape[1], self.model.normalize)
             metrics.update(rank_and_list(cut, items, queries.target, 0, changes)[0], queries.target_type, is_repeat)
-        if self.model.objective is not None:
-            _, user, changes = self.encode_queries(batch, code_of(batch.target_type))
-            asked, _ = rank_and_list(user, self.candidates[0], queries.target, 0, [*changes, *restrict])
-            self.metrics_asked.update(asked, queries.target_type)
+        told = {"asked": {"asked": code_of(batch.target_type)}, "at_time": {"now": batch.target_time}}
+        for name, metrics in self.metrics_told.items():
+            _, user, changes = self.encode_queries(batch, **told[name])
+            with_it, _ = rank_and_list(user, self.candidates[0], queries.target, 0, [*changes, *restrict])
+            metrics.update(with_it, queries.target_type)
         return queries.event, ranks, top
 
     def on_validation_epoch_end(self) -> None:
@@ -205,7 +210,8 @@ class TwoTowerModule(OptimizedModule):
         for dim, metrics in self.metrics_by_size.items():
             self.log_dict({f"{part}/{name}_dim_{dim}": value for name, value in metrics.compute().items()})
             metrics.reset()
-        asked = self.metrics_asked.compute() if self.model.objective is not None else {}
-        self.log_dict({f"{part}/{name}_asked": value for name, value in asked.items() if "/" in name})
-        self.metrics_asked.reset()
+        for told, metrics in self.metrics_told.items():
+            values = metrics.compute().items()  # a type that is asked for has metrics of its own
+            self.log_dict({f"{part}/{n}_{told}": value for n, value in values if ("/" in n) == (told == "asked")})
+            metrics.reset()
         self.candidates, self.history_item_vectors = [], torch.empty(0)

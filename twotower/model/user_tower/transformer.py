@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from twotower.core.errors import UserError
 from twotower.model.dropout import Dropout
+from twotower.model.time_bias import TimeBias
 from twotower.model.user_tower.branch import GELU, Branch, SwiGLU
 
 
@@ -32,7 +33,8 @@ class TransformerTower(nn.Module):
         gated: gates on the residual branches and SwiGLU; else no gates and GELU, with as many weights.
         relative_position: a learned attention bias for each distance between events; else a learned vector for each
             position, counted from the oldest event.
-        time_bias: a learned attention bias for the time between events, in buckets of its logarithm.
+        time_bias: a learned attention bias for the time between events, in buckets of its logarithm; and for the time
+            from events to the moment that is asked about: see `asked`.
 
     Raises:
         UserError: `heads` does not divide `dim`.
@@ -65,17 +67,29 @@ class TransformerTower(nn.Module):
 
     def forward(self, events: Tensor, seconds: Tensor) -> Tensor:
         """[B, L, D] event vectors and their times [B, L] -> [B, L, D]; L is at most `max_length`."""
+        return self.asked(events, seconds)[0]
+
+    def asked(self, events: Tensor, seconds: Tensor, now: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `forward`; then [B, L, D] for positions asked about moments `now` [B, L] in seconds, by default their own.
+
+        The last block attends a second time, with a bias by the time from each event to `now`. What it attends to knows
+        no `now`, so no position's answer depends on the moment of another, which in training tells when events come.
+        """
         hidden = self.norm(events)
         if self.position is not None:
             hidden = hidden + self.position[: events.shape[1]]
         hidden = self.dropout(hidden)
-        biases = self._biases(events, seconds)
-        for attention, feed_forward, bias in zip(self.attention, self.feed_forward, biases, strict=True):
+        *blocks, last = zip(self.attention, self.feed_forward, self._biases(events, seconds, seconds), strict=True)
+        for attention, feed_forward, bias in blocks:
             hidden = feed_forward(attention(hidden, bias))
-        vectors: Tensor = self.output(hidden)
-        return vectors
+        attention, feed_forward, bias = last
+        states: Tensor = self.output(feed_forward(attention(hidden, bias)))
+        if now is None:
+            return states, states
+        bias = self._biases(events, seconds, now)[-1]
+        return states, self.output(feed_forward(attention(hidden, bias)))
 
-    def _biases(self, events: Tensor, seconds: Tensor) -> tuple[Tensor, ...]:
+    def _biases(self, events: Tensor, seconds: Tensor, now: Tensor) -> tuple[Tensor, ...]:
         """Bias of each layer's attention scores, broadcastable to [B, H, L, L]; -inf for future events."""
         length = events.shape[1]
         future = torch.ones(length, length, dtype=torch.bool, device=events.device).triu(1)
@@ -83,7 +97,7 @@ class TransformerTower(nn.Module):
         if self.relative_position is not None:
             bias = bias + self.relative_position(length)
         if self.time_bias is not None:
-            bias = bias + self.time_bias(seconds)
+            bias = bias + self.time_bias(now, seconds)
         return bias.chunk(self.layers, dim=1) if bias.shape[1] > 1 else (bias,) * self.layers
 
 
@@ -120,26 +134,3 @@ class DistanceBias(nn.Module):
         place = torch.arange(length, device=self.bias.device)
         distance = (place[:, None] - place).clamp(min=0)
         return self.bias[:, distance][None]
-
-
-class TimeBias(nn.Module):
-    """A learned attention bias for each head and each bucket of the time between two events.
-
-    Two buckets for each doubling, the last one from 68 years on, and one for an unknown time.
-    """
-
-    starts: Tensor  # of all buckets but the first, in whole seconds
-
-    def __init__(self, heads: int) -> None:
-        super().__init__()
-        starts = torch.tensor(sorted({math.ceil(2 ** (k / 2)) - 1 for k in range(1, 63)}))
-        self.register_buffer("starts", starts, persistent=False)
-        self.bias = nn.Parameter(torch.zeros(heads, len(starts) + 2))
-
-    def forward(self, seconds: Tensor) -> Tensor:
-        """[B, L] times in seconds, 0 if unknown -> [B, H, L, L]: event i attends to event j."""
-        gap = seconds[:, :, None] - seconds[:, None]  # negative for later events: the first bucket
-        known = seconds > 0
-        bucket = (1 + torch.bucketize(gap, self.starts, right=True)) * (known[:, :, None] & known[:, None])
-        # index_select is four times as fast as an embedding's look-up, with its gradient.
-        return self.bias.index_select(1, bucket.flatten()).view(-1, *bucket.shape).transpose(0, 1)
