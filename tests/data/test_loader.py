@@ -325,7 +325,7 @@ def targets_of(batches: list[SessionBatch]) -> list[Target]:
         for row, position in (batch.target_weight != 0).nonzero().tolist():
             seen = slice(0, position + 1)
             items, codes = batch.item_index[row, seen].tolist(), batch.inputs[row, seen].tolist()
-            own = (column[row, position].item() for column in batch[2:])
+            own = (column[row, position].item() for column in batch[2:6])
             result.append((tuple(items), tuple(map(tuple, codes)), *own))
     return result
 

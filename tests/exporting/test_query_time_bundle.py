@@ -50,7 +50,7 @@ def dense(run: Run, place: int, now: int, objective: int = 0, left_out: str = ""
         for item, logit in zip(items[0].tolist(), pointer.tolist(), strict=True):
             weight[IDS[item - 1]] += math.exp(logit)
         dots = (model.encode_items() @ user).tolist()
-    temperature = run.config.model.temperature
+    temperature = 1 / math.log(len(IDS))
     return {i: dot + temperature * math.log1p(weight[i]) for i, dot in zip(IDS, dots, strict=True)}
 
 
