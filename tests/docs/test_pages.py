@@ -22,7 +22,7 @@ def table(page: str) -> list[list[str]]:
 
 def test_each_concept_is_in_the_file_that_the_page_names() -> None:
     rows = table("explanation/where-is.md")
-    assert len(rows) == 40
+    assert len(rows) >= 44
     missing = {concept: file for concept, file in rows if not (ROOT / file.strip("` ")).is_file()}
     assert not missing
 
