@@ -190,7 +190,10 @@ def test_the_bundle_answers_as_the_trained_model(run_path: Path, bundle_path: Pa
     known = torch.tensor([[ids.index(item) + 1 for item in history if item in ids]])
     with torch.no_grad():
         none = torch.zeros(*known.shape, 0, dtype=torch.long)
-        scores = (model(known, none) @ model.encode_items().T)[0]
+        users, pointer = model.with_pointer(known, none)
+        scores = (users @ model.encode_items().T)[0]
+    for row, logit in zip(known[0] - 1, pointer[0], strict=True):  # each item once
+        scores[row] += torch.log1p(logit.exp()) / math.log(len(ids))  # the temperature is 1 / ln(items)
     best = scores.topk(5)
     assert answer.ids[0] == [ids[i] for i in best.indices.tolist()]
     assert torch.allclose(torch.tensor(answer.scores[0]), best.values, atol=1e-4)

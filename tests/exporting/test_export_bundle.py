@@ -39,7 +39,7 @@ def naive(
     known = len(loaded.model.event_inputs.names)
     rows = (codes or [[0] * known for _ in history])[-6:]
     inputs = torch.tensor(rows, dtype=torch.long).view(1, len(rows), known)
-    model, temperature = loaded.model.eval(), loaded.config.model.temperature or 1 / math.log(max(len(ids), 10))
+    model, temperature = loaded.model.eval(), 1 / math.log(max(len(ids), 10)) if loaded.config.model.normalize else 1.0
     weight = [0.0] * len(ids)  # sum of exp(p) of each item's events
     with torch.no_grad():
         if model.pointer is None:
