@@ -30,9 +30,12 @@ LATER = (T + 99 * HOUR) * 1000
 INDEX = {"families": ["exact"], "target_recall": 0.99, "exact_below": 200_000}
 
 
-@pytest.fixture(scope="module", params=["model/objective=none", "model/objective=by_type"])
+pytestmark = pytest.mark.slow  # an export of this tower takes twelve seconds
+
+
+@pytest.fixture(scope="module", params=[["model/objective=none"], ["model/objective=by_type"]])
 def exported(request: Any, make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
-    run = load_run(make_run(IDS, "model.query_time=true", request.param))
+    run = load_run(make_run(IDS, "model.query_time=true", *request.param))
     return run, export_bundle(run, tmp_path_factory.mktemp("exported") / "bundle", INDEX).path
 
 
