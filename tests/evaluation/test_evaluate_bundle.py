@@ -12,6 +12,7 @@ from twotower.evaluation.ranked import ranked_items
 from twotower.serving.retriever import Retriever
 
 
+@pytest.mark.slow
 def test_ranks_and_lists_are_those_of_the_bundles_vectors(
     make_prepared: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

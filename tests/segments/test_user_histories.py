@@ -30,7 +30,7 @@ INDEX = {"families": ["exact"], "target_recall": 0.99, "exact_below": 200_000}
 
 @pytest.fixture(scope="module")
 def loaded(make_run: Any) -> run.Run:
-    return run.load_run(make_run(IDS, "model/user_tower=gru", f"model.inputs=[{','.join(INPUTS)}]"))
+    return run.load_run(make_run(IDS, "model/user_tower=mean_pool", f"model.inputs=[{','.join(INPUTS)}]"))
 
 
 @pytest.fixture(scope="module")

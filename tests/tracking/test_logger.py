@@ -66,6 +66,7 @@ def test_a_run_that_goes_on_says_nothing_twice(tmp_path: Path) -> None:
     assert len(client.search_runs([again.experiment_id])) == 2
 
 
+@pytest.mark.slow
 def test_names_that_mlflow_does_not_allow_and_rejections_lose_nothing_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
