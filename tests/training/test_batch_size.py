@@ -9,13 +9,13 @@ from twotower.training.batch_size import batch_size, positions_per_step
 
 @pytest.mark.parametrize(
     ("positions", "expected"),
-    [(0, 128), (51_200, 128), (102_399, 128), (102_400, 256), (650_000, 1024), (10**9, 8192)],
+    [(0, 128), (40_960, 128), (81_919, 128), (81_920, 256), (650_000, 1024), (10**9, 8192)],
 )
-def test_an_epoch_has_400_steps_or_more_where_the_smallest_batch_allows_it(positions: int, expected: int) -> None:
+def test_an_epoch_has_320_steps_or_more_where_the_smallest_batch_allows_it(positions: int, expected: int) -> None:
     size = positions_per_step(positions)
     assert size == expected
-    assert size == 128 or positions / size >= 400
-    assert size == 8192 or positions / (2 * size) < 400
+    assert size == 128 or positions / size >= 320
+    assert size == 8192 or positions / (2 * size) < 320
 
 
 def test_it_counts_the_rows_of_training_alone(make_prepared: Any) -> None:

@@ -3,7 +3,7 @@
 from twotower.core.schema import Prepared
 from twotower.data.windows import training_windows
 
-STEPS = 400  # that an epoch has at least: experiments/2026-11-30-public-logs.md
+STEPS = 320  # that an epoch has at least: experiments/2026-11-30-settings-from-data.md
 SMALLEST, LARGEST = 128, 8192
 
 
@@ -17,7 +17,7 @@ def batch_size(prepared: Prepared, max_length: int) -> int:
 
 
 def positions_per_step(positions: int) -> int:
-    """Return the largest power of two, from 128 to 8,192, with which an epoch has 400 steps or more.
+    """Return the largest power of two, from 128 to 8,192, with which an epoch has 320 steps or more.
 
     Args:
         positions: of all rows of an epoch, with those that are context alone.
