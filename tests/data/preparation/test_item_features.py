@@ -253,7 +253,7 @@ def test_real_films_have_their_genres(real_data) -> None:
     }
     encoders, arrays, _, facts = encode_items(items, specs, table.select(ITEM_ID), None)
     assert (facts["items_without_features"], facts["contradictory_items"]) == (0, dict.fromkeys(specs, 0))
-    assert facts["unreadable_numbers"] == {"year": {"values": 2, "of": 1682, "first": "unkonwn"}}
+    assert facts["unreadable_numbers"] == {"year": {"values": 2, "of": 1682, "first": "V"}}
     codes, offsets = arrays["genres.codes"].tolist(), arrays["genres.offsets"].tolist()
     genres = [None, "unseen", *encoders["genres"]["vocabulary"]]
     for row, expected in enumerate(table["genres"].to_list()):

@@ -81,7 +81,8 @@ def encode_items(
         kind = spec["kind"]
         column, bad = _typed(rows[spec.get("column") or name], spec, form)
         if len(bad):
-            unreadable[name] = {"values": len(bad), "of": len(column) - column.null_count() + len(bad), "first": bad[0]}
+            given = len(column) - column.null_count() + len(bad)
+            unreadable[name] = {"values": len(bad), "of": given, "first": bad.min()}  # the rows have no fixed order
         values, contradictory[name] = _values(rows.select(ROW, TIMESTAMP, column.alias(VALUE)), kind, catalogue.height)
         if spec.get("encode_with"):
             values = vectors_by(spec["encode_with"], f"preparation.features.items.{name}", values)
