@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from ranks import of_each_rank
 
 from twotower.core.batch import SessionBatch
 from twotower.core.errors import UserError
@@ -30,7 +30,7 @@ def log(make_prepared: Any, seed: int, sessions: int, longest: int, items: int |
     gaps = [random.choice([0, 1, MS_PER_DAY // 2, MS_PER_DAY, 5 * MS_PER_DAY], n) for n in lengths]
     train = [int(random.integers(0, n + 1)) for n in lengths]
     validation = [int(random.integers(0, n - t + 1)) for n, t in zip(lengths, train, strict=True)]
-    return make_prepared(  # type: ignore[no-any-return]
+    return make_prepared(  # type: ignore[no-any-return] # a fixture without types
         rows, train, validation, items or int(lengths.sum()),
         types=[random.integers(0, 3, n).tolist() for n in lengths], event_types=("view", "cart", "remove"),
         timestamps=[(1_700_000_000_000 + np.cumsum(gap)).tolist() for gap in gaps],
@@ -178,12 +178,7 @@ def test_ranks_draw_what_one_process_draws(make_prepared, monkeypatch, size: int
         return [drawn([batch]) for batch in training_loader(prepared, 6, size, seed=1, horizon=SESSION)]
 
     alone = load()
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: world)
-    shares = []
-    for rank in range(world):
-        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
-        shares.append(load())
+    shares = of_each_rank(monkeypatch, world, load)
     for batch, *parts in zip(alone, *shares, strict=True):
         assert batch == {position: event for part in parts for position, event in part.items()}
         assert len(batch) == sum(map(len, parts))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ranks import of_each_rank
 
 from twotower.core.batch import SessionBatch
 from twotower.core.errors import UserError
@@ -195,12 +196,7 @@ def test_ranks_share_each_batch_out(make_prepared, monkeypatch, part: str, size:
         return list(query_loader(prepared, part, 12, size))
 
     alone = load()
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: world)
-    shares = []
-    for rank in range(world):
-        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
-        shares.append(load())
+    shares = of_each_rank(monkeypatch, world, load)
     assert all(len(share) == len(alone) for share in shares)
     for batch, *parts in zip(alone, *shares, strict=True):
         assert Counter(rows_of(batch)) == Counter(row for part in parts for row in rows_of(part))

@@ -138,7 +138,7 @@ class SessionLoader:
 
     @property
     def num_queries(self) -> int:
-        """Number of targets in an epoch, over all ranks; of next events where targets are drawn and a weight is 0."""
+        """Number of targets in an epoch, over all ranks; where they are drawn and a weight is 0, of next events."""
         return self._targets
 
     @property
@@ -157,9 +157,10 @@ class SessionLoader:
         """Return [V + 1] how often each item_index is a target in an epoch, on average, whatever its weight's sign."""
         counts = np.zeros(self.prepared.num_items + 1, dtype=np.int64)
         for first in range(0, len(self.windows.start), WINDOWS_AT_ONCE):
-            part, times = slice(first, first + WINDOWS_AT_ONCE), None
-            event = self.target_events(part)
-            if self.ahead is not None:
+            part = slice(first, first + WINDOWS_AT_ONCE)
+            if self.ahead is None:
+                event, times = self.target_events(part), None
+            else:
                 begin, stop = (column[part] for column in self._target_range(self.windows))
                 event, times = self.ahead.expected_draws(ranges(begin - 1, stop - begin))
                 times = times * (self.weights[self.prepared.event_type[event]] != 0)

@@ -147,16 +147,15 @@ class Retriever:
         events = self._read(histories, context, timestamp)
         seen = np.split(events.item_index - 1, events.end[:-1]) if exclude_seen and len(events.length) else None
         allowed, excluded = self._allowed(filters, include, exclude, len(events.length), seen)
-        caps = self._filter.caps(max_per)
-        selection = Selection(positive(k), excluded, caps, *check_exploration(exploration, seed))
+        selection = Selection(positive(k), excluded, self._filter.caps(max_per), *check_exploration(exploration, seed))
         return self._results(self._encode(events, objective), allowed, selection)
 
     def recommend_encoded(
         self, histories: Sequence[Sequence[ItemId]], codes: Sequence[Any], k: int = 20, now: Ints | None = None
     ) -> Recommendations:
         """As `recommend`, for item ids with codes [K] of the inputs of each event, and the seconds [Q] of the query."""
-        sizes = list(self._bundle.inputs.values())
-        events = encoded_histories(histories, codes, sizes, self._catalogue, self._unknown)._replace(now=now)
+        known = list(self._bundle.inputs.values()), self._catalogue, self._unknown
+        events = encoded_histories(histories, codes, *known)._replace(now=now)
         return self._results(self._encode(events), None, Selection(positive(k)))
 
     def similar_items(

@@ -76,6 +76,7 @@ def fit(
     phase = "refit" if refit_epochs else "train"
     module = build_module(config, prepared, loader, new_model(config.model, prepared, loader), phase)
     interactive = "progress_bar" in config.callbacks and sys.stdout.isatty()  # redrawn lines would fill a log file
+    log.info("%d positions a step, temperature %.3g", sizes[1], module.temperature)
     progress, interruption = Progress(), Interruption()
     configured = configured_callbacks(config.callbacks, bool(refit_epochs), interactive)
     trainer = instantiate(
