@@ -10,7 +10,7 @@ from twotower.core.schema import open_prepared
 from twotower.data.loader import query_loader, training_loader
 from twotower.metrics.queries import histories_of, queries_of
 from twotower.metrics.ranks import rank_and_list
-from twotower.metrics.score_changes import raised
+from twotower.metrics.score_changes import history_changes
 from twotower.model.pointer import item_bonuses
 from twotower.runs.run import load_run
 
@@ -36,7 +36,7 @@ def main(paths: list[str]) -> None:
                 at, seen = (queries.row, queries.position), histories_of(batch, queries)
                 adjust = []
                 if run.model.pointer is not None and pointer is not None:
-                    adjust = [raised(seen, run.model.pointer.temperature * item_bonuses(pointer[at], seen))]
+                    adjust = [history_changes(seen, run.model.pointer.temperature * item_bonuses(pointer[at], seen))]
                 hits.append((rank_and_list(user[at], items, queries.target, 0, adjust)[0].better < K).numpy())
                 cold.append(counts[queries.target.numpy()] == 0)
         hit, is_cold = np.concatenate(hits), np.concatenate(cold)

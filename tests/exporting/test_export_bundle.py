@@ -49,7 +49,7 @@ def naive(
             for item, logit in zip(index[0].tolist(), pointer.tolist(), strict=True):
                 weight[item - 1] += math.exp(logit)
         dots = [float(user @ model.item_tower(torch.tensor(row + 1))) for row in range(len(ids))]
-    scores = [dot + temperature * math.log(1 + w) for dot, w in zip(dots, weight, strict=True)]
+    scores = [dot + (temperature * math.log(w) if w else 0.0) for dot, w in zip(dots, weight, strict=True)]
     best = sorted(range(len(ids)), key=lambda row: -scores[row])[:k]
     return [ids[row] for row in best], [scores[row] for row in best]
 

@@ -37,7 +37,8 @@ def dense(run: Run, history: list[str], objective: int = 0) -> dict[str, float]:
             weight[IDS[item - 1]] += math.exp(logit)
         dots = (model.encode_items() @ user).tolist()
     temperature = 1 / math.log(len(IDS))
-    return {i: dot + temperature * math.log1p(weight[i]) for i, dot in zip(IDS, dots, strict=True)}
+    bonus = {item: temperature * math.log(total) if total else 0.0 for item, total in weight.items()}
+    return {item: dot + bonus[item] for item, dot in zip(IDS, dots, strict=True)}
 
 
 def best(scores: dict[str, float], k: int) -> list[str]:
@@ -102,7 +103,7 @@ def test_the_command_asks_for_an_event_type(exported: tuple[Run, Path], capsys: 
     assert name in capsys.readouterr().err
 
 
-def test_audiences_count_what_a_history_raises(exported: tuple[Run, Path]) -> None:
+def test_audiences_count_what_a_history_changes(exported: tuple[Run, Path]) -> None:
     run, path = exported
     found = Retriever.load(path).audience(["i3", "i20"], HISTORIES, k=4)
     for item, positions, scores in zip(["i3", "i20"], *found, strict=True):

@@ -54,7 +54,8 @@ def dense(run: Run, place: int, now: int, objective: int = 0, left_out: str = ""
             weight[IDS[item - 1]] += math.exp(logit)
         dots = (model.encode_items() @ user).tolist()
     temperature = 1 / math.log(len(IDS))
-    return {i: dot + temperature * math.log1p(weight[i]) for i, dot in zip(IDS, dots, strict=True)}
+    bonus = {item: temperature * math.log(total) if total else 0.0 for item, total in weight.items()}
+    return {item: dot + bonus[item] for item, dot in zip(IDS, dots, strict=True)}
 
 
 def assert_best(ids: list[str], scores: Any, expected: dict[str, float]) -> None:

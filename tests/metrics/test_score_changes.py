@@ -5,7 +5,7 @@ import torch
 
 from twotower.core.schema import PAD
 from twotower.metrics.ranks import rank_and_list
-from twotower.metrics.score_changes import raised
+from twotower.metrics.score_changes import history_changes
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -16,7 +16,7 @@ def test_ranks_and_lists_of_raised_scores(seed: int) -> None:
     history = torch.randint(1, 6, (9, 5), generator=generator)
     history[torch.arange(5) >= torch.randint(1, 6, (9, 1), generator=generator)] = PAD
     by_item = torch.rand(9, 31, generator=generator) * 3  # one bonus for all events of an item
-    ranks, top = rank_and_list(user, items, target, 6, [raised(history, by_item.gather(1, history))])
+    ranks, top = rank_and_list(user, items, target, 6, [history_changes(history, by_item.gather(1, history))])
     for query in range(9):
         scores = (items @ user[query]).tolist()
         for item in {*history[query].tolist()} - {PAD}:
@@ -31,7 +31,7 @@ def test_a_raised_target_is_tied_with_itself_however_its_score_is_rounded() -> N
     items = torch.nn.functional.normalize(torch.randn(50, 64, generator=draw), dim=1)
     target = torch.randint(1, 51, (20_000,), generator=draw)
     bonus = torch.rand(20_000, 1, generator=draw) * 40
-    (better, tied), top = rank_and_list(user, items, target, 5, [raised(target[:, None], bonus)])
+    (better, tied), top = rank_and_list(user, items, target, 5, [history_changes(target[:, None], bonus)])
     assert (tied == 1).all()
     scores = user.double() @ items.double().T
     own = scores.gather(1, target[:, None] - 1) + bonus
@@ -47,5 +47,5 @@ def test_a_user_of_nan_finds_nothing() -> None:
 
 def test_no_history_raises_nothing() -> None:
     scores = torch.zeros(1, 3)
-    raised(torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2)).of(slice(0, 1)).apply(scores, 0)
+    history_changes(torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2)).of(slice(0, 1)).apply(scores, 0)
     assert scores.tolist() == [[0, 0, 0]]

@@ -84,11 +84,11 @@ def test_file_of_another_bundle(make_bundle: Any, path: Path) -> None:
 
 def test_newer_version(path: Path) -> None:
     reseal(path, format_version=fmt.FORMAT_VERSION + 1)
-    with pytest.raises(UserError, match="version 5, this twotower reads 4; install a newer"):
+    with pytest.raises(UserError, match="version 6, this twotower reads 5; install a newer"):
         Retriever.load(path)
 
 
-@pytest.mark.parametrize("version", [0, 3, None, "3", [3]])
+@pytest.mark.parametrize("version", [0, 4, None, "4", [4]])
 def test_other_version(path: Path, version: Any) -> None:
     reseal(path, format_version=version)
     with pytest.raises(UserError, match="export the run again"):

@@ -45,7 +45,7 @@ def files_of(path: Path) -> dict[str, str]:
 
 def test_what_was_sealed_is_read(path: Path) -> None:
     manifest = read_manifest(path)
-    assert manifest["format_version"] == 4
+    assert manifest["format_version"] == 5
     assert {key: manifest[key] for key in FACTS} == FACTS
     names = [*fmt.REQUIRED, fmt.README_FILE]
     assert paths_by_name(manifest) == {name: name for name in names}
@@ -98,8 +98,8 @@ def test_files_beside_those_of_the_manifest_do_not_matter(path: Path) -> None:
         (b"null", "format version None"),
         (b"[3]", "format version None"),
         (b'{"format_version": true}', "format version True"),
-        (b'{"format_version": 4}', "its checksum"),
-        (b'{"format_version": 4, "checksum": null}', "its checksum"),
+        (b'{"format_version": 5}', "its checksum"),
+        (b'{"format_version": 5, "checksum": null}', "its checksum"),
     ],
 )
 def test_what_is_no_manifest(path: Path, content: bytes, reason: str) -> None:
@@ -108,14 +108,14 @@ def test_what_is_no_manifest(path: Path, content: bytes, reason: str) -> None:
         read_manifest(path)
 
 
-@pytest.mark.parametrize("version", [5, 6, 10**6])
+@pytest.mark.parametrize("version", [6, 7, 10**6])
 def test_a_newer_format_asks_for_a_newer_package(path: Path, version: int) -> None:
     (path / fmt.MANIFEST_FILE).write_text(json.dumps({"format_version": version}))  # whatever else it may have
-    with pytest.raises(UserError, match=f"format version {version}, this twotower reads 4; install a newer twotower"):
+    with pytest.raises(UserError, match=f"format version {version}, this twotower reads 5; install a newer twotower"):
         read_manifest(path)
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 3, -3, "4", 2.5, None, [4]])
+@pytest.mark.parametrize("version", [0, 1, 2, 3, 4, -3, "5", 2.5, None, [5]])
 def test_another_format_asks_for_another_export(path: Path, version: Any) -> None:
     rewrite(path, format_version=version)
     with pytest.raises(UserError, match=r"format version .*export the run again"):

@@ -21,7 +21,7 @@ def made() -> dict[str, Any]:
     history = random.integers(1, 13, (Q, L))  # with items that occur several times
     history[np.arange(L) >= random.integers(1, L + 1, Q)[:, None]] = 0
     history[0], history[1, :2] = 0, (5, 6)  # nothing known; both items of the tie
-    pointer = random.normal(size=(Q, L)).astype(np.float32) * 2
+    pointer = random.normal(size=(Q, L)).astype(np.float32) * 6  # raised and lowered
     users = random.normal(size=(Q, D)).astype(np.float32)
     return {"vectors": vectors, "history": history, "pointer": pointer, "users": users}
 
@@ -33,7 +33,7 @@ def dense(made: dict[str, Any], query: int) -> list[float]:
         if item:
             weight[item - 1] += math.exp(logit)
     dots = (made["vectors"] @ made["users"][query]).tolist()
-    return [dot + TEMPERATURE * math.log1p(w) for dot, w in zip(dots, weight, strict=True)]
+    return [dot + (TEMPERATURE * math.log(w) if w else 0.0) for dot, w in zip(dots, weight, strict=True)]
 
 
 def encoded(made: dict[str, Any]) -> Users:

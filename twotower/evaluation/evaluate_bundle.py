@@ -34,7 +34,7 @@ from twotower.metrics.candidates import Candidates
 from twotower.metrics.queries import histories_of, queries_of
 from twotower.metrics.ranking_results import LIST_LENGTH, RankingResults, concatenate_results, means_by_type
 from twotower.metrics.ranks import rank_and_list
-from twotower.metrics.score_changes import raised
+from twotower.metrics.score_changes import history_changes
 from twotower.serving.bundle import Bundle
 from twotower.serving.histories import KnownEvents
 from twotower.serving.user_tower import encode_histories
@@ -110,7 +110,7 @@ def rank_with_bundle(
         users = encode_histories(bundle.tower, bundle.history_vectors, known, history.shape[1])
         changes = ranked.restriction(queries.event)
         if users.rows is not None and users.bonus is not None:
-            changes.insert(0, raised(torch.from_numpy(users.rows + 1), torch.from_numpy(users.bonus)))
+            changes.insert(0, history_changes(torch.from_numpy(users.rows + 1), torch.from_numpy(users.bonus)))
         results = rank_and_list(torch.from_numpy(users.vectors), candidates, queries.target, LIST_LENGTH, changes)
         parts.append(RankingResults.of(queries.event, *results))
     return concatenate_results(parts)

@@ -56,8 +56,8 @@ def columns_between(column: Tensor, first: int, end: int) -> slice:
     return slice(*torch.searchsorted(column, column.new_tensor([first, end])).tolist())
 
 
-def raised(history: Tensor, bonus: Tensor) -> ScoreChanges:
-    """Raise the scores of each query's own items: see model.pointer.
+def history_changes(history: Tensor, bonus: Tensor) -> ScoreChanges:
+    """Change the scores of the items in each query's own history: see model.pointer.
 
     Args:
         history: [Q, L] item_index, PAD where there is none; an item may be there several times, with one bonus.

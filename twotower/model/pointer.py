@@ -1,13 +1,15 @@
 """Pointer over the history: how likely the next event repeats each event seen.
 
-One user vector cannot lie close to forty seen items at once. So each event j of the history gets a logit p_j beside the
-user vector u, and an item v scores
+One user vector cannot lie close to forty seen items at once, nor close to their like and far from themselves. So each
+event j of the history gets a logit p_j beside the user vector u, and an item v scores
 
-    u . v / temperature + log(1 + sum of exp(p_j) over the events j of item v)
+    u . v / temperature                                                       if the history does not have it,
+    u . v / temperature + log(sum of exp(p_j) over the events j of item v)    if it does,
 
-whose softmax over the catalogue has the partition sum_v exp(u . v / temperature) + sum_j exp(u . h_j / temperature +
-p_j): what is estimated without the pointer, and an exact sum over the history. The idea of a repeat mode beside an
-explore mode is RepeatNet's (Ren et al. 2019, arXiv:1812.02646), here in a form that a dot product's index can serve.
+whose softmax over the catalogue has the partition Z = (sum of exp(u . v / temperature) over the items v that are not
+in the history) + (sum of exp(u . h_j / temperature + p_j) over its events): the first is estimated from negatives, the
+second is exact. Seen items are raised where they repeat and lowered where they do not. The idea of a repeat mode beside
+an explore mode is RepeatNet's (Ren et al. 2019, arXiv:1812.02646), here in a form that a dot product's index can serve.
 Shapes: B sessions, L history length, D embedding dim, P target positions, Q queries, V items.
 """
 
@@ -29,8 +31,8 @@ class Pointer(nn.Module):
     """Logits of the history's events, from the states, the distance to each event and how often its item occurred.
 
     p_ij = (W state_i) . (K state_j + E event_j) / sqrt(D) + r . state_i + a[i - j] + c[occurrences of item j up to i]
-    + b[bucket of now_i - time_j] for j <= i; b only with `age`. W, r, a, b and c start at zero, so that training begins
-    with the same bonus, log 2, for all events.
+    + b[bucket of now_i - time_j] for j <= i; b only with `age`. W, r, a, b and c start at zero: at first, the score of
+    an item that was seen once is its dot product alone.
 
     >>> pointer = Pointer(dim=4, max_length=9, temperature=0.1)
     >>> items = torch.tensor([[7, 8, 7]])
@@ -54,7 +56,7 @@ class Pointer(nn.Module):
         self.repeat = nn.Linear(dim, 1, bias=False)  # whether the next event is a repeat at all
         nn.init.zeros_(self.repeat.weight)
         self.distance = nn.Parameter(torch.zeros(max_length))
-        self.count = nn.Parameter(torch.zeros(COUNTS))
+        self.occurrence = nn.Parameter(torch.zeros(COUNTS))
         self.age = TimeBias(heads=1) if age else None
 
     def forward(
@@ -112,7 +114,7 @@ class Pointer(nn.Module):
         return match
 
     def _count_bias(self, count: Tensor) -> Tensor:
-        return _looked_up(self.count, count.clamp(1, COUNTS) - 1)
+        return _looked_up(self.occurrence, count.clamp(1, COUNTS) - 1)
 
 
 def _looked_up(values: Tensor, place: Tensor) -> Tensor:
@@ -133,6 +135,7 @@ def history_scores(
     target: Tensor,
     is_target: Tensor,
     temperature: float,
+    column: Tensor,
 ) -> HistoryScores:
     """What the history adds to the scores of the P positions that are targets.
 
@@ -144,11 +147,14 @@ def history_scores(
         target: [B, L] item_index.
         is_target: [B, L] the positions of the result.
         temperature: divides similarities.
+        column: [B, L] of the histories' items among the step's negatives, or -1: see scoring.accidental_hits.
     """
     similarity = at_least_float32((user / temperature) @ item_vectors.transpose(-1, -2))
     logits = mask_future(at_least_float32(pointer), item_index)
-    same = target[:, :, None] == item_index[:, None]
-    return HistoryScores(*(field[is_target] for field in (similarity, logits, same)))
+    has_event = logits != ABSENT
+    same = has_event & (target[:, :, None] == item_index[:, None])
+    column = column[:, None].expand_as(logits).masked_fill(~has_event, -1)
+    return HistoryScores(*(field[is_target] for field in (similarity, logits, same, column)))
 
 
 def mask_future(pointer: Tensor, item_index: Tensor) -> Tensor:
@@ -159,12 +165,12 @@ def mask_future(pointer: Tensor, item_index: Tensor) -> Tensor:
 
 
 def item_bonuses(pointer: Tensor, history: Tensor) -> Tensor:
-    """[Q, L] float64, what each event's item is raised by: log(1 + sum of exp(p) over all of its events); 0 for PAD.
+    """[Q, L] float64, what is added to each event's item: log(sum of exp(p) over all of its events); 0 for PAD.
 
     Args:
         pointer: [Q, L] p_j.
         history: [Q, L] item_index, PAD where there is no event.
     """
-    exponential = pointer.double().clamp(max=LARGEST_EXPONENT).exp().masked_fill(history == PAD, 0)
+    exponential = pointer.double().clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).exp().masked_fill(history == PAD, 0)
     same = (history[:, :, None] == history[:, None]).to(exponential.dtype)
-    return (same @ exponential[:, :, None]).squeeze(-1).log1p().masked_fill(history == PAD, 0)
+    return (same @ exponential[:, :, None]).squeeze(-1).log().masked_fill(history == PAD, 0)

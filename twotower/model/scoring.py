@@ -1,4 +1,4 @@
-"""From vectors to logits: temperature, then logQ correction, then accidental accidental_hits, in this order.
+"""From vectors to logits: temperature, then logQ correction, then what is taken out, in this order.
 
 Shapes: P target positions, N negatives, D embedding dim.
 """
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twotower.model.history_scores import HistoryScores
+from twotower.model.history_scores import HistoryScores, taken_out
 
 
 class Scores(NamedTuple):
@@ -35,27 +35,27 @@ class Logits(NamedTuple):
     """The dense logits of a step."""
 
     target: Tensor  # [P]
-    negative: Tensor  # [P, N], -inf where the negative is the position's own target
+    negative: Tensor  # [P, N], -inf where the negative is taken out
     sign: Tensor  # [P]
 
 
-def accidental_hits(target: Tensor, negative_ids: Tensor) -> Tensor:
-    """[P] targets and [N] distinct, ascending ids -> [P] each target's column among them, or -1."""
-    column = torch.searchsorted(negative_ids, target).clamp(max=len(negative_ids) - 1)
-    return torch.where(negative_ids[column] == target, column, -1)
+def accidental_hits(items: Tensor, negative_ids: Tensor) -> Tensor:
+    """Items of any shape and [N] distinct, ascending ids -> each item's column among them, or -1."""
+    column = torch.searchsorted(negative_ids, items).clamp(max=len(negative_ids) - 1)
+    return torch.where(negative_ids[column] == items, column, -1)
 
 
 def logits(scores: Scores) -> Logits:
     """Compute the dense logits.
 
-    A negative's logit is its similarity / temperature - log_q; a negative that equals the target is taken out.
+    A negative's logit is its similarity / temperature - log_q; one that is the target, or of the history, is taken out.
     The target itself is not corrected: it is in its own softmax with certainty. So exp(target) + sum exp(negative)
     is an unbiased estimate of the full softmax's sum over the catalogue (Horvitz & Thompson 1952; for retrieval
     Bengio & Senécal 2008, Yi et al. 2019, and on the target's term Khrylchenko et al. 2025, arXiv:2507.09331).
     """
     negative = torch.addmm(-scores.log_q, scores.user, scores.negative_vector.T, alpha=1 / scores.temperature)
     negative = at_least_float32(negative)
-    mask_accidental_hits(negative, scores.hit)
+    take_out(negative, taken_out(scores.hit, scores.history))
     return Logits(target_logit(scores), negative, scores.sign)
 
 
@@ -64,12 +64,12 @@ def target_logit(scores: Scores) -> Tensor:
     return at_least_float32((scores.user * scores.target_vector).sum(-1) / scores.temperature)
 
 
-def mask_accidental_hits(negative: Tensor, column: Tensor) -> None:
-    """Set negative [P, n] to -inf in each row's `column` [P], in place; a column outside of it means none."""
-    inside = (column >= 0) & (column < negative.shape[1])
+def take_out(negative: Tensor, column: Tensor) -> None:
+    """Set negative [..., n] to -inf in each row's columns [..., K], in place; a column outside of it means none."""
+    inside = (column >= 0) & (column < negative.shape[-1])
     # Added, not assigned: that needs neither the positions of the mask (a GPU synchronisation) nor their gradient.
     value = torch.zeros_like(column, dtype=negative.dtype).masked_fill_(inside, -torch.inf)
-    negative.scatter_add_(1, column.clamp(0, negative.shape[1] - 1)[:, None], value[:, None])
+    negative.scatter_add_(-1, column.clamp(0, negative.shape[-1] - 1), value)
 
 
 def at_least_float32(values: Tensor) -> Tensor:

@@ -119,4 +119,7 @@ def load_weights(model: TwoTower, checkpoint: Path) -> None:
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        raise UserError(f"{checkpoint} does not fit the run's configuration: {error}") from None
+        names = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise UserError(
+            f"{checkpoint} has other weights than this version's model of its configuration ({names}); train again"
+        ) from None

@@ -25,6 +25,7 @@ Format versions; only the newest is read, and an older bundle is made anew by ex
     2  event inputs: features.json
     3  a user tower of vectors instead of item_index; int8, item tower, filters, delta versions, age_days
     4  id_embeddings.npy (was own_vectors.npy); indexes are exact or inverted files alone
+    5  a pointer lowers the scores of a history's items, too
 """
 
 import hashlib
@@ -50,7 +51,7 @@ MANIFEST_FILE = "manifest.json"
 VERSIONS = "versions"
 REQUIRED = (EMBEDDINGS_FILE, ITEMS_FILE, INDEX_FILE, TOWER_FILE, FEATURES_FILE, GOLDEN_FILE)
 OPTIONAL = (HISTORY_FILE, TOWER_INT8_FILE, ITEM_TOWER_FILE, ID_EMBEDDINGS_FILE, README_FILE, CURVE_FILE)
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 FACTS = ("similarity", "dim", "num_items", "max_length", "inputs", "index")  # what serving reads from the manifest
 COSINE, DOT = "cosine", "dot"
 REMEDY = "copy the bundle again, or export the run again: twotower export run=RUN"

@@ -26,15 +26,16 @@ def exact_top_k(users: Users | Floats, vectors: Floats, k: int) -> tuple[Ints, F
     """
     users = users if isinstance(users, Users) else Users(users)
     queries = users.vectors
+    k, candidates = min(k, len(vectors)), min(users.candidates(k), len(vectors))
     rows, scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
     for start in range(0, len(vectors), ITEMS):
         part = queries @ vectors[start : start + ITEMS].T
-        top = np.stack([_top_places(row, min(k, part.shape[1])) for row in part])
+        top = np.stack([_top_places(row, min(candidates, part.shape[1])) for row in part])
         rows = np.concatenate([rows, start + top], axis=1)
         scores = np.concatenate([scores, np.take_along_axis(part, top, axis=1)], axis=1)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :candidates]
         rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
-    scores, rows = users.with_history_items(scores, rows, vectors)
+    scores, rows = users.with_history_items(scores, rows, k, vectors)
     return rows, scores
 
 

@@ -112,10 +112,10 @@ class ItemIndex:
         queries, k = np.ascontiguousarray(users.vectors, dtype=np.float32), min(k, size)
         if k == 0 or len(queries) == 0:
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        count = len(queries)
-        parts = in_parts(lambda part: self._search(queries[part], k, allowed, size), count, count, threads)
+        count, candidates = len(queries), min(users.candidates(k), size)
+        parts = in_parts(lambda part: self._search(queries[part], candidates, allowed, size), count, count, threads)
         scores, rows = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
-        return users.with_history_items(scores, rows, self._vectors, allowed)
+        return users.with_history_items(scores, rows, k, self._vectors, allowed)
 
     def _search(self, queries: Floats, k: int, allowed: Mask | None, size: int) -> tuple[Floats, Ints]:
         """As `search`, in this thread; `size` items are allowed."""

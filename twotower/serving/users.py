@@ -1,7 +1,7 @@
-"""Encoded histories: user vectors and, with a pointer, by how much the scores of each history's own items are raised.
+"""Encoded histories: user vectors and, with a pointer, by how much the scores of each history's own items change.
 
-An item's score is the dot product with the user vector, plus the bonus where the history has the item. A bonus is never
-negative, so the best items are among those of the highest dot products and those of the history.
+An item's score is the dot product with the user vector, plus the bonus where the history has the item. So the best
+items are among the history's and the others of the highest dot products, as many more as the history has items.
 Shapes: Q queries, L history length, k results each, V items, D embedding dim.
 """
 
@@ -23,13 +23,13 @@ class Users:
 
     >>> users = Users(np.float32([[1, 0]]), np.array([[2, NONE]]), np.float32([[0.5, 0]]))
     >>> scores, rows = np.float32([[3, 1]]), np.array([[0, 1]])
-    >>> users.with_history_items(scores, rows, np.float32([[3, 0], [1, 0], [2, 0]]))
+    >>> users.with_history_items(scores, rows, 2, np.float32([[3, 0], [1, 0], [2, 0]]))
     (array([[3. , 2.5]], dtype=float32), array([[0, 2]]))
     """
 
     vectors: Floats  # [Q, D]; NaN for a history without a known item
     rows: Ints | None = None  # [Q, L] catalogue rows of a history's items, each once, then NONE; None: no pointer
-    bonus: Floats | None = None  # [Q, L] what the score of each is raised by
+    bonus: Floats | None = None  # [Q, L] what is added to the score of each
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -39,25 +39,30 @@ class Users:
             return Users(self.vectors[part])
         return Users(self.vectors[part], self.rows[part], self.bonus[part])
 
+    def candidates(self, k: int) -> int:
+        """How many of the best items by dot product have the best k in them, beside the history's."""
+        return k if self.bonus is None else k + int((self.bonus < 0).sum(axis=1).max(initial=0))
+
     def with_history_items(
-        self, scores: Floats, rows: Ints, table: Floats, allowed: Mask | None = None
+        self, scores: Floats, rows: Ints, k: int, table: Floats, allowed: Mask | None = None
     ) -> tuple[Floats, Ints]:
-        """Merge the history's items into results [Q, k] by dot product; ties go to the first row.
+        """Return the best k among the history's items and candidates [Q, n]; ties go to the first row.
 
         Args:
-            scores, rows: of the best items, best first.
+            scores, rows: of the candidates, the best items by dot product, best first.
+            k: results of each query, at most n.
             table: [V, D] item vectors.
             allowed: [V] which items may be results; None: all.
         """
         if self.rows is None or self.bonus is None:
-            return scores, rows
+            return scores[:, :k], rows[:, :k]
         place = np.maximum(self.rows, 0)
         own = (table[place] @ self.vectors[:, :, None])[:, :, 0] + self.bonus
         lacking = self.rows == NONE
         own[lacking if allowed is None else lacking | ~allowed[place]] = -np.inf
         repeated = (rows[:, :, None] == self.rows[:, None, :]).any(axis=2)
         scores, rows = np.append(np.where(repeated, -np.inf, scores), own, axis=1), np.append(rows, place, axis=1)
-        order = np.lexsort((rows, -scores), axis=-1)[:, : repeated.shape[1]]
+        order = np.lexsort((rows, -scores), axis=-1)[:, :k]
         query = np.arange(len(rows))[:, None]
         return scores[query, order].astype(np.float32, copy=False), rows[query, order]
 
@@ -116,7 +121,8 @@ def distinct_bonuses(pointer: Floats, temperature: float, history: Array) -> tup
     """
     same = history[:, :, None] == history[:, None, :]
     is_item = history != PAD
-    exponential = np.exp(np.minimum(pointer, LARGEST_EXPONENT, dtype=np.float64)) * is_item
-    bonus = temperature * np.log1p((same * exponential[:, None, :]).sum(axis=2))
+    exponential = np.exp(np.clip(pointer, -LARGEST_EXPONENT, LARGEST_EXPONENT, dtype=np.float64)) * is_item
     is_first = _first(same) & is_item
-    return np.where(is_first, history - 1, NONE), (bonus * is_first).astype(np.float32)
+    total = (same * exponential[:, None, :]).sum(axis=2)
+    bonus = temperature * np.log(total, out=np.zeros_like(total), where=is_first)
+    return np.where(is_first, history - 1, NONE), bonus.astype(np.float32)

@@ -13,7 +13,7 @@ from twotower.metrics.queries import Queries, histories_of, queries_of
 from twotower.metrics.ranking_metrics import RankingMetrics
 from twotower.metrics.ranking_results import LIST_LENGTH, RankingResults, concatenate_results
 from twotower.metrics.ranks import Ranks, rank_and_list
-from twotower.metrics.score_changes import ScoreChanges, raised
+from twotower.metrics.score_changes import ScoreChanges, history_changes
 from twotower.model.distributed import gather_rows, sum_over_processes, world_size
 from twotower.model.history_scores import require_pointer_in
 from twotower.model.objective import code_of
@@ -98,7 +98,7 @@ class TwoTowerModule(OptimizedModule):
         asked = None if self.model.objective is None else self.model.objective.draw(batch.target_type)
         now = draw_now(batch.target_time) if self.model.query_time else None
         users, pointer = self.model.encode_positions(history, batch.inputs, batch.item_index, asked, now)
-        hit = accidental_hits(target, negatives.ids)
+        hit, column = (accidental_hits(items, negatives.ids) for items in (target, batch.item_index))
         scores = Scores(
             users[is_target], target_vector, negative_vector, negatives.log_q, hit, weight.sign(), self.temperature
         )
@@ -107,7 +107,7 @@ class TwoTowerModule(OptimizedModule):
             if self.model.history_tower is not None:
                 history = self.model.item_tower(batch.item_index)
             cut = [[truncate(x, dim, self.model.normalize) for x in (users, history)] for dim in self.matryoshka]
-            seen = pointer, batch.item_index, batch.target, is_target, self.temperature
+            seen = pointer, batch.item_index, batch.target, is_target, self.temperature, column
             of_size = [history_scores(user, item, *seen) for user, item in ([users, history], *cut)]
             sizes = [s._replace(history=history) for s, history in zip(sizes, of_size, strict=True)]
         cost = (weight.abs() * torch.stack([self.loss(s) for s in sizes]).mean(0)).sum()
@@ -162,7 +162,7 @@ class TwoTowerModule(OptimizedModule):
             return queries, users, []
         seen = histories_of(batch, queries)
         bonus = self.temperature * item_bonuses(pointer[queries.row, queries.position], seen)
-        return queries, users, [raised(seen, bonus)]
+        return queries, users, [history_changes(seen, bonus)]
 
     def _rank(self, batch: SessionBatch, list_length: int = 0) -> tuple[Tensor, Ranks, Tensor]:
         """Update the metrics with a batch; returns the queries' events [Q], ranks and lists [Q, list_length]."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 from made_scores import drawn_scores, gradients
 
+from twotower.model.history_scores import taken_out
 from twotower.model.losses.cross_entropy import cross_entropy
 from twotower.model.losses.softmax import _LogSumExp, softmax
 from twotower.model.scoring import Scores, logits
@@ -20,7 +21,9 @@ def test_gradcheck(chunk_items: int) -> None:
     scores = drawn_scores(5, 8, dim=3)
 
     def logsumexp(user: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
-        return _LogSumExp.apply(user, negative, scores.log_q, scores.hit, scores.temperature, chunk_items)
+        return _LogSumExp.apply(
+            user, negative, scores.log_q, taken_out(scores.hit, None), scores.temperature, chunk_items
+        )
 
     assert torch.autograd.gradcheck(logsumexp, (scores.user, scores.negative_vector))
 
@@ -50,7 +53,7 @@ def test_autocast_multiplies_in_half_precision_and_sums_in_full() -> None:
         negative_vector=torch.zeros(10_000, 4).requires_grad_(), log_q=torch.zeros(10_000), hit=torch.full((3,), -1)
     )
     with torch.autocast("cpu", torch.bfloat16):
-        others = _LogSumExp.apply(same.user, same.negative_vector, same.log_q, same.hit, 0.4, 128)
+        others = _LogSumExp.apply(same.user, same.negative_vector, same.log_q, taken_out(same.hit, None), 0.4, 128)
         costs = softmax(scores, 128)
     assert others.dtype == torch.float32
     assert others.exp().tolist() == pytest.approx([10_000] * 3, rel=1e-4)

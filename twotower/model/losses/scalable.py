@@ -6,10 +6,10 @@ Shapes: P target positions, N negatives, D dim, H buckets, X positions and Y ite
 import torch
 from torch import Tensor
 
-from twotower.model.history_scores import knows_pointer, with_history
+from twotower.model.history_scores import knows_pointer, taken_out, with_history
 from twotower.model.losses.cross_entropy import cross_entropy, log_sum_exp
 from twotower.model.memory_costs import COPIES, memory_cost
-from twotower.model.scoring import Scores, at_least_float32, target_logit
+from twotower.model.scoring import Scores, at_least_float32, take_out, target_logit
 
 
 def _bucket_logits(positions: int, negatives: int, buckets: int, bucket_positions: int, bucket_items: int) -> int:
@@ -44,7 +44,10 @@ def scalable_cross_entropy(scores: Scores, buckets: int, bucket_positions: int, 
         item = (centre @ negative.T).topk(min(bucket_items, len(negative)), sorted=False).indices  # [H, Y]
     similarity = at_least_float32(user[position] @ negative[item].mT)  # [H, X, Y]
     logit = similarity / scores.temperature - scores.log_q[item][:, None]
-    logit = logit.masked_fill(scores.hit[position][:, :, None] == item[:, None], -torch.inf)
+    place = item.new_full((buckets, len(negative)), -1)  # of each negative in a bucket
+    place.scatter_(1, item, torch.arange(item.shape[1], device=item.device).expand_as(item))
+    column = taken_out(scores.hit, scores.history)[position]  # [H, X, K]
+    take_out(logit, place.gather(1, column.clamp(min=0).flatten(1)).view_as(column).masked_fill(column < 0, -1))
     in_bucket = log_sum_exp(logit)  # [H, X]
     nothing = in_bucket.new_full((len(user),), -torch.inf)
     others = nothing.scatter_reduce(0, position.flatten(), in_bucket.flatten(), "amax")

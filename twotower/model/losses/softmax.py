@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from twotower.model.history_scores import knows_pointer, with_history
+from twotower.model.history_scores import knows_pointer, taken_out, with_history
 from twotower.model.losses.cross_entropy import cross_entropy
 from twotower.model.memory_costs import memory_cost
-from twotower.model.scoring import Scores, mask_accidental_hits, target_logit
+from twotower.model.scoring import Scores, take_out, target_logit
 
 
 def _chunk_logits(positions: int, negatives: int, chunk_items: int | None = None) -> int:
@@ -41,14 +41,14 @@ def softmax(scores: Scores, chunk_items: int | None = None) -> Tensor:
             (Cut Cross-Entropy, Wijmans et al. 2024, arXiv:2411.09009). None: all at once, kept for the backward pass.
     """
     others = _LogSumExp.apply(  # type: ignore[no-untyped-call] # torch has no type for it
-        scores.user, scores.negative_vector, scores.log_q, scores.hit, scores.temperature,
+        scores.user, scores.negative_vector, scores.log_q, taken_out(scores.hit, scores.history), scores.temperature,
         chunk_items or max(1, len(scores.log_q)),
     )  # fmt: skip
     return cross_entropy(*with_history(scores.history, target_logit(scores), others), scores.sign)
 
 
 class _LogSumExp(torch.autograd.Function):
-    """[P] logsumexp of each position's corrected logits, without accidental hits.
+    """[P] logsumexp of each position's corrected logits, without the columns [P, K] that are taken out.
 
     Under autocast matrix products have its dtype; sums and exponentials are float32.
     """
@@ -59,7 +59,7 @@ class _LogSumExp(torch.autograd.Function):
         user: Tensor,
         negative_vector: Tensor,
         log_q: Tensor,
-        hit: Tensor,
+        column: Tensor,
         temperature: float,
         chunk_items: int,
     ) -> Tensor:
@@ -69,21 +69,21 @@ class _LogSumExp(torch.autograd.Function):
         total = torch.zeros(len(user), dtype=log_q.dtype, device=user.device)
         largest = torch.full_like(total, torch.finfo(total.dtype).min)  # finite: a chunk may have nothing but -inf
         scaled = (user / temperature).to(ctx.product_dtype)
-        for _, _, logit in _chunks(scaled, negative_vector, log_q, hit, chunk_items):
+        for _, _, logit in _chunks(scaled, negative_vector, log_q, column, chunk_items):
             new = torch.maximum(largest, logit.amax(1))
             total.mul_((largest - new).exp_()).add_(logit.sub_(new[:, None]).exp_().sum(1))
             largest = new
         result = largest + total.log()
         if chunk_items >= len(negative_vector):  # one chunk, whose softmax is `logit` / `total`
-            ctx.save_for_backward(user, negative_vector, log_q, hit, result, logit, total)
+            ctx.save_for_backward(user, negative_vector, log_q, column, result, logit, total)
         else:
-            ctx.save_for_backward(user, negative_vector, log_q, hit, result)
+            ctx.save_for_backward(user, negative_vector, log_q, column, result)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        user, negative_vector, log_q, hit, result, *kept = ctx.saved_tensors
+        user, negative_vector, log_q, column, result, *kept = ctx.saved_tensors
         slope = grad / ctx.temperature
         if kept:
             slope = slope / kept[1].clamp(min=torch.finfo(slope.dtype).tiny)
@@ -91,7 +91,7 @@ class _LogSumExp(torch.autograd.Function):
         else:
             scaled = (user / ctx.temperature).to(ctx.product_dtype)
             others = result.masked_fill(result == -torch.inf, 0.0)[:, None]
-            chunks = _chunks(scaled, negative_vector, log_q, hit, ctx.chunk_items)
+            chunks = _chunks(scaled, negative_vector, log_q, column, ctx.chunk_items)
             parts = ((chunk, negative, logit.sub_(others).exp_()) for chunk, negative, logit in chunks)
         weighted = (user * slope[:, None]).to(ctx.product_dtype)
         by_user, by_negative = torch.zeros_like(user, dtype=log_q.dtype), torch.empty_like(negative_vector)
@@ -104,7 +104,7 @@ class _LogSumExp(torch.autograd.Function):
 
 
 def _chunks(
-    scaled: Tensor, negative_vector: Tensor, log_q: Tensor, hit: Tensor, chunk_items: int
+    scaled: Tensor, negative_vector: Tensor, log_q: Tensor, column: Tensor, chunk_items: int
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Yield slices of the negatives, their vectors [C, D] and logits [P, C], in a buffer that the next overwrites."""
     positions, size = len(scaled), min(chunk_items, len(negative_vector))
@@ -117,5 +117,5 @@ def _chunks(
         logit = buffer[: positions * len(negative)].view(shape)
         similarity = torch.mm(scaled, negative.T, out=product[: logit.numel()].view(shape))
         torch.sub(similarity, log_q[chunk], out=logit)
-        mask_accidental_hits(logit, hit - begin)
+        take_out(logit, column - begin)
         yield chunk, negative, logit
