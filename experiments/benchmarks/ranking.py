@@ -17,7 +17,7 @@ import torch
 from harness import command_line, report
 
 from twotower.metrics.ranks import QUERIES, TILE, rank_and_list
-from twotower.metrics.score_changes import raised
+from twotower.metrics.score_changes import history_changes
 
 HISTORY, LISTED, REPETITIONS = 20, 20, 5
 
@@ -52,7 +52,7 @@ def main() -> None:
     items = torch.randn(options.items, options.dim, generator=draw)
     target = torch.randint(1, options.items + 1, (options.queries,), generator=draw)
     history = torch.randint(1, options.items + 1, (options.queries, HISTORY), generator=draw)
-    pointer = [raised(history, torch.rand(history.shape, generator=draw))]
+    pointer = [history_changes(history, torch.rand(history.shape, generator=draw))]
     ways: dict[str, Callable[[], Any]] = {
         "product in tiles (floor)": lambda: tiled_product(user, items),
         "ranks": lambda: rank_and_list(user, items, target, 0),

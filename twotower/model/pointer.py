@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from twotower.core.arrays import LARGEST_EXPONENT
 from twotower.core.schema import PAD
+from twotower.model.dropout import Dropout
 from twotower.model.history_scores import ABSENT, HistoryScores
 from twotower.model.scoring import at_least_float32
 from twotower.model.time_bias import TimeBias
@@ -44,10 +45,12 @@ class Pointer(nn.Module):
         max_length: the longest history.
         temperature: of the model's scores, for which a bonus in logits is multiplied by it.
         age: whether logits depend on how long before the moment that is asked about an event was.
+        dropout: of states and events in training: without, it learns by heart which training sessions repeat.
     """
 
-    def __init__(self, dim: int, max_length: int, temperature: float, age: bool = False) -> None:
+    def __init__(self, dim: int, max_length: int, temperature: float, age: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = Dropout(dropout)
         self.temperature = temperature
         self.query = nn.Linear(dim, dim)
         nn.init.zeros_(self.query.weight)
@@ -78,7 +81,9 @@ class Pointer(nn.Module):
         place = torch.arange(states.shape[1], device=states.device)
         distance = (place[:, None] - place).clamp(min=0)
         logits: Tensor = (
-            self._match(asking, states, events) + _looked_up(self.distance, distance) + self._count_bias(count)
+            self._match(self.dropout(asking), self.dropout(states), self.dropout(events))
+            + _looked_up(self.distance, distance)
+            + self._count_bias(count)
         )
         if self.age is not None:
             logits = logits + self.age(now, seconds).squeeze(1)
