@@ -84,7 +84,9 @@ def test_the_pointer_has_a_term_for_the_age_of_each_event() -> None:
         for i in range(L):
             for j in range(i + 1):
                 age = aged.age.bias[0, bucket(int(NOW[b, i]), int(SECONDS[b, j]))]
-                torch.testing.assert_close(found[b, i, j], without[b, i, j] + age)
+                kept = aged.keep(states[0, b, i]).sigmoid().squeeze() / occurrences(ITEMS)[b, i, j]
+                expected = (without[b, i, j].exp() - kept).mul(age.exp()).add(kept).log()
+                torch.testing.assert_close(found[b, i, j], expected)
 
 
 @pytest.mark.parametrize("objective", [None, Objective(3, D)])

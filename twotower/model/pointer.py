@@ -16,6 +16,7 @@ Shapes: B sessions, L history length, D embedding dim, P target positions, Q que
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twotower.core.arrays import LARGEST_EXPONENT
@@ -26,19 +27,21 @@ from twotower.model.scoring import at_least_float32
 from twotower.model.time_bias import TimeBias
 
 COUNTS = 8  # occurrences of an item in a history are told apart up to this number
+KEPT = 2.0  # sigmoid(2) is .88: training begins where a seen item has about twice the weight of its own term
 
 
 class Pointer(nn.Module):
     """Logits of the history's events, from the states, the distance to each event and how often its item occurred.
 
-    p_ij = (W state_i) . (K state_j + E event_j) / sqrt(D) + r . state_i + a[i - j] + c[occurrences of item j up to i]
-    + b[bucket of now_i - time_j] for j <= i; b only with `age`. W, r, a, b and c start at zero: at first, the score of
-    an item that was seen once is its dot product alone.
+    p_ij = log(exp(m_ij) + g_i / n_ij) for j <= i, where n_ij is how often the item of event j occurs up to event i,
+    m_ij = (W state_i) . (K state_j + E event_j) / sqrt(D) + r . state_i + a[i - j] + c[n_ij] + b[bucket of now_i -
+    time_j], b only with `age`, and g_i = sigmoid(k . state_i + k0) is the share of a seen item's own term that is kept,
+    however little its events say. W, r, a, b, c and k start at zero, k0 at KEPT.
 
     >>> pointer = Pointer(dim=4, max_length=9, temperature=0.1)
     >>> items = torch.tensor([[7, 8, 7]])
     >>> pointer(*torch.zeros(3, 1, 3, 4), *torch.zeros(2, 1, 3), occurrences(items))[0, 1]
-    tensor([0., 0., 0.], grad_fn=<SelectBackward0>)
+    tensor([0.6317, 0.6317, 0.6317], grad_fn=<SelectBackward0>)
 
     Args:
         dim: D.
@@ -58,6 +61,9 @@ class Pointer(nn.Module):
         self.key = nn.Linear(2 * dim, dim, bias=False)
         self.repeat = nn.Linear(dim, 1, bias=False)  # whether the next event is a repeat at all
         nn.init.zeros_(self.repeat.weight)
+        self.keep = nn.Linear(dim, 1)  # how much of a seen item's own score stays
+        nn.init.zeros_(self.keep.weight)
+        nn.init.constant_(self.keep.bias, KEPT)
         self.distance = nn.Parameter(torch.zeros(max_length))
         self.occurrence = nn.Parameter(torch.zeros(COUNTS))
         self.age = TimeBias(heads=1) if age else None
@@ -80,14 +86,15 @@ class Pointer(nn.Module):
         """
         place = torch.arange(states.shape[1], device=states.device)
         distance = (place[:, None] - place).clamp(min=0)
+        asking = self.dropout(asking)
         logits: Tensor = (
-            self._match(self.dropout(asking), self.dropout(states), self.dropout(events))
+            self._match(asking, self.dropout(states), self.dropout(events))
             + _looked_up(self.distance, distance)
             + self._count_bias(count)
         )
         if self.age is not None:
             logits = logits + self.age(now, seconds).squeeze(1)
-        return logits
+        return _with_kept(logits, self.keep(asking), count)
 
     def newest(
         self,
@@ -109,7 +116,7 @@ class Pointer(nn.Module):
         logits: Tensor = match.squeeze(2) + _looked_up(self.distance, distance) + self._count_bias(count)
         if self.age is not None:
             logits = logits + self.age(now.gather(1, newest[:, None]), seconds)[:, 0, 0]
-        return logits
+        return _with_kept(logits, self.keep(state).squeeze(2), count)
 
     def _match(self, asking: Tensor, states: Tensor, events: Tensor) -> Tensor:
         """[B, n, D] states that ask -> [B, n, L] with each event."""
@@ -120,6 +127,11 @@ class Pointer(nn.Module):
 
     def _count_bias(self, count: Tensor) -> Tensor:
         return _looked_up(self.occurrence, count.clamp(1, COUNTS) - 1)
+
+
+def _with_kept(match: Tensor, keep: Tensor, count: Tensor) -> Tensor:
+    """[..., L] log(exp(m) + g / n) from m [..., L], g before its sigmoid [..., 1], and n [..., L]."""
+    return match + F.softplus(F.logsigmoid(keep) - count.clamp(min=1).log() - match)
 
 
 def _looked_up(values: Tensor, place: Tensor) -> Tensor:
