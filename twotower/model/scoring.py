@@ -41,7 +41,7 @@ class Logits(NamedTuple):
 
 def accidental_hits(items: Tensor, negative_ids: Tensor) -> Tensor:
     """Items of any shape and [N] distinct, ascending ids -> each item's column among them, or -1."""
-    column = torch.searchsorted(negative_ids, items).clamp(max=len(negative_ids) - 1)
+    column = torch.searchsorted(negative_ids, items.contiguous()).clamp(max=len(negative_ids) - 1)
     return torch.where(negative_ids[column] == items, column, -1)
 
 

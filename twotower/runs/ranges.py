@@ -52,7 +52,6 @@ RANGES = {
     **dict.fromkeys(
         (
             "model.user_tower.dropout",
-            "model.pointer.dropout",
             "model.item_tower.id_dropout",
             "model.objective.any_share",
             "optimizer.warmup_fraction",
