@@ -47,7 +47,7 @@ def recall(retriever: Retriever, histories: Sequence[Sequence[Any]]) -> float:
 
 def encoded(retriever: Retriever, histories: Sequence[Sequence[Any]]) -> Users:
     """User vectors, and what the pointer adds."""
-    return retriever._encode(retriever._read(histories, None))
+    return retriever._encode(retriever._read(histories, None, None))
 
 
 def measure(bundle: str, calls: int) -> dict[str, Any]:
