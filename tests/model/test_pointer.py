@@ -66,7 +66,7 @@ def test_the_loss_is_the_softmax_over_the_catalogue_with_values_and_gradients(
     is_target = case["target"] != PAD
     items = case["items"][case["item"]]
     ids = torch.arange(1, V + 1)
-    seen = case["pointer"], case["item"], case["target"], is_target, TEMPERATURE, accidental_hits(case["item"], ids)
+    seen = case["pointer"], case["item"], case["target"], is_target, TEMPERATURE, ids
     scores = history_scores(case["users"], items, *seen)
     target = case["target"][is_target]
     loss = loss_function(
@@ -130,7 +130,7 @@ def test_newest_is_the_last_row_of_all_positions() -> None:
 def test_later_events_and_padding_have_no_part() -> None:
     item = torch.tensor([[3, 4, PAD]])
     zeros, target = torch.zeros(1, 3, 3), torch.tensor([[4, 3, PAD]])
-    seen = zeros + 2, item, target, target == target, 1.0, item - 1
+    seen = zeros + 2, item, target, target == target, 1.0, torch.arange(1, 6)
     scores = history_scores(torch.zeros(1, 3, D), torch.zeros(1, 3, D), *seen)
     assert (scores.pointer == ABSENT).tolist() == [[False, True, True], [False, False, True], [False, False, True]]
     assert scores.column.tolist() == [[2, -1, -1], [2, 3, -1], [2, 3, -1]]

@@ -30,7 +30,7 @@ class HistoryScores(NamedTuple):
     def target_bonus(self) -> Tensor:
         """[P] log(sum of exp(p_j) over the target's events); 0 for a target that is not in the history."""
         bonus = torch.logsumexp(self.pointer.masked_fill(~self.is_target, ABSENT), dim=-1)
-        return bonus.where(self.is_target.any(dim=-1), torch.zeros_like(bonus))
+        return bonus.masked_fill(~self.is_target.any(dim=-1), 0)
 
     def others(self) -> Tensor:
         """[P] logsumexp of u . h_j / temperature + p_j over the events of other items."""

@@ -23,7 +23,7 @@ from twotower.core.arrays import LARGEST_EXPONENT
 from twotower.core.schema import PAD
 from twotower.model.dropout import Dropout
 from twotower.model.history_scores import ABSENT, HistoryScores
-from twotower.model.scoring import at_least_float32
+from twotower.model.scoring import accidental_hits, at_least_float32
 from twotower.model.time_bias import TimeBias
 
 COUNTS = 8  # occurrences of an item in a history are told apart up to this number
@@ -152,7 +152,7 @@ def history_scores(
     target: Tensor,
     is_target: Tensor,
     temperature: float,
-    column: Tensor,
+    negative_ids: Tensor,
 ) -> HistoryScores:
     """What the history adds to the scores of the P positions that are targets.
 
@@ -164,13 +164,13 @@ def history_scores(
         target: [B, L] item_index.
         is_target: [B, L] the positions of the result.
         temperature: divides similarities.
-        column: [B, L] of the histories' items among the step's negatives, or -1: see scoring.accidental_hits.
+        negative_ids: [N] the step's negatives, distinct and ascending.
     """
     similarity = at_least_float32((user / temperature) @ item_vectors.transpose(-1, -2))
     logits = mask_future(at_least_float32(pointer), item_index)
     has_event = logits != ABSENT
     same = has_event & (target[:, :, None] == item_index[:, None])
-    column = column[:, None].expand_as(logits).masked_fill(~has_event, -1)
+    column = accidental_hits(item_index, negative_ids)[:, None].expand_as(logits).masked_fill(~has_event, -1)
     return HistoryScores(*(field[is_target] for field in (similarity, logits, same, column)))
 
 

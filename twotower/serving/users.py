@@ -1,7 +1,7 @@
 """Encoded histories: user vectors and, with a pointer, by how much the scores of each history's own items change.
 
 An item's score is the dot product with the user vector, plus the bonus where the history has the item. So the best
-items are among the history's and the others of the highest dot products, as many more as the history has items.
+items are among the history's items and the best others by dot product.
 Shapes: Q queries, L history length, k results each, V items, D embedding dim.
 """
 

@@ -131,7 +131,7 @@ def activations(module: TwoTowerModule, length: int, dim: int) -> int:
         users, pointer = module.model.encode_positions(vectors, codes, items, now=now)
         graph: list[Any] = [users, pointer]  # kept until all is counted
         if pointer is not None:
-            history = history_scores(users, vectors, pointer, items, items, items > 0, 1.0, items)
+            history = history_scores(users, vectors, pointer, items, items, items > 0, 1.0, items[0, :1])
             graph += [history.target_bonus(), history.others()]
     del graph
     return sum(kept.values()) // (rows * length)

@@ -98,7 +98,7 @@ class TwoTowerModule(OptimizedModule):
         asked = None if self.model.objective is None else self.model.objective.draw(batch.target_type)
         now = draw_now(batch.target_time) if self.model.query_time else None
         users, pointer = self.model.encode_positions(history, batch.inputs, batch.item_index, asked, now)
-        hit, column = (accidental_hits(items, negatives.ids) for items in (target, batch.item_index))
+        hit = accidental_hits(target, negatives.ids)
         scores = Scores(
             users[is_target], target_vector, negative_vector, negatives.log_q, hit, weight.sign(), self.temperature
         )
@@ -107,7 +107,7 @@ class TwoTowerModule(OptimizedModule):
             if self.model.history_tower is not None:
                 history = self.model.item_tower(batch.item_index)
             cut = [[truncate(x, dim, self.model.normalize) for x in (users, history)] for dim in self.matryoshka]
-            seen = pointer, batch.item_index, batch.target, is_target, self.temperature, column
+            seen = pointer, batch.item_index, batch.target, is_target, self.temperature, negatives.ids
             of_size = [history_scores(user, item, *seen) for user, item in ([users, history], *cut)]
             sizes = [s._replace(history=history) for s, history in zip(sizes, of_size, strict=True)]
         cost = (weight.abs() * torch.stack([self.loss(s) for s in sizes]).mean(0)).sum()
