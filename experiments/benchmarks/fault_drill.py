@@ -34,6 +34,7 @@ SMALL += ["trainer.max_epochs=4", "evaluation.baselines=false", "evaluation.repl
 SWEEP = ["sweep=tpe", "sweep.name=drill", "+sweep.sampler.n_startup_trials=2"]
 SWEEP += ["sweep.pruner.n_startup_trials=1"]
 COMMANDS = ("train", "export", "sweep")
+FOLDERS = ("prepared", "runs", "sweeps", "bundle")
 TIMES = ("second", "seconds", "created")  # what differs between any two runs
 TIMED_FILES = ("manifest.json", "README.md", "index.html")  # a bundle's, with what was measured
 
@@ -117,8 +118,9 @@ class Drill:
         result, expected = self.result(), undisturbed.result()
         runs, parts, points = _mlflow(self.folder)
         expected_runs, expected_parts, expected_points = _mlflow(undisturbed.folder)
-        left = [p for p in self.folder.glob("*s/**/*") if ".safetensors." in p.name or p.name.startswith(".lock")]
-        left += [*self.folder.glob("prepared/.*"), *self.folder.glob(".bundle*"), *self.folder.glob("sweeps/drill/.*")]
+        left = [*self.folder.glob(".*"), *(p for name in FOLDERS for p in (self.folder / name).glob("**/.*"))]
+        if left:
+            print("left over:", *left, file=sys.stderr)
         different = {
             f"{what} that differ": sum(not _same(result[what].get(name), value) for name, value in values.items())
             for what, values in expected.items()

@@ -143,17 +143,19 @@ def test_a_finished_run_does_not_go_on(tmp_path: Path) -> None:
         asked_for(config)
 
 
-def test_the_end_leaves_no_scraps(tmp_path: Path) -> None:
+def test_what_kills_left_behind_goes_when_the_run_goes_on_and_the_rest_at_its_end(tmp_path: Path) -> None:
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
     names = ["best", "refit", "last", "previous_last", "refit_last", "previous_refit_last"]
-    for file in [*(checkpoints / f"{name}.safetensors" for name in names), checkpoints / ".last.safetensors.4711"]:
+    kept = [checkpoints / f"{name}.safetensors" for name in names] + [tmp_path / "metrics.json", tmp_path / ".env"]
+    left = [checkpoints / ".last.safetensors.4711", checkpoints / ".tmpnTg6OI", tmp_path / ".metrics.json.12"]
+    for file in [*kept, *left]:
         file.touch()
-    for name in (".lock", ".metrics.json.12", "metrics.json"):
-        (tmp_path / name).touch()
-    resume.mark_finished(tmp_path)
+    with exclusive_lock(tmp_path):
+        assert {file for file in tmp_path.rglob("*") if file.is_file()} == {*kept, tmp_path / ".lock"}
+        resume.mark_finished(tmp_path)
     assert {file.name for file in tmp_path.rglob("*")} == {
-        *("checkpoints", "best.safetensors", "refit.safetensors", "metrics.json")
+        *("checkpoints", "best.safetensors", "refit.safetensors", "metrics.json", ".env")
     }
 
 

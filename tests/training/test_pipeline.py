@@ -16,8 +16,8 @@ from shop_events import make_events, make_shop, write_events
 from twotower.commands import train as command
 from twotower.commands.train import train
 from twotower.core.errors import UserError
-from twotower.core.schema import Prepared
-from twotower.runs.run import load_run, write_config
+from twotower.runs.lock import exclusive_lock
+from twotower.runs.run import load_config, load_run, write_config
 from twotower.training import pipeline
 from twotower.training.fit import configured_callbacks
 
@@ -178,10 +178,41 @@ def test_an_evaluation_never_takes_a_run_s_folder(trained: Path, configure: Conf
     assert load_run(trained).metrics["best_epoch"] >= 0
 
 
+def test_a_run_is_locked_once_it_can_be_resumed(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configure("fresh")
+    folder = Path(config.run_dir)
+
+    def begin_only(*_: Any, begin: Callable[[], None], **__: Any) -> None:
+        assert not [*folder.glob("*")] and not (folder / ".lock").exists(), "a kill leaves no lock that nobody removes"
+        begin()
+        with pytest.raises(UserError, match="another process is at work"), exclusive_lock(folder):
+            pass
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "fit", begin_only)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    assert (folder / ".lock").exists() and load_config(folder).seed == config.seed
+
+
+def test_of_two_commands_that_begin_in_one_folder_one_goes_on(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure("shared")
+
+    def begin_late(*_: Any, begin: Callable[[], None], **__: Any) -> None:
+        with exclusive_lock(Path(config.run_dir)):
+            begin()
+
+    monkeypatch.setattr(pipeline, "fit", begin_late)
+    with pytest.raises(UserError, match="another process is at work"):
+        train(config)
+
+
 def test_an_interrupted_run_prints_the_line_that_resumes_it(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(config: DictConfig, prepared: Prepared) -> None:
+    def interrupt(config: DictConfig, *_: Any) -> None:
         write_config(Path(config.run_dir), OmegaConf.to_yaml(config, resolve=True))
         raise KeyboardInterrupt
 

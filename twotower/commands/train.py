@@ -53,7 +53,7 @@ def train(config: DictConfig) -> Path:
         if path in runs:
             log.info("resuming %s", path)
         try:
-            run_pipeline(config, prepared)
+            run_pipeline(config, prepared, locks)
         except KeyboardInterrupt:
             if (path / CONFIG_FILE).exists():
                 print_once(f"interrupted; next: {resume.resume_command(path)}\nrun: {path}")

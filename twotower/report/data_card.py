@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from twotower.audit.findings import CHECKS, Finding
-from twotower.core.files import read_json, write_bytes
+from twotower.core.files import create_file_once, read_json
 from twotower.core.schema import (
     AUDIT_FILE,
     CARD_FILE,
@@ -49,13 +50,16 @@ def data_card(prepared: Prepared, statistics: Statistics, findings: Sequence[Fin
 
 def write_data_card(prepared: Prepared) -> None:
     """Write the data card into a prepared directory, unless it has one already or is not writable."""
-    path = prepared.path / CARD_FILE
-    if path.exists() or not (prepared.path / STATISTICS_FILE).exists():
-        return
     files = (prepared.path / STATISTICS_FILE, prepared.path / AUDIT_FILE)
-    statistics, findings = (read_json(file, "a prepared directory") for file in files)
+    if not files[0].exists():
+        return
+
+    def write(path: Path) -> None:
+        statistics, findings = (read_json(file, "a prepared directory") for file in files)
+        path.write_text(data_card(prepared, statistics, findings), encoding="utf-8")
+
     with suppress(OSError):
-        write_bytes(path, data_card(prepared, statistics, findings).encode())
+        create_file_once(prepared.path / CARD_FILE, write)
 
 
 def _header(title: str, prepared: Prepared, statistics: Statistics) -> Markup:

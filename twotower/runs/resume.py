@@ -48,12 +48,14 @@ def runs_to_go_on_with(resume: str | None, new: Path, asked: DictConfig) -> list
 def claim_run(runs: list[Path], new: Path, asked: DictConfig, prepared: Prepared, locks: ExitStack) -> Path:
     """Return the first of `runs` that has the same data and that no other process is at work in, else `new`.
 
+    A new run is locked when it begins: a command that is killed before leaves no lock.
+
     Args:
         runs: of the same settings.
         new: the directory of a new run.
         asked: the command's configuration.
         prepared: its data.
-        locks: keeps the lock on an unfinished run.
+        locks: keeps the lock on an unfinished run that is resumed.
 
     Raises:
         UserError: a run is there with other data, or another process is at work.
@@ -73,7 +75,6 @@ def claim_run(runs: list[Path], new: Path, asked: DictConfig, prepared: Prepared
         else:
             return path
     refuse_other_run(new, asked)
-    locks.enter_context(exclusive_lock(new))
     return new
 
 
@@ -117,10 +118,6 @@ def mark_finished(path: Path) -> None:
     for name in (LAST, REFIT_LAST):
         for file in (path / CHECKPOINTS_FOLDER / name, previous_of(path / CHECKPOINTS_FOLDER / name)):
             file.unlink(missing_ok=True)
-    for folder in (path, path / CHECKPOINTS_FOLDER):
-        for file in folder.glob(".*.[0-9]*"):  # temporary files that a kill left behind
-            if file.is_file():
-                file.unlink()
     (path / LOCK_FILE).unlink()
 
 

@@ -4,7 +4,8 @@ The steps: train and pick the epoch, refit, test, report, send to MLflow. Nothin
 and memory suffices, so a command that fails until then leaves no run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from twotower.core.schema import Prepared
 from twotower.data.loader import SessionLoader
 from twotower.runs import environment, layout, resume, run
 from twotower.runs.build import input_sizes
+from twotower.runs.lock import exclusive_lock
 from twotower.training.callbacks.progress import Progress
 from twotower.training.evaluate_and_report import evaluate_and_report
 from twotower.training.final_test import test_model
@@ -37,10 +39,26 @@ class Trained(NamedTuple):
     picked: PickedEpoch
 
 
-def run_pipeline(config: DictConfig, prepared: Prepared) -> None:
-    """Do every step that the run in `config.run_dir` has not done yet, and print what to do next."""
+def run_pipeline(config: DictConfig, prepared: Prepared, locks: ExitStack) -> None:
+    """Do every step that the run in `config.run_dir` has not done yet, and print what to do next.
+
+    Args:
+        config: of the run.
+        prepared: its data.
+        locks: keeps the lock on the run where it is new; the caller has locked one that is resumed.
+
+    Raises:
+        UserError: another process has begun a run in the same new directory meanwhile.
+    """
     path = Path(config.run_dir)
-    test, logger, picked = train_with_validation(config, prepared)
+    new = not (path / layout.CONFIG_FILE).exists()
+
+    def lock() -> None:
+        if new:
+            locks.enter_context(exclusive_lock(path))
+            resume.refuse_other_run(path, config)
+
+    test, logger, picked = train_with_validation(config, prepared, lock=lock)
     if config.refit:
         epochs = picked.best_epoch + 1
         refit(path, epochs, lambda last: fit(config, prepared, logger, last, refit_epochs=epochs))
@@ -61,13 +79,19 @@ def run_pipeline(config: DictConfig, prepared: Prepared) -> None:
     print_once(f"report: {path / layout.REPORT_FILE}\nnext: {next_line}\nrun: {path}")
 
 
-def train_with_validation(config: DictConfig, prepared: Prepared, callbacks: Sequence[Callback] = ()) -> Trained:
+def train_with_validation(
+    config: DictConfig,
+    prepared: Prepared,
+    callbacks: Sequence[Callback] = (),
+    lock: Callable[[], None] = lambda: None,
+) -> Trained:
     """Train, and pick the epoch.
 
     Args:
         config: of the run.
         prepared: its data.
         callbacks: further ones, beside the configured.
+        lock: called once the run can be resumed, before anything else is written.
     """
     path = Path(config.run_dir)
     inputs = list(input_sizes(config.model, prepared.manifest))
@@ -78,10 +102,10 @@ def train_with_validation(config: DictConfig, prepared: Prepared, callbacks: Seq
         logger = instantiate(config.logger, tags=mlflow_tags(config.model, prepared))
 
     def begin() -> None:
-        path.mkdir(parents=True, exist_ok=True)
-        run.begin_run(path, config.model, prepared, test.target_events())
-        if not (path / layout.CONFIG_FILE).exists():
+        if not (path / layout.CONFIG_FILE).exists():  # first, so that any kill from now on leaves a run to resume
             run.write_config(path, OmegaConf.to_yaml(config, resolve=True))
+        lock()
+        run.begin_run(path, config.model, prepared, test.target_events())
         if logger:
             logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
             logger.log_dataset(str(prepared.manifest["name"]), prepared.manifest["fingerprint"], str(prepared.path))

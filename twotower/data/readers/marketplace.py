@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from twotower.core.files import create_directory_once, sha256, write_json
+from twotower.core.files import create_directory_once, create_file_once, sha256, write_json
 from twotower.core.schema import CATALOGUE_FILE, CEILING_FILE, ITEM_ID, SESSION_ID, TIMESTAMP, Prepared
 from twotower.data import synthetic
 from twotower.data.readers import events
@@ -60,8 +60,8 @@ def prepare_marketplace(
         users=None,
         prepare=prepare,
     )
-    if oracle and not (prepared.path / CEILING_FILE).exists():
-        write_json(prepared.path / CEILING_FILE, _ceiling(prepared, raw))
+    if oracle:
+        create_file_once(prepared.path / CEILING_FILE, lambda path: write_json(path, _ceiling(prepared, raw)))
     return prepared
 
 
