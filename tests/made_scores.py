@@ -22,7 +22,7 @@ def scores_of(target: Tensor, negative: Tensor, sign: float = 1.0, log_q: Tensor
 def drawn_scores(
     positions: int, negatives: int, dim: int = 5, seed: int = 0, dtype: torch.dtype = torch.double
 ) -> Scores:
-    """Scores with everything in them: log_q, hits in about half of the rows, both signs, a temperature."""
+    """Scores with everything in them: log_q, hits in about half of the rows, both signs, a temperature, shifts."""
     random = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -31,7 +31,9 @@ def drawn_scores(
     hit = torch.randint(-negatives, negatives, (positions,), generator=random).clamp(min=-1)
     sign = torch.randint(0, 2, (positions,), generator=random).to(dtype) * 2 - 1
     log_q = -3 * torch.rand(negatives, generator=random, dtype=dtype)
-    return Scores(normal(positions, dim), normal(positions, dim), normal(negatives, dim), log_q, hit, sign, 0.4)
+    shifts = torch.randn(positions + negatives, generator=random, dtype=dtype).split([positions, negatives])
+    vectors = normal(positions, dim), normal(positions, dim), normal(negatives, dim)
+    return Scores(*vectors, log_q, hit, sign, 0.4, target_shift=shifts[0], negative_shift=shifts[1])
 
 
 def naive_logits(scores: Scores, p: int, corrected: bool = True) -> tuple[float, list[float]]:
@@ -40,9 +42,17 @@ def naive_logits(scores: Scores, p: int, corrected: bool = True) -> tuple[float,
     def dot(a: Tensor, b: Tensor) -> float:
         return sum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True)) / scores.temperature
 
+    def shift(values: Tensor | float, place: int) -> float:
+        return values[place].item() if isinstance(values, Tensor) else values
+
     kept = [n for n in range(len(scores.log_q)) if n != scores.hit[p].item()]
-    negative = [dot(scores.user[p], scores.negative_vector[n]) - corrected * scores.log_q[n].item() for n in kept]
-    return dot(scores.user[p], scores.target_vector[p]), negative
+    negative = [
+        dot(scores.user[p], scores.negative_vector[n])
+        - corrected * scores.log_q[n].item()
+        - shift(scores.negative_shift, n)
+        for n in kept
+    ]
+    return dot(scores.user[p], scores.target_vector[p]) - shift(scores.target_shift, p), negative
 
 
 def gradients(loss: Tensor, scores: Scores) -> tuple[Tensor, ...]:

@@ -35,14 +35,15 @@ def case() -> dict[str, Any]:
     items[3] = items[2]  # a tie
     users = torch.randn(B, L, D, generator=generator, dtype=torch.float64)
     pointer = torch.randn(B, L, L, generator=generator, dtype=torch.float64)
-    return {"item": item, "target": target, "items": items, "users": users, "pointer": pointer}
+    shift = torch.randn(V + 1, generator=generator, dtype=torch.float64)
+    return {"item": item, "target": target, "items": items, "users": users, "pointer": pointer, "shift": shift}
 
 
 def dense_logits(case: dict[str, Any], row: int, position: int) -> torch.Tensor:
-    """[V] u . v / temperature, plus log(sum of exp(p_j) over the events of v) where there are any, item by item."""
+    """[V] u . v / temperature - shift, plus log(sum of exp(p_j) over the events of v) where there are any, singly."""
     logits = []
     for item in range(1, V + 1):
-        dot = case["users"][row, position] @ case["items"][item] / TEMPERATURE
+        dot = case["users"][row, position] @ case["items"][item] / TEMPERATURE - case["shift"][item]
         own = [case["pointer"][row, position, e].exp() for e in range(position + 1) if case["item"][row, e] == item]
         logits.append(dot + torch.stack(own).sum().log() if own else dot)
     return torch.stack(logits)
@@ -66,14 +67,15 @@ def test_the_loss_is_the_softmax_over_the_catalogue_with_values_and_gradients(
     is_target = case["target"] != PAD
     items = case["items"][case["item"]]
     ids = torch.arange(1, V + 1)
-    seen = case["pointer"], case["item"], case["target"], is_target, TEMPERATURE, ids
+    shift = case["shift"]
+    seen = case["pointer"], case["item"], case["target"], is_target, TEMPERATURE, ids, shift[case["item"]][:, None]
     scores = history_scores(case["users"], items, *seen)
     target = case["target"][is_target]
     loss = loss_function(
         Scores(
             case["users"][is_target], case["items"][target], case["items"][ids],
             torch.zeros(V, dtype=torch.float64), accidental_hits(target, ids), torch.ones(len(target)), TEMPERATURE,
-            scores,
+            scores, shift[target], shift[ids],
         )
     )  # fmt: skip
     found = torch.autograd.grad(loss.sum(), leaves)
@@ -89,6 +91,7 @@ def test_the_loss_is_the_softmax_over_the_catalogue_with_values_and_gradients(
 
 
 def test_bonuses_are_those_of_the_dense_form(case: dict[str, Any]) -> None:
+    case = {**case, "shift": torch.zeros(V + 1)}
     for row, newest in enumerate((case["item"] != PAD).sum(1).sub(1).tolist()):
         bonus = item_bonuses(case["pointer"][row : row + 1, newest], case["item"][row : row + 1])[0]
         dense = dense_logits(case, row, newest) - case["items"][1:] @ case["users"][row, newest] / TEMPERATURE

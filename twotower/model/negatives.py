@@ -93,9 +93,7 @@ class MixtureNegatives(nn.Module):
         if min(uniform, popularity, queue) < 0 or not (uniform or in_batch or popularity):
             raise ValueError(f"{given}; expected numbers from 0, and a source that gives negatives in every step")
         self.num_items = len(target_counts) - 1
-        self.uniform = uniform
-        self.in_batch = in_batch
-        self.popularity = popularity
+        self.uniform, self.in_batch, self.popularity = uniform, in_batch, popularity
         self.whole = CatalogueNegatives(target_counts) if self.num_items <= uniform else None
         self.seed, self.step = torch.initial_seed(), 0
         counts = target_counts.double()
@@ -108,8 +106,7 @@ class MixtureNegatives(nn.Module):
     def forward(self, target: Tensor) -> Negatives:
         """[P] this process's targets -> the distinct negatives of all processes with their log_q."""
         if self.whole is not None:
-            negatives: Negatives = self.whole(target)
-            return negatives
+            return self.whole.forward(target)
         generator = self._generator(target.device)
         sources = [torch.randint(1, self.num_items + 1, (self.uniform,), generator=generator, device=target.device)]
         if self.popularity:

@@ -153,6 +153,7 @@ def history_scores(
     is_target: Tensor,
     temperature: float,
     negative_ids: Tensor,
+    shift: Tensor | float = 0.0,
 ) -> HistoryScores:
     """What the history adds to the scores of the P positions that are targets.
 
@@ -165,8 +166,9 @@ def history_scores(
         is_target: [B, L] the positions of the result.
         temperature: divides similarities.
         negative_ids: [N] the step's negatives, distinct and ascending.
+        shift: [B, 1, L] taken from the logits of the histories' items.
     """
-    similarity = at_least_float32((user / temperature) @ item_vectors.transpose(-1, -2))
+    similarity = at_least_float32((user / temperature) @ item_vectors.transpose(-1, -2)) - shift
     logits = mask_future(at_least_float32(pointer), item_index)
     has_event = logits != ABSENT
     same = has_event & (target[:, :, None] == item_index[:, None])

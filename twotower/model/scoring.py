@@ -3,7 +3,7 @@
 Shapes: P target positions, N negatives, D embedding dim.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,8 @@ class Scores(NamedTuple):
     sign: Tensor  # [P] 1 where the target is to be ranked high, -1 where low
     temperature: float  # divides similarities
     history: HistoryScores | None = None  # what the pointer adds
+    target_shift: Tensor | float = 0.0  # [P] taken from logits: see data.popularity_shift
+    negative_shift: Tensor | float = 0.0  # [N] likewise
 
 
 class Logits(NamedTuple):
@@ -48,12 +50,14 @@ def accidental_hits(items: Tensor, negative_ids: Tensor) -> Tensor:
 def logits(scores: Scores) -> Logits:
     """Compute the dense logits.
 
-    A negative's logit is its similarity / temperature - log_q; one that is the target, or of the history, is taken out.
-    The target itself is not corrected: it is in its own softmax with certainty. So exp(target) + sum exp(negative)
+    A negative's logit is its similarity / temperature - log_q - its shift; one that is the target, or of the history,
+    is taken out. The target has no log_q: it is in its own softmax with certainty. So exp(target) + sum exp(negative)
     is an unbiased estimate of the full softmax's sum over the catalogue (Horvitz & Thompson 1952; for retrieval
     Bengio & Senécal 2008, Yi et al. 2019, and on the target's term Khrylchenko et al. 2025, arXiv:2507.09331).
     """
-    negative = torch.addmm(-scores.log_q, scores.user, scores.negative_vector.T, alpha=1 / scores.temperature)
+    negative = torch.addmm(
+        -scores.log_q - scores.negative_shift, scores.user, scores.negative_vector.T, alpha=1 / scores.temperature
+    )
     negative = at_least_float32(negative)
     take_out(negative, taken_out(scores.hit, scores.history))
     return Logits(target_logit(scores), negative, scores.sign)
@@ -61,7 +65,7 @@ def logits(scores: Scores) -> Logits:
 
 def target_logit(scores: Scores) -> Tensor:
     """[P] the logits of the targets, without logQ correction."""
-    return at_least_float32((scores.user * scores.target_vector).sum(-1) / scores.temperature)
+    return at_least_float32((scores.user * scores.target_vector).sum(-1) / scores.temperature) - scores.target_shift
 
 
 def take_out(negative: Tensor, column: Tensor) -> None:
@@ -84,8 +88,6 @@ def truncate(vectors: Tensor, dim: int, normalize: bool) -> Tensor:
 
 def first_dimensions(scores: Scores, dim: int, normalize: bool) -> Scores:
     """Scores from the first `dim` dimensions alone."""
-    return scores._replace(
-        user=truncate(scores.user, dim, normalize),
-        target_vector=truncate(scores.target_vector, dim, normalize),
-        negative_vector=truncate(scores.negative_vector, dim, normalize),
-    )
+    names = ("user", "target_vector", "negative_vector")
+    vectors: dict[str, Any] = {name: truncate(getattr(scores, name), dim, normalize) for name in names}
+    return scores._replace(**vectors)

@@ -262,11 +262,7 @@ class Retriever:
         ids: list[list[ItemId]] = [[] for _ in range(len(queries))]
         scores = np.full((len(queries), k), np.nan, dtype=np.float32)
         selected = select(
-            lambda numbers, m: self._rank(queries[numbers], m, allowed),
-            len(queries),
-            size,
-            selection._replace(k=k),
-            self._novelty,
+            lambda n, m: self._rank(queries[n], m, allowed), len(queries), size, selection._replace(k=k), self._novelty
         )
         for query, best_scores, best_rows in selected:
             ids[query] = self._catalogue.ids[best_rows].tolist()

@@ -13,10 +13,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from twotower.core.arrays import Floats
 from twotower.core.errors import UserError
 from twotower.core.schema import Prepared, read_item_features
 from twotower.data.horizon import NEXT, events_ahead
 from twotower.data.loader import SessionLoader, query_loader, training_loader
+from twotower.data.popularity_shift import popularity_shift
 from twotower.evaluation.ranked import ranked_items, ranked_settings
 from twotower.model.two_tower import TwoTower
 from twotower.runs.build import build_model, input_sizes, temperature_of
@@ -69,12 +71,14 @@ def fit(
     length = config.model.max_length
     sizes = length, config.positions_per_batch or batch_size(prepared, length)
     inputs = list(input_sizes(config.model, prepared.manifest))
-    horizon = config.model.get("horizon", NEXT)  # runs of before have no such key
+    # Runs of before lack the keys of these two.
+    horizon, strength = config.model.get("horizon", NEXT), config.model.get("popularity_shift", 0)
     loader = training_loader(prepared, *sizes, config.seed, bool(refit_epochs), inputs, config.target_weights, horizon)
     if len(loader) == 0:
         raise UserError("no training session has two events; the split leaves nothing to learn from")
     phase = "refit" if refit_epochs else "train"
-    module = build_module(config, prepared, loader, new_model(config.model, prepared, loader), phase)
+    shift = popularity_shift(prepared, bool(refit_epochs), strength)
+    module = build_module(config, prepared, loader, new_model(config.model, prepared, loader), phase, shift)
     interactive = "progress_bar" in config.callbacks and sys.stdout.isatty()  # redrawn lines would fill a log file
     log.info("%d positions a step, temperature %.3g", sizes[1], module.temperature)
     progress, interruption = Progress(), Interruption()
@@ -142,9 +146,14 @@ def new_model(settings: DictConfig, prepared: Prepared, loader: SessionLoader) -
 
 
 def build_module(
-    config: DictConfig, prepared: Prepared, loader: SessionLoader, model: TwoTower, phase: str = "train"
+    config: DictConfig,
+    prepared: Prepared,
+    loader: SessionLoader,
+    model: TwoTower,
+    phase: str = "train",
+    shift: Floats | None = None,
 ) -> TwoTowerModule:
-    """Build the Lightning module that trains `model`, or tests it, on the batches of `loader`."""
+    """Build the Lightning module that trains `model`, or tests it, on the batches of `loader`; `shift` [V + 1]."""
     return TwoTowerModule(
         model=model,
         negatives=instantiate(config.model.negatives, target_counts=torch.from_numpy(loader.target_counts())),
@@ -157,4 +166,5 @@ def build_module(
         phase=phase,
         matryoshka=config.model.matryoshka,
         ranked=ranked_items(prepared, **ranked_settings(config.evaluation)),
+        popularity_shift=None if shift is None else torch.from_numpy(shift),
     )

@@ -52,6 +52,7 @@ class TwoTowerModule(OptimizedModule):
         matryoshka: sizes d whose first d dimensions can serve alone. The loss is the mean over these and the whole
             vectors (Kusupati et al. 2022, arXiv:2205.13147), and evaluation ranks by each.
         ranked: the items that evaluation ranks; None: all, and repeated targets are not told from new ones.
+        popularity_shift: [V + 1] by item_index, taken from logits in training; None: 0.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class TwoTowerModule(OptimizedModule):
         phase: str = "train",
         matryoshka: Sequence[int] = (),
         ranked: Candidates | None = None,
+        popularity_shift: Tensor | None = None,
     ) -> None:
         super().__init__(model, optimizer, total_steps)
         if model.pointer is not None:
@@ -77,6 +79,10 @@ class TwoTowerModule(OptimizedModule):
         self.phase = phase
         self.matryoshka = list(matryoshka)
         self.ranked = ranked
+        none = torch.zeros(int(model.item_tower.num_items) + 1)  # type: ignore[arg-type]
+        shift = none if popularity_shift is None else popularity_shift
+        self.popularity_shift: Tensor
+        self.register_buffer("popularity_shift", shift, persistent=False)
         self.metrics = RankingMetrics(ks, event_types)
         self.metrics_by_size: Any = nn.ModuleDict({str(d): RankingMetrics(ks, event_types) for d in self.matryoshka})
         # Of lists that were told something of the target: its type as the objective; its time.
@@ -98,24 +104,25 @@ class TwoTowerModule(OptimizedModule):
         asked = None if self.model.objective is None else self.model.objective.draw(batch.target_type)
         now = draw_now(batch.target_time) if self.model.query_time else None
         users, pointer = self.model.encode_positions(history, batch.inputs, batch.item_index, asked, now)
-        hit = accidental_hits(target, negatives.ids)
+        shift = self.popularity_shift
         scores = Scores(
-            users[is_target], target_vector, negative_vector, negatives.log_q, hit, weight.sign(), self.temperature
-        )
+            users[is_target], target_vector, negative_vector, negatives.log_q, accidental_hits(target, negatives.ids),
+            weight.sign(), self.temperature, target_shift=shift[target], negative_shift=shift[negatives.ids],
+        )  # fmt: skip
         sizes = [scores, *(first_dimensions(scores, dim, self.model.normalize) for dim in self.matryoshka)]
         if pointer is not None:
             if self.model.history_tower is not None:
                 history = self.model.item_tower(batch.item_index)
             cut = [[truncate(x, dim, self.model.normalize) for x in (users, history)] for dim in self.matryoshka]
-            seen = pointer, batch.item_index, batch.target, is_target, self.temperature, negatives.ids
+            columns = batch.item_index, batch.target, is_target
+            seen = pointer, *columns, self.temperature, negatives.ids, shift[batch.item_index][:, None]
             of_size = [history_scores(user, item, *seen) for user, item in ([users, history], *cut)]
             sizes = [s._replace(history=history) for s, history in zip(sizes, of_size, strict=True)]
         cost = (weight.abs() * torch.stack([self.loss(s) for s in sizes]).mean(0)).sum()
         total_cost, total_weight = sum_over_processes(torch.stack([cost, weight.abs().sum()])).unbind()
         total_weight = total_weight.clamp(min=torch.finfo(total_weight.dtype).tiny)
         self.log(f"{self.phase}/loss", total_cost / total_weight, prog_bar=True, batch_size=len(target))
-        loss: Tensor = cost / total_weight * world_size()  # gradients are averaged over the processes
-        return loss
+        return torch.mul(cost / total_weight, world_size())  # gradients are averaged over the processes
 
     def _vectors(self, history: Tensor, target: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Item vectors of histories [B, L], targets [P] and negatives [N]; each distinct item is encoded once."""
@@ -185,9 +192,7 @@ class TwoTowerModule(OptimizedModule):
         """Log the metrics over all ranks."""
         self._log_metrics("val")
 
-    def on_test_epoch_start(self) -> None:
-        """Encode the catalogue once for all batches."""
-        self.on_validation_epoch_start()
+    on_test_epoch_start = on_validation_epoch_start
 
     def test_step(self, batch: SessionBatch, batch_index: int) -> None:
         """Rank as in validation, and keep the results with lists of LIST_LENGTH items."""
@@ -205,10 +210,9 @@ class TwoTowerModule(OptimizedModule):
 
     def _log_metrics(self, part: str) -> None:
         """Log and reset the metrics of "val" or "test", and free the catalogue's vectors."""
-        self.log_dict({f"{part}/{name}": value for name, value in self.metrics.compute().items()})
-        self.metrics.reset()
-        for dim, metrics in self.metrics_by_size.items():
-            self.log_dict({f"{part}/{name}_dim_{dim}": value for name, value in metrics.compute().items()})
+        sizes = {"": self.metrics} | {f"_dim_{dim}": metrics for dim, metrics in self.metrics_by_size.items()}
+        for size, metrics in sizes.items():
+            self.log_dict({f"{part}/{name}{size}": value for name, value in metrics.compute().items()})
             metrics.reset()
         for told, metrics in self.metrics_told.items():
             values = metrics.compute().items()  # a type that is asked for has metrics of its own

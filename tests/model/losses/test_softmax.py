@@ -106,7 +106,8 @@ def test_no_negative_no_cost(loss: Loss, sign: float) -> None:
     for gradient in (by_user, by_target):
         assert gradient.any(1).tolist() == [False, True, False]
         assert gradient.isfinite().all()
-    alone = scores._replace(**{k: getattr(scores, k)[1:2] for k in ("user", "target_vector", "hit", "sign")})
+    of_position = ("user", "target_vector", "hit", "sign", "target_shift")
+    alone = scores._replace(**{k: getattr(scores, k)[1:2] for k in of_position})
     assert loss(alone).item() == pytest.approx(costs[1].item())
     assert by_negative.isfinite().all()
 
@@ -124,8 +125,8 @@ def test_softmax_has_the_gradient_of_the_corrected_correction() -> None:
     """
     scores = drawn_scores(8, 6)
     scores = scores._replace(sign=torch.ones(8, dtype=torch.double))
-    target_logit = (scores.user * scores.target_vector).sum(1) / scores.temperature
-    others = scores.user @ scores.negative_vector.T / scores.temperature - scores.log_q
+    target_logit = (scores.user * scores.target_vector).sum(1) / scores.temperature - scores.target_shift
+    others = scores.user @ scores.negative_vector.T / scores.temperature - scores.log_q - scores.negative_shift
     others = others.masked_fill(F.one_hot(scores.hit.clamp(min=0), 6).bool() & (scores.hit >= 0)[:, None], -torch.inf)
     share = target_logit.exp() / (target_logit.exp() + others.exp().sum(1))
     published = -(1 - share).detach() * (target_logit - others.exp().sum(1).log())

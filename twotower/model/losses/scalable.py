@@ -43,7 +43,7 @@ def scalable_cross_entropy(scores: Scores, buckets: int, bucket_positions: int, 
         position = (centre @ user.T).topk(min(bucket_positions, len(user)), sorted=False).indices  # [H, X]
         item = (centre @ negative.T).topk(min(bucket_items, len(negative)), sorted=False).indices  # [H, Y]
     similarity = at_least_float32(user[position] @ negative[item].mT)  # [H, X, Y]
-    logit = similarity / scores.temperature - scores.log_q[item][:, None]
+    logit = similarity / scores.temperature - (scores.log_q + scores.negative_shift)[item][:, None]
     place = item.new_full((buckets, len(negative)), -1)  # of each negative in a bucket
     place.scatter_(1, item, torch.arange(item.shape[1], device=item.device).expand_as(item))
     column = taken_out(scores.hit, scores.history)[position]  # [H, X, K]

@@ -41,8 +41,8 @@ def softmax(scores: Scores, chunk_items: int | None = None) -> Tensor:
             (Cut Cross-Entropy, Wijmans et al. 2024, arXiv:2411.09009). None: all at once, kept for the backward pass.
     """
     others = _LogSumExp.apply(  # type: ignore[no-untyped-call] # torch has no type for it
-        scores.user, scores.negative_vector, scores.log_q, taken_out(scores.hit, scores.history), scores.temperature,
-        chunk_items or max(1, len(scores.log_q)),
+        scores.user, scores.negative_vector, scores.log_q + scores.negative_shift,
+        taken_out(scores.hit, scores.history), scores.temperature, chunk_items or max(1, len(scores.log_q)),
     )  # fmt: skip
     return cross_entropy(*with_history(scores.history, target_logit(scores), others), scores.sign)
 

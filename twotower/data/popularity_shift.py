@@ -1,0 +1,53 @@
+"""How the popularity of items has changed lately, for training to foresee. Shapes: E events, V items."""
+
+import numpy as np
+
+from twotower.core.arrays import Array, Floats
+from twotower.core.errors import UserError
+from twotower.core.schema import Prepared
+
+NEWEST = 0.1  # share of the events that training learns from; what "lately" is
+SMOOTHING = 10  # events of an item that count as much as what has been measured
+SAMPLE = 1 << 20  # timestamps of which the quantile is taken
+EVENTS_AT_ONCE = 1 << 22  # bounds memory
+
+
+def popularity_shift(prepared: Prepared, include_validation: bool, strength: float) -> Floats:
+    """Return [V + 1] float32 strength * log(an item's popularity lately / its popularity in all training events).
+
+    Taken from the logits in training, as logQ is, it makes scores fit the popularity of the days to come: a softmax's
+    scores hold the log of the item's share of the targets, and the shares of training are a mean over a long time
+    (correction of a prior: Saerens et al. 2002; in logits: Menon et al. 2021, arXiv:2007.07314). Lately is the time of
+    the newest tenth of the events. Few events say little: SMOOTHING events as expected are added on both sides.
+    Where each session's last event is the test, at whatever time, there is no shift.
+
+    Args:
+        prepared: the data.
+        include_validation: the model is trained on the validation events, too.
+        strength: 0: no shift; 1: as if nothing but the newest popularity counted.
+
+    Raises:
+        UserError: the strength is not from 0 to 1.
+    """
+    if not 0 <= strength <= 1:
+        raise UserError(f"model.popularity_shift={strength}; expected a number from 0 (none) to 1")
+    in_all, lately = (np.zeros(prepared.num_items + 1) for _ in range(2))
+    is_training = prepared.training_mask(include_validation)
+    if strength == 0 or not is_training.any() or prepared.manifest.get("split", {}).get("kind") == "leave_one_out":
+        return in_all.astype(np.float32)
+    begin = _begin_of_newest(prepared.timestamp, np.flatnonzero(is_training))
+    for start in range(0, len(is_training), EVENTS_AT_ONCE):
+        part = slice(start, start + EVENTS_AT_ONCE)
+        kept = is_training[part]
+        item = np.asarray(prepared.item_index[part])[kept]
+        in_all += np.bincount(item, minlength=len(in_all))
+        lately += np.bincount(item[np.asarray(prepared.timestamp[part])[kept] >= begin], minlength=len(in_all))
+    share = lately.sum() / in_all.sum()
+    change: Floats = np.log((lately + SMOOTHING * share) / (share * (in_all + SMOOTHING)), dtype=np.float32)
+    return np.float32(strength) * change
+
+
+def _begin_of_newest(timestamp: Array, event: Array) -> float:
+    """The time at which the newest share of events [E] begins."""
+    sample = event[:: -(-len(event) // SAMPLE)]
+    return float(np.quantile(timestamp[sample], 1 - NEWEST))
