@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from twotower.core.errors import UserError
 from twotower.data import popularity_shift as module
 from twotower.data.popularity_shift import popularity_shift
 from twotower.model.losses.softmax import softmax
@@ -81,9 +80,3 @@ def test_no_shift_without_strength_events_times_or_a_test_that_is_later(make_pre
     assert not popularity_shift(at_once, True, 1).any()
     left_out = replace(prepared, manifest={**prepared.manifest, "split": {"kind": "leave_one_out"}})
     assert not popularity_shift(left_out, True, 1).any()
-
-
-@pytest.mark.parametrize("strength", [-0.1, 1.5])
-def test_a_strength_beyond_its_range_is_refused(prepared: Any, strength: float) -> None:
-    with pytest.raises(UserError, match=r"model\.popularity_shift=.*from 0 \(none\) to 1"):
-        popularity_shift(prepared, True, strength)

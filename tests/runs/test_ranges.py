@@ -60,6 +60,7 @@ def test_ranges_are_what_they_say(value: Any) -> None:
     assert Range(1).refuses(value) == (not (number and isinstance(value, int) and value >= 1))
     assert Range(0, whole=False, above=True).refuses(value) == (not (number and 0 < value < math.inf))
     assert Range(0, whole=False, below=1).refuses(value) == (not (number and 0 <= value < 1))
+    assert Range(0, whole=False, most=1).refuses(value) == (not (number and 0 <= value <= 1))
     assert Range(0, null=True).refuses(value) == (
         not (value is None or (isinstance(value, int) and number and value >= 0))
     )
@@ -79,7 +80,7 @@ def test_every_number_in_the_configuration_has_a_range() -> None:
             found |= set(numbers(yaml.safe_load(text) or {}, place))
     found = {name for name in found if not name.startswith("sweep.pruner.")}  # another library's
     assert found - set(RANGES) - ELSEWHERE == set()
-    null = {"model.item_tower.hash_buckets", "model.temperature", "positions_per_batch"}  # as they come
+    null = {"model.item_tower.hash_buckets", "model.temperature", "newest_days", "positions_per_batch"}
     assert set(RANGES) - found <= null
 
 

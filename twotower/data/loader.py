@@ -17,7 +17,7 @@ from twotower.core.ragged import ranges
 from twotower.core.schema import PAD, Prepared
 from twotower.data.horizon import NEXT, Horizon, events_ahead
 from twotower.data.target_weights import type_weights
-from twotower.data.windows import Windows, query_windows, training_windows
+from twotower.data.windows import Newest, Windows, newest_windows, query_windows, training_windows
 
 WINDOWS_AT_ONCE = 1 << 16  # of which targets are counted together; bounds the memory that counting takes
 
@@ -31,6 +31,7 @@ def training_loader(
     inputs: Sequence[str] = (),
     target_weights: Mapping[str, float] | None = None,
     horizon: str | float = NEXT,
+    newest: Newest | None = None,
 ) -> "SessionLoader":
     """Return a loader of the training events, shuffled; see SessionLoader.
 
@@ -38,9 +39,10 @@ def training_loader(
         include_validation: train on the validation events, too.
         target_weights: see type_weights; targets of a negative weight are explicit negatives.
         horizon: how far ahead targets are drawn; see events_ahead.
+        newest: the rows that an epoch has, with a sample of the others; None: all.
     """
     end = prepared.fit_end(include_validation)
-    windows = training_windows(prepared.offsets[:-1], end, max_length)
+    windows = newest_windows(training_windows(prepared.offsets[:-1], end, max_length), prepared.timestamp, newest, seed)
     weights = type_weights(prepared.event_types, target_weights)
     ahead = events_ahead(horizon, prepared, end)
     return SessionLoader(prepared, windows, max_length, positions_per_batch, seed, inputs, weights, ahead)
@@ -116,8 +118,7 @@ class SessionLoader:
         self.inputs = list(inputs)
         self.weights = weights
         self.ahead = ahead
-        self.epoch = 0
-        self.next_batch = 0
+        self.epoch, self.next_batch = 0, 0
         begin, stop = self._target_range(windows)
         targets = self._count_targets(begin, stop)
         some = np.flatnonzero(targets if ahead is None else self._count_targets(begin, ahead.stop(stop - 2)))

@@ -3,7 +3,6 @@
 import numpy as np
 
 from twotower.core.arrays import Array, Floats
-from twotower.core.errors import UserError
 from twotower.core.schema import Prepared
 
 NEWEST = 0.1  # share of the events that training learns from; what "lately" is
@@ -24,13 +23,8 @@ def popularity_shift(prepared: Prepared, include_validation: bool, strength: flo
     Args:
         prepared: the data.
         include_validation: the model is trained on the validation events, too.
-        strength: 0: no shift; 1: as if nothing but the newest popularity counted.
-
-    Raises:
-        UserError: the strength is not from 0 to 1.
+        strength: from 0, no shift, to 1, as if nothing but the newest popularity counted.
     """
-    if not 0 <= strength <= 1:
-        raise UserError(f"model.popularity_shift={strength}; expected a number from 0 (none) to 1")
     in_all, lately = (np.zeros(prepared.num_items + 1) for _ in range(2))
     is_training = prepared.training_mask(include_validation)
     if strength == 0 or not is_training.any() or prepared.manifest.get("split", {}).get("kind") == "leave_one_out":

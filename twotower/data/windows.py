@@ -10,6 +10,7 @@ import numpy as np
 
 from twotower.core.arrays import Array
 from twotower.core.errors import UserError
+from twotower.core.event_codes import MS_PER_DAY
 from twotower.core.ragged import ranges
 
 
@@ -39,6 +40,51 @@ def training_windows(start: Array, end: Array, max_length: int) -> Windows:
     offset = ranges(np.zeros_like(pieces), pieces) * step
     length = np.minimum(max_length, inputs[session] - offset)
     return Windows(start[session] + offset, length, np.where(offset > 0, context, 0))
+
+
+class Newest(NamedTuple):
+    """Which rows of training an epoch has: those of the newest days, and a sample of the others."""
+
+    days: float  # before the newest event of training
+    replay: float  # share of the other rows
+
+
+def newest_of(days: float | None, replay: float, is_timed: bool) -> Newest | None:
+    """Return what the settings newest_days and replay ask for; None: all rows.
+
+    Raises:
+        UserError: the data's timestamps tell the order alone.
+    """
+    if days is None:
+        return None
+    if not is_timed:
+        raise UserError(
+            f"newest_days={days:g} needs times, and this data's timestamps tell the order alone; take null, or "
+            "prepare the data with its data.timestamp_unit"
+        )
+    return Newest(float(days), float(replay))
+
+
+def newest_windows(windows: Windows, timestamp: Array, newest: Newest | None, seed: int) -> Windows:
+    """Return the rows whose last target is of the newest days, and a sample of the others.
+
+    >>> windows = Windows(np.array([0, 3, 6]), np.array([2, 2, 2]), np.array([0, 0, 0]))
+    >>> days = np.repeat([1, 5, 9], 3) * MS_PER_DAY
+    >>> newest_windows(windows, days, Newest(days=5, replay=0.0), seed=0).start
+    array([3, 6])
+
+    Args:
+        windows: of training.
+        timestamp: [E] milliseconds.
+        newest: which rows; None: all.
+        seed: of the sample.
+    """
+    if newest is None or len(windows.start) == 0:
+        return windows
+    time = np.asarray(timestamp)[windows.start + windows.length]
+    kept = time > time.max() - newest.days * MS_PER_DAY
+    kept |= np.random.default_rng(seed).random(len(kept)) < newest.replay
+    return Windows(*(column[kept] for column in windows))
 
 
 def query_windows(start: Array, first: Array, end: Array, max_length: int, min_history: int) -> Windows:

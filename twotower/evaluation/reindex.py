@@ -42,12 +42,12 @@ def vocabulary_of_run(run: Run) -> ModelVocabulary:
     inputs = list(input_sizes(run.config.model, run.data))
     features = read_json(run.path / FEATURES_FILE, "a run directory")
     types = dict(zip(features["event_types"], features["input_types"], strict=True))
-    return ModelVocabulary(run.path, run.data["fingerprint"], _ids(run.path), inputs, types, features["events"])
+    return ModelVocabulary(run.path, run.data["fingerprint"], item_ids(run.path), inputs, types, features["events"])
 
 
 def has_items_of(model: ModelVocabulary, prepared: Prepared) -> bool:
     """Return whether the catalogue of the data is that of the model, item by item."""
-    index = _model_index(model.item_ids, _ids(prepared.path))
+    index = model_index(model.item_ids, item_ids(prepared.path))
     return np.array_equal(index, np.arange(len(model.item_ids) + 1))
 
 
@@ -63,7 +63,7 @@ def reindex_to_model(model: ModelVocabulary, prepared: Prepared) -> tuple[Prepar
         UserError: no item is known, or an event feature has other codes here than in the model.
     """
     _require_same_codes(model, prepared)
-    item_index = _model_index(model.item_ids, _ids(prepared.path))[np.asarray(prepared.item_index)]
+    item_index = model_index(model.item_ids, item_ids(prepared.path))[np.asarray(prepared.item_index)]
     kept = item_index > 0
     if not kept.any():
         raise UserError(f"{prepared.path} and {model.path} have no item in common; are the ids of one kind?")
@@ -84,11 +84,12 @@ def reindex_to_model(model: ModelVocabulary, prepared: Prepared) -> tuple[Prepar
     return reindexed, np.flatnonzero(kept)
 
 
-def _ids(path: Path) -> pa.Array:
+def item_ids(path: Path) -> pa.Array:
+    """Return [V] the item ids of a run or a prepared directory, by row."""
     return pq.read_table(path / CATALOGUE_FILE, columns=["item_id"])["item_id"].combine_chunks()
 
 
-def _model_index(model_ids: pa.Array, data_ids: pa.Array) -> Array:
+def model_index(model_ids: pa.Array, data_ids: pa.Array) -> Array:
     """Return [W + 1] the model's item_index of each item_index of the data; 0 where the model lacks the item."""
     if model_ids.type != data_ids.type:
         model_ids, data_ids = model_ids.cast(pa.string()), data_ids.cast(pa.string())

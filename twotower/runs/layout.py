@@ -11,7 +11,8 @@ histories.json       sample of validation histories for the export's parity chec
                      queries for its figures: the same, "target": [Q] item_index and "session": [Q]
 environment.json     git commit and package versions
 checkpoints/         refit.safetensors (with refit=true), best.safetensors; until the run is finished also last and
-                     refit_last, each with the one before it as previous_*
+                     refit_last, each with the one before it as previous_*, and initial.safetensors of a warm start
+warm_start.json      of a warm start: from which run, and what of it was kept, is new or gone
 metrics.json         flat results: test/recall_at_20, baseline/item_knn/recall_at_20, ...
 assessment.json      evaluation with intervals and slices
 report.html          the same as a page
@@ -35,10 +36,12 @@ METRICS_FILE = "metrics.json"
 ASSESSMENT_FILE = "assessment.json"
 REPORT_FILE = "report.html"
 ENVIRONMENT_FILE = "environment.json"
+WARM_START_FILE = "warm_start.json"
 LOCK_FILE = ".lock"
 COPIED = (CATALOGUE_FILE, FEATURES_FILE, ITEM_FEATURES_FILE, AUDIT_FILE, CARD_FILE)  # from the prepared directory
 CHECKPOINTS_FOLDER = "checkpoints"
 REFIT, BEST, LAST, REFIT_LAST = (f"{name}.safetensors" for name in ("refit", "best", "last", "refit_last"))
+INITIAL = "initial.safetensors"
 CHECKPOINTS = (REFIT, BEST, LAST)  # the first that exists holds the run's model
 
 

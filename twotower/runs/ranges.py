@@ -19,6 +19,7 @@ class Range(NamedTuple):
     whole: bool = True
     above: bool = False  # whether the number must be more than `least`
     below: float | None = None  # must be less
+    most: float | None = None  # must not be more
     null: bool = False  # whether null is a choice
 
     def refuses(self, value: object) -> bool:
@@ -28,16 +29,20 @@ class Range(NamedTuple):
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
             return True
         enough = value > self.least if self.above else value >= self.least  # NaN never is
-        return not (enough and value < (math.inf if self.below is None else self.below))
+        below, most = (math.inf if bound is None else bound for bound in (self.below, self.most))
+        return not (enough and value < below and value <= most)
 
     def __str__(self) -> str:
         """Return what is expected."""
         kind, bound = "a whole number" if self.whole else "a number", "above" if self.above else "from"
-        upper = f" to less than {self.below:g}" if self.below is not None else "" if self.above else " on"
+        upper = "" if self.above else " on"
+        if self.below is not None or self.most is not None:
+            upper = f" to {self.most:g}" if self.below is None else f" to less than {self.below:g}"
         return f"{kind} {bound} {self.least:g}{upper}{', or null' if self.null else ''}"
 
 
 POSITIVE, SHARE = Range(0, whole=False, above=True), Range(0, whole=False, below=1)
+PART = Range(0, whole=False, most=1)
 RANGES = {
     "positions_per_batch": Range(1, null=True),
     **dict.fromkeys(("trainer.max_epochs", "trainer.log_every_n_steps"), Range(1)),
@@ -49,6 +54,8 @@ RANGES = {
     **dict.fromkeys(("preparation.min_users_per_item", "callbacks.early_stopping.patience"), Range(1)),
     **dict.fromkeys(("evaluation.replicates", "seed", "trainer.num_sanity_val_steps"), Range(0)),
     **dict.fromkeys(("optimizer.learning_rate", "checkpoint_minutes"), POSITIVE),
+    **dict.fromkeys(("model.popularity_shift", "replay"), PART),
+    "newest_days": Range(0, whole=False, above=True, null=True),
     **dict.fromkeys(
         (
             "model.user_tower.dropout",

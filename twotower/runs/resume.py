@@ -16,7 +16,7 @@ from twotower.core.nested import leaves
 from twotower.core.schema import Prepared
 from twotower.runs.checkpoint import previous_of
 from twotower.runs.identity import differing_settings, listed
-from twotower.runs.layout import CHECKPOINTS_FOLDER, CONFIG_FILE, LAST, LOCK_FILE, METRICS_FILE, REFIT_LAST
+from twotower.runs.layout import CHECKPOINTS_FOLDER, CONFIG_FILE, INITIAL, LAST, LOCK_FILE, METRICS_FILE, REFIT_LAST
 from twotower.runs.lock import exclusive_lock
 from twotower.runs.run import differing_data, load_config
 
@@ -115,7 +115,7 @@ def is_finished(path: Path) -> bool:
 
 def mark_finished(path: Path) -> None:
     """Delete the files that only an unfinished run needs, the lock's last."""
-    for name in (LAST, REFIT_LAST):
+    for name in (INITIAL, LAST, REFIT_LAST):
         for file in (path / CHECKPOINTS_FOLDER / name, previous_of(path / CHECKPOINTS_FOLDER / name)):
             file.unlink(missing_ok=True)
     (path / LOCK_FILE).unlink()

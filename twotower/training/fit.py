@@ -15,10 +15,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from twotower.core.arrays import Floats
 from twotower.core.errors import UserError
+from twotower.core.event_codes import GAP
 from twotower.core.schema import Prepared, read_item_features
 from twotower.data.horizon import NEXT, events_ahead
 from twotower.data.loader import SessionLoader, query_loader, training_loader
 from twotower.data.popularity_shift import popularity_shift
+from twotower.data.windows import newest_of
 from twotower.evaluation.ranked import ranked_items, ranked_settings
 from twotower.model.two_tower import TwoTower
 from twotower.runs.build import build_model, input_sizes, temperature_of
@@ -30,6 +32,7 @@ from twotower.training.callbacks.last_checkpoint import LastCheckpoint
 from twotower.training.callbacks.progress import Progress
 from twotower.training.module import TwoTowerModule
 from twotower.training.processes import on_first_process
+from twotower.training.warm_start import warm_start
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,10 @@ def fit(
     inputs = list(input_sizes(config.model, prepared.manifest))
     # Runs of before lack the keys of these two.
     horizon, strength = config.model.get("horizon", NEXT), config.model.get("popularity_shift", 0)
-    loader = training_loader(prepared, *sizes, config.seed, bool(refit_epochs), inputs, config.target_weights, horizon)
+    newest = newest_of(config.get("newest_days"), config.get("replay", 1), GAP in prepared.manifest["inputs"])
+    loader = training_loader(
+        prepared, *sizes, config.seed, bool(refit_epochs), inputs, config.target_weights, horizon, newest
+    )
     if len(loader) == 0:
         raise UserError("no training session has two events; the split leaves nothing to learn from")
     phase = "refit" if refit_epochs else "train"
@@ -95,6 +101,11 @@ def fit(
     if validation is not None:
         check_memory(module, config.model.dim, "weight_average" in config.callbacks, loader, validation, trainer)
     on_first_process(begin)
+    if config.get("warm_start") and last_good(last) is None:
+        tracking_uri = config.logger.tracking_uri if config.logger else None
+        mask = prepared.training_mask(bool(refit_epochs))
+        warm_start(module.model, config.warm_start, config.model, prepared, mask, Path(config.run_dir), tracking_uri)
+        begin_towers(module.model, loader)
     try:
         with logging_redirect_tqdm() if interactive else nullcontext():  # log lines go above the bar, not into it
             trainer.fit(module, loader, validation, ckpt_path=last_good(last))
@@ -139,10 +150,15 @@ def check_memory(
 def new_model(settings: DictConfig, prepared: Prepared, loader: SessionLoader) -> TwoTower:
     """Build the model of the group `model`, with what its towers take from the targets that `loader` delivers."""
     model = build_model(settings, prepared.manifest, read_item_features(prepared.path))
+    begin_towers(model, loader)
+    return model
+
+
+def begin_towers(model: TwoTower, loader: SessionLoader) -> None:
+    """Give the item towers what they take from the targets that `loader` delivers."""
     target_counts = torch.from_numpy(loader.target_counts())
     for tower in model.item_towers():
         tower.begin_training(target_counts)  # type: ignore[operator]
-    return model
 
 
 def build_module(
