@@ -169,6 +169,7 @@ def test_new_items_begin_where_their_neighbours_are(configure: Configure, make_p
     torch.testing.assert_close(table.weight.detach(), expected)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_same_start_when_its_source_has_gone(
     configure: Configure, yesterday: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +221,7 @@ def test_parts_that_are_new_begin_anew_and_parts_that_are_gone_are_left(configur
     assert torch.equal(untied[0].embedding.weight, untied[1].embedding.weight)  # type: ignore[union-attr, arg-type]
 
 
+@pytest.mark.slow
 def test_data_without_a_common_item_and_no_run_are_refused(configure: Configure, yesterday: Run, shop: Path) -> None:
     write_shop(shop / "elsewhere", 500, 20, ["view", "cart"], ["phone"])
     config = configure("elsewhere", "elsewhere", f"warm_start={yesterday.path}")
@@ -230,6 +232,7 @@ def test_data_without_a_common_item_and_no_run_are_refused(configure: Configure,
     assert not list(shop.glob("runs/now/from-nowhere/checkpoints/*"))
 
 
+@pytest.mark.slow
 def test_fingerprints_of_all_before_are_kept(configure: Configure, yesterday: Run) -> None:
     second = train(configure("today", "second", f"warm_start={yesterday.path}", "refit=false"))
     third = train(configure("today", "third", f"warm_start={second}", "refit=false", "seed=1"))
