@@ -1,6 +1,7 @@
 """What several tests share: small prepared directories and small models."""
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -202,3 +203,13 @@ def make_trainer() -> MakeTrainer:
         )
 
     return make
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Levels that the command gives to other libraries' loggers, taken back."""
+    names = ("pytorch_lightning", "faiss.loader")
+    levels = [logging.getLogger(name).level for name in names]
+    yield
+    for name, level in zip(names, levels, strict=True):
+        logging.getLogger(name).setLevel(level)

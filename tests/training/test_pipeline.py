@@ -1,9 +1,8 @@
 """Runs on tiny data in this process: each step leaves its files, and is not repeated."""
 
 import json
-import logging
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,7 @@ TINY = ["data.items=60", "data.users=60", "data.sessions=600", "data.days=14", "
 TINY += ["positions_per_batch=256", "evaluation.replicates=20", "trainer.accelerator=cpu", "logger=none", "name=tiny"]
 Configure = Callable[..., DictConfig]
 
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Levels that the command gives to other libraries' loggers, taken back."""
-    names = ("pytorch_lightning", "faiss.loader")
-    levels = [logging.getLogger(name).level for name in names]
-    yield
-    for name, level in zip(names, levels, strict=True):
-        logging.getLogger(name).setLevel(level)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture(scope="module")

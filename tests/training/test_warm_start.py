@@ -1,9 +1,8 @@
 """Warm start on data that has changed: what both models know, both encode alike; the rest begins as documented."""
 
 import json
-import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +33,7 @@ FEATURES = ["+preparation.features.items.brand={kind: categorical}", "+preparati
 FEATURES += ["+preparation.features.items.price={kind: numeric, standardise: true}"]
 FEATURES += ["+preparation.features.events.device={kind: categorical}"]
 
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Levels that the command gives to other libraries' loggers, taken back."""
-    names = ("pytorch_lightning", "faiss.loader")
-    levels = [logging.getLogger(name).level for name in names]
-    yield
-    for name, level in zip(names, levels, strict=True):
-        logging.getLogger(name).setLevel(level)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def write_shop(folder: Path, first: int, items: int, types: list[str], devices: list[str]) -> None:

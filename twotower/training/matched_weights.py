@@ -62,7 +62,9 @@ def matched_weights(
     """
     tower = {name: weight for name, weight in others.items() if name.startswith(ITEM_TOWER)}
     others = {HISTORY_TOWER + name.removeprefix(ITEM_TOWER): weight for name, weight in tower.items()} | dict(others)
-    matches = [*_item_rows(weights, others, items, there), *_feature_rows(here, there), *_event_rows(here, there)]
+    matches = [*_feature_rows(here, there), *_event_rows(here, there)]
+    of_items = {name: weight for name, weight in weights.items() if name not in {match.name for match in matches}}
+    matches += _item_rows(of_items, others, items, there)
     result = Matched({}, [], [], {})
     for name, weight in weights.items():
         of_rows = [match for match in matches if match.name == name]
