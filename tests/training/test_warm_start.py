@@ -221,6 +221,10 @@ def test_data_without_a_common_item_and_no_run_are_refused(configure: Configure,
     with pytest.raises(UserError, match="nowhere is no folder"):
         train(configure("today", "from-nowhere", "warm_start=nowhere"))
     assert not list(shop.glob("runs/now/from-nowhere/checkpoints/*"))
+    (shop / "bundle").mkdir()
+    (shop / "bundle" / "user_tower.onnx").touch()
+    with pytest.raises(UserError, match="is a bundle, which has no weights to train; name its run"):
+        train(configure("today", "from-bundle", f"warm_start={shop / 'bundle'}"))
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from twotower.core.arrays import Ints, Mask
 from twotower.core.errors import UserError
 from twotower.core.event_codes import TIME
 from twotower.core.files import read_json, write_json
-from twotower.core.schema import FEATURES_FILE, PAD, Prepared, read_item_features
+from twotower.core.schema import FEATURES_FILE, PAD, TOWER_FILE, Prepared, read_item_features
 from twotower.model.item_tower.features import FeatureItemTower
 from twotower.model.item_tower.hashing import HashedEmbedding
 from twotower.model.sharded_embedding import sharded_in
@@ -75,7 +75,12 @@ def warm_start(
         from twotower.tracking.lookup import DEFAULT_TRACKING_URI, locate  # a machine that only trains may lack MLflow
 
         with TemporaryDirectory() as scratch:
-            old = load_run(locate(source, tracking_uri or DEFAULT_TRACKING_URI, Path(scratch)))
+            folder = locate(source, tracking_uri or DEFAULT_TRACKING_URI, Path(scratch))
+            if (folder / TOWER_FILE).exists():
+                raise UserError(
+                    f"warm_start: {source} is a bundle, which has no weights to train; name its run, or models:/NAME@ALIAS"
+                )
+            old = load_run(folder)
             items = old_items(old, prepared)
             matched = weights_from(old, items, model, settings, prepared)
             before = old.path / layout.WARM_START_FILE
