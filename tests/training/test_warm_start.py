@@ -20,7 +20,7 @@ from twotower.core.schema import Prepared, read_item_features
 from twotower.features.encoder import encode_single
 from twotower.runs.build import build_model
 from twotower.runs.checkpoint import read_checkpoint
-from twotower.runs.run import Run, load_run
+from twotower.runs.run import Run, lineage, load_run
 from twotower.training import pipeline
 from twotower.training.prepare import prepare
 from twotower.training.warm_start import place_new_items, warm_start
@@ -234,3 +234,9 @@ def test_fingerprints_of_all_before_are_kept(configure: Configure, yesterday: Ru
     told = json.loads((third / "warm_start.json").read_text())
     assert told["before"]["data_fingerprint"] == yesterday.data["fingerprint"]
     assert told["data_fingerprint"] == load_run(second).data["fingerprint"]
+    assert lineage(third) == [
+        load_run(third).data["fingerprint"],
+        told["data_fingerprint"],
+        yesterday.data["fingerprint"],
+    ]
+    assert lineage(yesterday.path) == [yesterday.data["fingerprint"]]

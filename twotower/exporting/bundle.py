@@ -41,7 +41,7 @@ from twotower.report.index_page import index_page
 from twotower.runs.build import input_sizes
 from twotower.runs.histories import History, read_histories, read_test_queries
 from twotower.runs.layout import ENVIRONMENT_FILE, HISTORIES_FILE
-from twotower.runs.run import Run, has_learnt_validation
+from twotower.runs.run import Run, has_learnt_validation, lineage
 from twotower.serving import bundle_format as fmt
 from twotower.serving.bundle import write_items
 from twotower.serving.contract import contract
@@ -268,6 +268,7 @@ def _provenance(run: Run) -> dict[str, Any]:
     return {
         "run": run.path.resolve().name,
         "dataset_fingerprint": run.data["fingerprint"],
+        "lineage": lineage(run.path),  # of that and of the data before, which warm starts have learnt from
         "refit": has_learnt_validation(run.path),
         "metrics": metrics,
         "horizon": run.config.model.get("horizon", NEXT),  # what the model learnt to predict

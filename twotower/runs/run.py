@@ -102,6 +102,17 @@ def has_learnt_validation(path: Path) -> bool:
     return layout.checkpoint_of(path).name == layout.REFIT
 
 
+def lineage(path: Path) -> list[str]:
+    """Return the fingerprints of all data that a run's model has learnt from: its own, then those of its warm starts."""
+    fingerprints = [str(read_json(path / layout.DATA_FILE, "a run directory")["fingerprint"])]
+    file = path / layout.WARM_START_FILE
+    began = read_json(file, "a run directory") if file.exists() else None
+    while began:
+        fingerprints.append(began["data_fingerprint"])
+        began = began["before"]
+    return fingerprints
+
+
 def load_config(path: Path) -> DictConfig:
     """Return a run's resolved configuration; raises UserError where `path` is no run directory."""
     file = path / layout.CONFIG_FILE
