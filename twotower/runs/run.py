@@ -103,7 +103,7 @@ def has_learnt_validation(path: Path) -> bool:
 
 
 def lineage(path: Path) -> list[str]:
-    """Return the fingerprints of all data that a run's model has learnt from: its own, then those of its warm starts."""
+    """Return the fingerprints of all data that a run's model has learnt from: its own, then its warm starts'."""
     fingerprints = [str(read_json(path / layout.DATA_FILE, "a run directory")["fingerprint"])]
     file = path / layout.WARM_START_FILE
     began = read_json(file, "a run directory") if file.exists() else None

@@ -77,9 +77,7 @@ def warm_start(
         with TemporaryDirectory() as scratch:
             folder = locate(source, tracking_uri or DEFAULT_TRACKING_URI, Path(scratch))
             if (folder / TOWER_FILE).exists():
-                raise UserError(
-                    f"warm_start: {source} is a bundle, which has no weights to train; name its run or models:/NAME@ALIAS"
-                )
+                raise UserError(f"warm_start: {source} is a bundle, which has no weights to train; name its run")
             old = load_run(folder)
             items = old_items(old, prepared)
             matched = weights_from(old, items, model, settings, prepared)
