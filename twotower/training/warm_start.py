@@ -30,6 +30,7 @@ from twotower.runs.checkpoint import read_checkpoint, write_checkpoint
 from twotower.runs.identity import differing_settings, listed
 from twotower.runs.run import Run, load_run, load_weights
 from twotower.training.matched_weights import Matched, Vocabulary, matched_weights
+from twotower.training.overlap import learnt_until, require_unlearnt_test
 from twotower.training.processes import on_first_process
 
 log = logging.getLogger(__name__)
@@ -79,13 +80,15 @@ def warm_start(
             if (folder / TOWER_FILE).exists():
                 raise UserError(f"warm_start: {source} is a bundle, which has no weights to train; name its run")
             old = load_run(folder)
+            until = learnt_until(old)
+            require_unlearnt_test(source, until, prepared.manifest)
             items = old_items(old, prepared)
             matched = weights_from(old, items, model, settings, prepared)
             before = old.path / layout.WARM_START_FILE
             chain = read_json(before, "a run directory") if before.exists() else None
         facts = facts_of(matched)
-        told = {"source": source, "data_fingerprint": old.data["fingerprint"], **facts, "before": chain}
-        write_json(path / layout.WARM_START_FILE, told)
+        began = {"source": source, "data_fingerprint": old.data["fingerprint"], "learnt_until": until}
+        write_json(path / layout.WARM_START_FILE, {**began, **facts, "before": chain})
         state = {f"model.{name}": weight for name, weight in matched.weights.items()}
         write_checkpoint(file, {"state_dict": state, NEW_ITEMS: torch.from_numpy(items == PAD)})
         log.info("warm start from %s\n%s", source, describe(facts))
