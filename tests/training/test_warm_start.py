@@ -23,7 +23,7 @@ from twotower.runs.checkpoint import read_checkpoint
 from twotower.runs.run import Run, lineage, load_run
 from twotower.training import pipeline
 from twotower.training.prepare import prepare
-from twotower.training.warm_start import place_new_items, warm_start
+from twotower.training.warm_start import WarmStart, place_new_items
 
 Configure = Callable[..., DictConfig]
 TINY = ["data=events", "model.dim=8", "trainer.max_epochs=1", "positions_per_batch=256", "evaluation.replicates=0"]
@@ -95,7 +95,9 @@ def begun(configure: Configure, yesterday: Run, *overrides: str) -> tuple[Run, P
     (path / "checkpoints").mkdir(parents=True)
     prepared = prepare(config.data, None)
     model = build_model(config.model, prepared.manifest, read_item_features(prepared.path))
-    warm_start(model, str(yesterday.path), config.model, prepared, prepared.training_mask(True), path, None)
+    random = torch.get_rng_state()
+    WarmStart(model, str(yesterday.path), config.model, prepared, path).load(prepared.training_mask(True))
+    assert torch.equal(torch.get_rng_state(), random), "draws are those of a run that is resumed"
     return Run(path, config, prepared.manifest, {}, model.eval()), prepared
 
 
@@ -220,10 +222,10 @@ def test_data_without_a_common_item_and_no_run_are_refused(configure: Configure,
         train(config)
     with pytest.raises(UserError, match="nowhere is no folder"):
         train(configure("today", "from-nowhere", "warm_start=nowhere"))
-    assert not list(shop.glob("runs/now/from-nowhere/checkpoints/*"))
+    assert not (shop / "runs" / "now" / "from-nowhere").exists(), "no run has begun"
     (shop / "bundle").mkdir()
     (shop / "bundle" / "user_tower.onnx").touch()
-    with pytest.raises(UserError, match="is a bundle, which has no weights to train; name its run"):
+    with pytest.raises(UserError, match="is a bundle, which has no weights to train; name the run"):
         train(configure("today", "from-bundle", f"warm_start={shop / 'bundle'}"))
 
 

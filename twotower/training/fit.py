@@ -32,7 +32,7 @@ from twotower.training.callbacks.last_checkpoint import LastCheckpoint
 from twotower.training.callbacks.progress import Progress
 from twotower.training.module import TwoTowerModule
 from twotower.training.processes import on_first_process
-from twotower.training.warm_start import warm_start
+from twotower.training.warm_start import WarmStart
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,10 @@ def fit(
     phase = "refit" if refit_epochs else "train"
     shift = popularity_shift(prepared, bool(refit_epochs), strength)
     module = build_module(config, prepared, loader, new_model(config.model, prepared, loader), phase, shift)
+    start = None
+    if config.get("warm_start") and last_good(last) is None:
+        tracking_uri = config.logger.tracking_uri if config.logger else None
+        start = WarmStart(module.model, config.warm_start, config.model, prepared, Path(config.run_dir), tracking_uri)
     interactive = "progress_bar" in config.callbacks and sys.stdout.isatty()  # redrawn lines would fill a log file
     log.info("%d positions a step, temperature %.3g", sizes[1], module.temperature)
     progress, interruption = Progress(), Interruption()
@@ -101,10 +105,8 @@ def fit(
     if validation is not None:
         check_memory(module, config.model.dim, "weight_average" in config.callbacks, loader, validation, trainer)
     on_first_process(begin)
-    if config.get("warm_start") and last_good(last) is None:
-        tracking_uri = config.logger.tracking_uri if config.logger else None
-        mask = prepared.training_mask(bool(refit_epochs))
-        warm_start(module.model, config.warm_start, config.model, prepared, mask, Path(config.run_dir), tracking_uri)
+    if start:
+        start.load(prepared.training_mask(bool(refit_epochs)))
         begin_towers(module.model, loader)
     try:
         with logging_redirect_tqdm() if interactive else nullcontext():  # log lines go above the bar, not into it

@@ -22,7 +22,7 @@ def learnt_until(run: Run) -> int | None:
     until = int(split["test_start" if has_learnt_validation(run.path) else "validation_start"])
     if not (run.path / layout.WARM_START_FILE).exists():
         return until
-    before = read_json(run.path / layout.WARM_START_FILE, "a run directory")["learnt_until"]
+    before = read_json(run.path / layout.WARM_START_FILE, "a run directory").get("learnt_until")
     return None if before is None else max(until, before)
 
 
@@ -37,7 +37,7 @@ def require_unlearnt_test(source: str, until: int | None, manifest: Mapping[str,
     split = manifest["split"]
     if until is None or split["kind"] != "temporal" or manifest["timestamp_unit"] == ORDINAL:
         log.warning(
-            "warm_start: whether %s has learnt from this data's test can't be told; its figures hold only if it has not;"
+            "warm_start: whether %s has learnt from this data's test can't be told; its figures hold only if not;"
             " split=temporal tells, on data with times",
             source,
         )

@@ -38,66 +38,87 @@ EVENTS_AT_ONCE = 1 << 20  # bounds memory
 NEW_ITEMS = "new_items"  # in the checkpoint beside its weights: [V + 1]
 
 
-def warm_start(
-    model: TwoTower,
-    source: str,
-    settings: DictConfig,
-    prepared: Prepared,
-    mask: Mask,
-    path: Path,
-    tracking_uri: str | None,
-) -> None:
-    """Load the weights of the run `source` into the new `model`, as far as they fit.
+class WarmStart:
+    """The weights of another run for a new model, as far as they fit; found before anything is written.
 
     They are kept in the run directory until it is finished: a refit, or a run that is resumed, begins from the same,
     also where models:/NAME@ALIAS has become another model since. layout.WARM_START_FILE says what was matched.
     New items begin as the mean of the known items next to them in sessions; those of a tower with features as what
     their features say.
 
+        start = WarmStart(model, "runs/yesterday", config.model, prepared, Path("runs/today"))
+        start.load(prepared.training_mask(include_validation=False))
+
     Args:
         model: of the new run.
         source: a run's folder, an MLflow run id, or models:/NAME@ALIAS.
         settings: the new configuration's group `model`.
         prepared: the new data.
-        mask: [E] events that training learns from.
         path: the new run directory.
         tracking_uri: MLflow's; None: the usual database.
 
     Raises:
-        UserError: there is no such run, or its weights do not fit.
+        UserError: there is no such run, its weights do not fit, or it has learnt from what is to test it.
     """
-    file = path / layout.CHECKPOINTS_FOLDER / layout.INITIAL
-    if sharded_in(model):
-        raise UserError(
-            "warm_start: the items' table is distributed over several processes; take one, or sharded=false"
-        )
 
-    def begin() -> None:
-        from twotower.tracking.lookup import DEFAULT_TRACKING_URI, locate  # a machine that only trains may lack MLflow
+    def __init__(
+        self,
+        model: TwoTower,
+        source: str,
+        settings: DictConfig,
+        prepared: Prepared,
+        path: Path,
+        tracking_uri: str | None = None,
+    ) -> None:
+        if sharded_in(model):
+            raise UserError("warm_start: the items' table is distributed over several processes; take one process")
+        self._model, self._prepared, self._path = model, prepared, path
+        self._file = path / layout.CHECKPOINTS_FOLDER / layout.INITIAL
+        self._found: list[tuple[dict[str, Any], dict[str, Any]]] = []  # checkpoint and facts, until they are written
 
-        with TemporaryDirectory() as scratch:
-            folder = locate(source, tracking_uri or DEFAULT_TRACKING_URI, Path(scratch))
-            if (folder / TOWER_FILE).exists():
-                raise UserError(f"warm_start: {source} is a bundle, which has no weights to train; name its run")
-            old = load_run(folder)
-            until = learnt_until(old)
-            require_unlearnt_test(source, until, prepared.manifest)
-            items = old_items(old, prepared)
-            matched = weights_from(old, items, model, settings, prepared)
-            before = old.path / layout.WARM_START_FILE
-            chain = read_json(before, "a run directory") if before.exists() else None
-        facts = facts_of(matched)
-        began = {"source": source, "data_fingerprint": old.data["fingerprint"], "learnt_until": until}
-        write_json(path / layout.WARM_START_FILE, {**began, **facts, "before": chain})
-        state = {f"model.{name}": weight for name, weight in matched.weights.items()}
-        write_checkpoint(file, {"state_dict": state, NEW_ITEMS: torch.from_numpy(items == PAD)})
-        log.info("warm start from %s\n%s", source, describe(facts))
+        def find() -> None:
+            from twotower.tracking.lookup import DEFAULT_TRACKING_URI, locate  # MLflow's; a machine may lack it
 
-    if not on_first_process(file.exists):
-        on_first_process(begin)
-    load_weights(model, file)
-    for tower in model.item_towers():
-        place_new_items(tower, read_checkpoint(file)[NEW_ITEMS].numpy(), prepared, mask)
+            # Random draws go on as in a run that is resumed and finds its file.
+            with TemporaryDirectory() as scratch, torch.random.fork_rng(devices=[]):
+                folder = locate(source, tracking_uri or DEFAULT_TRACKING_URI, Path(scratch))
+                if (folder / TOWER_FILE).exists():
+                    raise UserError(
+                        f"warm_start: {source} is a bundle, which has no weights to train; name the run it comes from"
+                    )
+                self._found.append(start_from(load_run(folder), source, model, settings, prepared))
+
+        if not on_first_process(self._file.exists):
+            on_first_process(find)
+
+    def load(self, mask: Mask) -> None:
+        """Load the weights into the model; `mask` [E] are the events that training learns from."""
+        on_first_process(self._write)
+        load_weights(self._model, self._file)
+        for tower in self._model.item_towers():
+            place_new_items(tower, read_checkpoint(self._file)[NEW_ITEMS].numpy(), self._prepared, mask)
+
+    def _write(self) -> None:
+        for checkpoint, facts in self._found:
+            write_json(self._path / layout.WARM_START_FILE, facts)
+            write_checkpoint(self._file, checkpoint)
+            log.info("warm start from %s\n%s", facts["source"], describe(facts))
+
+
+def start_from(
+    old: Run, source: str, model: TwoTower, settings: DictConfig, prepared: Prepared
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the checkpoint that a training begins from, and the facts of layout.WARM_START_FILE."""
+    until = learnt_until(old)
+    require_unlearnt_test(source, until, prepared.manifest)
+    items = old_items(old, prepared)
+    matched = weights_from(old, items, model, settings, prepared)
+    before = old.path / layout.WARM_START_FILE
+    began = {"source": source, "data_fingerprint": old.data["fingerprint"], "learnt_until": until}
+    chain = read_json(before, "a run directory") if before.exists() else None
+    state = {f"model.{name}": weight for name, weight in matched.weights.items()}
+    checkpoint = {"state_dict": state, NEW_ITEMS: torch.from_numpy(items == PAD)}
+    return checkpoint, {**began, **facts_of(matched), "before": chain}
 
 
 def old_items(old: Run, prepared: Prepared) -> Ints:
