@@ -80,3 +80,11 @@ def test_no_shift_without_strength_events_times_or_a_test_that_is_later(make_pre
     assert not popularity_shift(at_once, True, 1).any()
     left_out = replace(prepared, manifest={**prepared.manifest, "split": {"kind": "leave_one_out"}})
     assert not popularity_shift(left_out, True, 1).any()
+
+
+def test_on_many_events_a_sample_of_the_times_says_what_is_newest(
+    prepared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = popularity_shift(prepared, False, 1.0)
+    monkeypatch.setattr(module, "SAMPLE", 60)
+    assert np.abs(popularity_shift(prepared, False, 1.0) - whole).max() < 0.1

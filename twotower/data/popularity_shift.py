@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from twotower.core.arrays import Array, Floats
+from twotower.core.arrays import Floats
 from twotower.core.schema import Prepared
 
 NEWEST = 0.1  # share of the events that training learns from; what "lately" is
@@ -27,9 +27,11 @@ def popularity_shift(prepared: Prepared, include_validation: bool, strength: flo
     """
     in_all, lately = (np.zeros(prepared.num_items + 1) for _ in range(2))
     is_training = prepared.training_mask(include_validation)
-    if strength == 0 or not is_training.any() or prepared.manifest.get("split", {}).get("kind") == "leave_one_out":
+    sampled = slice(None, None, 1 + len(is_training) // SAMPLE)
+    times = np.asarray(prepared.timestamp[sampled])[is_training[sampled]]
+    if strength == 0 or len(times) == 0 or prepared.manifest.get("split", {}).get("kind") == "leave_one_out":
         return in_all.astype(np.float32)
-    begin = _begin_of_newest(prepared.timestamp, np.flatnonzero(is_training))
+    begin = np.quantile(times, 1 - NEWEST)
     for start in range(0, len(is_training), EVENTS_AT_ONCE):
         part = slice(start, start + EVENTS_AT_ONCE)
         kept = is_training[part]
@@ -39,9 +41,3 @@ def popularity_shift(prepared: Prepared, include_validation: bool, strength: flo
     share = lately.sum() / in_all.sum()
     change: Floats = np.log((lately + SMOOTHING * share) / (share * (in_all + SMOOTHING)), dtype=np.float32)
     return np.float32(strength) * change
-
-
-def _begin_of_newest(timestamp: Array, event: Array) -> float:
-    """The time at which the newest share of events [E] begins."""
-    sample = event[:: -(-len(event) // SAMPLE)]
-    return float(np.quantile(timestamp[sample], 1 - NEWEST))
