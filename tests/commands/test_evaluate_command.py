@@ -113,6 +113,7 @@ def test_events_of_an_item_that_a_delta_removed_are_left_out(
     assert f"[{shop.ids[REMOVED - 1]}]" not in page and any(f"[{item}]" in page for item in ids)
 
 
+@pytest.mark.slow
 def test_the_data_itself_is_evaluated_where_the_items_are_the_same(
     shop: Shop, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

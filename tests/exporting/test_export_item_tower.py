@@ -128,6 +128,7 @@ def test_an_item_alone_has_the_vector_that_it_has_among_others(exported: Any) ->
         np.testing.assert_allclose(alone[0], together[row], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_items_have_learnt_themselves(exported: Any) -> None:
     """Nothing, those that are cold; behind it the numbers of their vectors."""
     model, raw, encoders, encoder, own = exported("untied")

@@ -86,6 +86,7 @@ def test_event_inputs_come_from_the_file_as_in_serving(retriever: Retriever, tmp
         np.testing.assert_allclose(found, served, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_s_sessions_become_segments_and_audiences(loaded: run.Run, retriever: Retriever, tmp_path: Path) -> None:
     source = partial(run_sessions, run_path=loaded.path)
     report = write_segments(retriever.bundle.path, source, tmp_path / "segments", 3, 5)

@@ -216,6 +216,7 @@ def test_an_interrupted_run_prints_the_line_that_resumes_it(
     assert shlex.split(line)[-1] == f"resume='{config.run_dir}'"
 
 
+@pytest.mark.slow
 def test_a_run_on_the_same_data_prepares_nothing(
     trained: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
