@@ -62,10 +62,10 @@ def test_a_model_of_popularity_alone_learns_the_newest_popularity(
             user, *vectors, torch.zeros(3), target - 1, torch.ones(len(target)), 1.0, None, shift[target], shift[ids]
         )
         loss = softmax(of_all).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     newest = kept & (prepared.timestamp >= np.quantile(prepared.timestamp[kept], 0.9))
     shares = np.bincount(prepared.item_index[newest], minlength=4)[1:] / newest.sum()
     assert scores.softmax(0).flatten().tolist() == pytest.approx(shares.tolist(), abs=1e-2)

@@ -55,8 +55,8 @@ def test_weights_of_numbers_are_scaled_to_the_same_slope(log: bool) -> None:
     factor = matching_numbers(new, old)
     assert factor is not None
     weight, prices = np.array([0.7, -0.2]), [3.0, 4.0, 9.0, None]
-    before = encode(old, prices).values @ weight  # type: ignore[union-attr]
-    after = encode(new, prices).values @ (weight * factor)  # type: ignore[union-attr]
+    before = encode(old, prices).values @ weight
+    after = encode(new, prices).values @ (weight * factor)
     assert np.diff(after[:3]) == pytest.approx(np.diff(before[:3]), rel=1e-5)
     assert after[3] == pytest.approx(before[3]), "null"
     assert matching_numbers(new, {**old, "log": not log}) is None
@@ -67,5 +67,5 @@ def test_vectors_match_by_size_and_encoder() -> None:
     factor = matching_numbers(new, old)
     assert factor is not None
     vector, weight = [[1.0, 5.0]], np.array([0.3, 0.4, 1.0])
-    assert encode(new, vector).values @ (weight * factor) == pytest.approx(encode(old, vector).values @ weight)  # type: ignore[union-attr]
+    assert encode(new, vector).values @ (weight * factor) == pytest.approx(encode(old, vector).values @ weight)
     assert matching_numbers(new, fit("v", {"kind": "vector"}, [[1.0, 2.0, 3.0]])) is None

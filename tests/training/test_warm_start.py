@@ -113,14 +113,10 @@ def test_what_both_know_both_encode_alike(configure: Configure, yesterday: Run) 
     assert 10 < len(both) < len(new_ids)
     in_old, in_new = ([ids.index(name) + 1 for name in both] for ids in (old_ids, new_ids))
     for tower in (yesterday.model.item_tower, today.model.item_tower):
-        tower.warm.fill_(True)  # type: ignore[operator, union-attr]
-    old, new = (m.model.item_tower(torch.tensor(i)) for m, i in ((yesterday, in_old), (today, in_new)))
-    torch.testing.assert_close(
-        old, new, msg="the price is standardised by other moments, so not quite", atol=0.3, rtol=0
-    )
+        tower.warm.fill_(True)
     with torch.no_grad():
         for run in (yesterday, today):
-            run.model.item_tower.linear.weight.zero_()  # type: ignore[operator, union-attr]
+            run.model.item_tower.linear.weight.zero_()  # prices have other moments: tests/features/test_matching.py
     old, new = (m.model.item_tower(torch.tensor(i)) for m, i in ((yesterday, in_old), (today, in_new)))
     torch.testing.assert_close(old, new)
     features = [json.loads((path / "features.json").read_text()) for path in (yesterday.path, prepared.path)]
@@ -211,7 +207,7 @@ def test_parts_that_are_new_begin_anew_and_parts_that_are_gone_are_left(configur
     told = json.loads((today.path / "warm_start.json").read_text())
     assert told["fresh weights"] == ["event_inputs.embeddings.1.weight"]
     untied = today.model.item_towers()
-    assert torch.equal(untied[0].embedding.weight, untied[1].embedding.weight)  # type: ignore[union-attr, arg-type]
+    assert torch.equal(untied[0].embedding.weight, untied[1].embedding.weight)
 
 
 @pytest.mark.slow

@@ -26,10 +26,12 @@ def popularity_shift(prepared: Prepared, include_validation: bool, strength: flo
         strength: from 0, no shift, to 1, as if nothing but the newest popularity counted.
     """
     in_all, lately = (np.zeros(prepared.num_items + 1) for _ in range(2))
+    if strength == 0 or prepared.manifest.get("split", {}).get("kind") == "leave_one_out":
+        return in_all.astype(np.float32)
     is_training = prepared.training_mask(include_validation)
     sampled = slice(None, None, 1 + len(is_training) // SAMPLE)
     times = np.asarray(prepared.timestamp[sampled])[is_training[sampled]]
-    if strength == 0 or len(times) == 0 or prepared.manifest.get("split", {}).get("kind") == "leave_one_out":
+    if len(times) == 0:
         return in_all.astype(np.float32)
     begin = np.quantile(times, 1 - NEWEST)
     for start in range(0, len(is_training), EVENTS_AT_ONCE):

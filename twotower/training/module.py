@@ -79,7 +79,7 @@ class TwoTowerModule(OptimizedModule):
         self.phase = phase
         self.matryoshka = list(matryoshka)
         self.ranked = ranked
-        none = torch.zeros(int(model.item_tower.num_items) + 1)  # type: ignore[arg-type]
+        none = torch.zeros(int(model.item_tower.num_items) + 1)  # type: ignore[arg-type] # torch has no type for it
         shift = none if popularity_shift is None else popularity_shift
         self.popularity_shift: Tensor
         self.register_buffer("popularity_shift", shift, persistent=False)

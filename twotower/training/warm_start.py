@@ -95,8 +95,9 @@ class WarmStart:
         """Load the weights into the model; `mask` [E] are the events that training learns from."""
         on_first_process(self._write)
         load_weights(self._model, self._file)
+        is_new = read_checkpoint(self._file)[NEW_ITEMS].numpy()
         for tower in self._model.item_towers():
-            place_new_items(tower, read_checkpoint(self._file)[NEW_ITEMS].numpy(), self._prepared, mask)
+            place_new_items(tower, is_new, self._prepared, mask)
 
     def _write(self) -> None:
         for checkpoint, facts in self._found:
