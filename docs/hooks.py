@@ -48,6 +48,7 @@ TITLES = {  # group -> heading; in the order of the page
     "sweep": "Sweep",
     "sweep/pruner": "Pruner of a sweep",
     "index": "Index (of an export)",
+    "gate": "Gate (of a promotion)",
 }
 HIDDEN = ("_target_", "_partial_", "_convert_", "defaults", "hydra", "override hydra/job_logging")
 OPEN = ("sweep.space", "sweep.objectives")  # mappings whose keys the user chooses

@@ -16,6 +16,10 @@ def composed(*overrides: str, name: str = "train") -> DictConfig:
 
 @cache
 def _once(name: str, overrides: tuple[str, ...]) -> DictConfig:
-    fixed = ["run_dir=somewhere", "name=test"] if name == "train" else ["run=somewhere"]
+    fixed = {
+        "train": ["run_dir=somewhere", "name=test"],
+        "export": ["run=somewhere"],
+        "promote": ["candidate=c", "champion=c"],
+    }[name]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(name, [*fixed, *overrides])

@@ -24,7 +24,7 @@ GROUPS = sorted(
     (file.relative_to(CONF).parent.as_posix(), file.stem) for file in CONF.rglob("*.yaml") if file.parent != CONF
 )
 NEEDS = {"data": ["data.path=somewhere"], "experiment": ["data.path=somewhere"], "sweep/pruner": ["sweep=tpe"]}
-OF_EXPORT = ("index",)  # groups of export.yaml
+OF_OTHERS = {"index": "export", "gate": "promote"}  # groups of other commands than train
 GENERATED = {("data", "marketplace"), ("experiment", "marketplace")}  # which need no path
 
 
@@ -35,7 +35,7 @@ def data(num_items: int) -> dict[str, Any]:
 
 # Choices of these go one by one, as they set what other groups choose; those of all other groups go together.
 ALONE = ("data", "experiment", "sweep", "sweep/pruner")
-OTHERS = sorted({group for group, _ in GROUPS} - {*ALONE, *OF_EXPORT})
+OTHERS = sorted({group for group, _ in GROUPS} - {*ALONE, *OF_OTHERS})
 COLUMNS = [[f"{group}={choice}" for group, choice in GROUPS if group == other] for other in OTHERS]
 ROWS = [[word for word in row if word] for row in zip_longest(*COLUMNS)]
 
@@ -45,10 +45,10 @@ def test_choices_of_groups_compose_together(overrides: list[str]) -> None:
     assert OmegaConf.to_container(composed(*overrides), resolve=True, throw_on_missing=True)
 
 
-@pytest.mark.parametrize(("group", "choice"), [g for g in GROUPS if g[0] in (*ALONE, *OF_EXPORT)])
+@pytest.mark.parametrize(("group", "choice"), [g for g in GROUPS if g[0] in (*ALONE, *OF_OTHERS)])
 def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
     needs = [] if (group, choice) in GENERATED else NEEDS.get(group, [])
-    config = composed(f"{group}={choice}", *needs, name="export" if group in OF_EXPORT else "train")
+    config = composed(f"{group}={choice}", *needs, name=OF_OTHERS.get(group, "train"))
     assert OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 

@@ -2,12 +2,14 @@
 
     python experiments/benchmarks/fault_drill.py --kills 50
 
-Runs three commands on the embedded marketplace, once undisturbed: a training, its export, and a sweep. Then runs each
-in a new folder (with `resume=auto`), sends SIGKILL after a random time, and starts it again until it ends; and all of
-that again, until there were so many kills. After each round it compares with the undisturbed folder, to the bit:
-weights, metrics and results of the run, the bundle's files, settings and values of the sweep's trials. It counts
-folders, MLflow runs, metric values that MLflow lost or has twice, and files that are half-written or left over. Prints
-tables and, as its last line, one line of JSON; ends with status 1 where anything was lost.
+Runs commands on the embedded marketplace, once undisturbed: a training, its export, a sweep, and two nights of
+retraining, of which the second replaces the champion of the first. Then runs each in a new folder (with `resume=auto`),
+sends SIGKILL after a random time, and starts it again until it ends; and all of that again, until there were so many
+kills. After each round it compares with the undisturbed folder, to the bit: weights, metrics and results of the run,
+the bundle's files, settings and values of the sweep's trials, weights and decision of each night, versions and champion
+of the registry. It counts folders, MLflow runs, metric values that MLflow lost or has twice, and files that are
+half-written or left over. Prints tables and, as its last line, one line of JSON; ends with status 1 where anything was
+lost.
 """
 
 import json
@@ -33,8 +35,9 @@ SMALL = ["data.items=300", "data.users=300", "data.sessions=4000", "data.days=20
 SMALL += ["trainer.max_epochs=4", "evaluation.baselines=false", "evaluation.replicates=100"]
 SWEEP = ["sweep=tpe", "sweep.name=drill", "+sweep.sampler.n_startup_trials=2"]
 SWEEP += ["sweep.pruner.n_startup_trials=1"]
-COMMANDS = ("train", "export", "sweep")
-FOLDERS = ("prepared", "runs", "sweeps", "bundle")
+NIGHT = ["retrain", "shop", "gate.margin=0.9", "gate.slice_margin=0.9", "gate.max_growth=99"]  # it always passes
+COMMANDS = ("train", "export", "sweep", "first night", "second night")
+FOLDERS = ("prepared", "runs", "sweeps", "bundle", "retrained")
 TIMES = ("second", "seconds", "created")  # what differs between any two runs
 TIMED_FILES = ("manifest.json", "README.md", "index.html")  # a bundle's, with what was measured
 
@@ -53,11 +56,13 @@ class Drill:
         folder.mkdir()
 
     def commands(self, *more: str) -> Iterator[list[str]]:
-        """Yield the three commands; each needs the results of those before it."""
+        """Yield the commands; some need the results of those before them."""
         small = [*SMALL, *self.overrides]
         yield ["train", *small, *more]
         yield ["export", f"run={self.runs[0]}", "out=bundle"]
         yield ["train", "-m", *small, *SWEEP, f"sweep.trials={self.trials}"]
+        yield [*NIGHT, *small, "preparation.until=2025-01-18"]
+        yield [*NIGHT, *small]
 
     def start(self, command: list[str]) -> BaseProcess:
         """Start a command; its output is appended to output.log."""
@@ -104,12 +109,22 @@ class Drill:
         run = self.runs[0]
         metrics = json.loads((run / "metrics.json").read_text())
         study = optuna.load_study(study_name="drill", storage=f"sqlite:///{self.folder / 'sweeps/drill/study.db'}")
+        nights = {path.name[-12:]: path for path in self.folder.glob("retrained/shop/*-*")}
         bundle = [file for file in (self.folder / "bundle").iterdir() if file.name not in TIMED_FILES]
         return {
             "weights": read_checkpoint(run / "checkpoints" / "refit.safetensors")["state_dict"],
             "metrics": {name: n for name, n in metrics.items() if not any(word in name for word in TIMES)},
             "results": {"npz": (run / "answers.npz").read_bytes()},
             "files of the bundle": {file.name: file.read_bytes() for file in bundle},
+            "weights of nights": {
+                f"{night} {name}": weight
+                for night, path in nights.items()
+                for name, weight in read_checkpoint(path / "run/checkpoints/refit.safetensors")["state_dict"].items()
+            },
+            "decisions": {
+                night: json.loads((path / "retrained.json").read_text())["words"] for night, path in nights.items()
+            },
+            "registry": _registry(self.folder),
             "trials": {str(t.number): (t.state, t.params, t.values) for t in study.trials},
         }
 
@@ -138,6 +153,15 @@ class Drill:
 
 def _same(one: Any, other: Any) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else str(one) == str(other)
+
+
+def _registry(folder: Path) -> dict[str, Any]:
+    """Return the versions of the model, and its aliases."""
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    versions = sorted(int(version.version) for version in client.search_model_versions("name = 'shop'"))
+    return {"versions": versions, "aliases": client.get_registered_model("shop").aliases}
 
 
 def _mlflow(folder: Path) -> tuple[int, int, Counter[tuple[str, int]]]:

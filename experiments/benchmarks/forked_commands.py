@@ -22,6 +22,7 @@ PRELOADED = [  # nothing here starts a thread
     "twotower.commands.evaluate",
     "twotower.commands.export",
     "twotower.commands.api",
+    "twotower.commands.retrain",
     "twotower.training.pipeline",
     "twotower.data.readers.events",
     "twotower.serving.updates.delta",

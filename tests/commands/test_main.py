@@ -29,7 +29,17 @@ def test_every_command_can_be_imported(name: str) -> None:
     assert callable(getattr(importlib.import_module(module), function))
 
 
-@pytest.mark.parametrize("name", [name for name in command.COMMANDS if name not in ("train", "export")])
+COMPOSED = {"train": "data=events", "export": "run=RUN", "promote": "champion=", "retrain": "warm_epochs"}  # by Hydra
+
+
+@pytest.mark.parametrize(("name", "setting"), COMPOSED.items())
+def test_commands_with_settings_have_help(name: str, setting: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"twotower {name} " in text and setting in text
+
+
+@pytest.mark.parametrize("name", [name for name in command.COMMANDS if name not in COMPOSED])
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         status = command.main([name, "--help"])

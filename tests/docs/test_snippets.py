@@ -85,16 +85,16 @@ def test_commands_exist_and_their_settings_compose(snippet: Snippet, composed: C
             "--help",
             "--version",
         )
-        if arguments[0] not in ("train", "evaluate", "export", "on-ray"):
+        if arguments[0] not in ("train", "evaluate", "export", "promote", "retrain", "on-ray"):
             continue
         if arguments[0] == "on-ray":
             arguments = ["train", *arguments[arguments.index("--") + 1 :]]
         settings = [w for w in arguments[1:] if "=" in w]
-        own_folder = "--config-dir" in arguments  # its files are the reader's
+        own_folder = "--config-dir" in arguments or "experiment=shop_nightly" in arguments  # files are the reader's
         overrides = [o for o in OverridesParser.create().parse_overrides(settings) if not o.is_sweep_override()]
         kept = [o.input_line for o in overrides if o.key_or_group != "hydra/launcher" and not own_folder]
         kept = [o for o in kept if not o.startswith("hydra.launcher.") and not o.startswith("resume=")]
-        config = composed("export" if arguments[0] == "export" else "train", *kept)
+        config = composed(arguments[0] if arguments[0] in ("export", "promote", "retrain") else "train", *kept)
         assert OmegaConf.to_container(config, resolve=False)
 
 

@@ -74,6 +74,9 @@ COMMANDS = {
         "BUNDLE",
         takes_bundle=True,
     ),
+    "retrain": Command("Live", "twotower.commands.main:retrain", "the nightly job: new events to a promoted model"),
+    "promote": Command("Live", "twotower.commands.main:promote", "let a candidate replace the champion if no worse"),
+    "rollback": Command("Live", "twotower.commands.rollback:main", "one step back: the champion before"),
     "delta": Command("Serve", "twotower.serving.updates.delta:main", "add, change or remove a bundle's items", DELTA),
 }
 
@@ -171,6 +174,26 @@ def evaluate(arguments: Sequence[str]) -> int:
     from twotower.core.command_line import override
 
     return train([override("evaluate", run), *overrides])
+
+
+def promote(arguments: Sequence[str]) -> int:
+    """`twotower promote CANDIDATE`: Hydra's overrides and flags, the candidate first."""
+    task = "twotower.commands.promote:main_promote"
+    return _composed(task, "promote", _first_as("candidate", arguments))
+
+
+def retrain(arguments: Sequence[str]) -> int:
+    """`twotower retrain NAME`: Hydra's overrides and flags, the model's name first."""
+    task = "twotower.commands.retrain:main_retrain"
+    return _composed(task, "retrain", _first_as("register", arguments))
+
+
+def _first_as(key: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments, with a first one that is no override and no flag as that of `key`."""
+    from twotower.core.command_line import override
+
+    first, *rest = [*arguments] or [""]
+    return [override(key, first), *rest] if first and first[0] != "-" and "=" not in first else list(arguments)
 
 
 def _refuse(message: str) -> int:

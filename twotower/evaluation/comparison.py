@@ -46,8 +46,18 @@ def compare_runs(first: Path, second: Path, metric: str = PRIMARY_METRIC) -> Com
     return compare_results(_results_of(first), _results_of(second), metric)
 
 
-def compare_results(first: SavedResults, second: SavedResults, metric: str, replicates: int = 1000) -> Comparison:
+def compare_results(
+    first: SavedResults, second: SavedResults, metric: str, replicates: int = 1000, unranked_is_missed: bool = False
+) -> Comparison:
     """Compare two models' results.
+
+    Args:
+        first: results of one model; the queries' sessions and groups are those that it has.
+        second: of the other.
+        metric: of the slices.
+        replicates: of the bootstrap.
+        unranked_is_missed: compare on all queries of the first, and count those that the second does not rank, as it
+            does not know their item, as not found; False: compare on the queries that both ranked.
 
     Raises:
         UserError: they are of different data, have no query in common, or `metric` is unknown.
@@ -70,6 +80,11 @@ def compare_results(first: SavedResults, second: SavedResults, metric: str, repl
         RankingResults(*(column[rows] for column in saved.ranking)) for saved, rows in ((first, left), (second, right))
     )
     values, others = (per_query_metrics(ranking, ks) for ranking in rankings)
+    if unranked_is_missed:
+        missed = {name: np.zeros(len(first.session), value.dtype) for name, value in others.items()}
+        for name, value in others.items():
+            missed[name][left] = value
+        values, others, left = per_query_metrics(first.ranking, ks), missed, np.arange(len(first.session))
     if metric not in values:
         raise UserError(f"there is no metric {metric}; there are {', '.join(values)}")
     stacked = np.stack([x for m in values for x in (values[m], others[m], values[m] - others[m])], axis=1)

@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 # In a wheel conf/ lies in the package, in the repository beside it.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-GROUPS_OF_EXPORT = ("index",)  # the others are groups of train
+GROUPS_OF = {"export": ("index",), "promote": ("gate",)}  # the others are groups of train
 
 
 def choices_by_group(folders: Sequence[Path]) -> dict[str, list[str]]:
@@ -19,7 +19,7 @@ def choices_by_group(folders: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def help_text(config_name: str, folders: Sequence[Path]) -> str:
-    """The help of train or export: its template in conf/, with the groups of `folders`.
+    """The help of train, export or promote: its template in conf/, with the groups of `folders`.
 
     Hydra's own --help would compose the configuration for each group, which takes a second and more.
     """
@@ -27,10 +27,11 @@ def help_text(config_name: str, folders: Sequence[Path]) -> str:
 
     settings = yaml.safe_load((CONF / f"{config_name}.yaml").read_text(encoding="utf-8"))
     text: str = settings["hydra"]["help"]["template"]
+    elsewhere = sum(GROUPS_OF.values(), ())
     groups = [
         f"{group}: {', '.join(names)}"
         for group, names in choices_by_group(folders).items()
-        if (group in GROUPS_OF_EXPORT) == (config_name == "export")
+        if (group in GROUPS_OF[config_name] if config_name in GROUPS_OF else group not in elsewhere)
     ]
     return text.replace("$APP_CONFIG_GROUPS", "\n".join(f"  {line}" for line in groups)).rstrip()
 

@@ -42,6 +42,12 @@ def differing_settings(began: str, asked: DictConfig, of_data: bool = False) -> 
     return main or [line for _, line in changed]
 
 
+def counted_settings(config: DictConfig) -> dict[str, Any]:
+    """Return the settings that make a run another one, by name; those that count through the data are left out."""
+    settings = _settings(OmegaConf.to_yaml(config, resolve=True))
+    return {name: value for name, value in settings.items() if not is_in(name, (*NOT_COUNTED, *BY_FINGERPRINT))}
+
+
 def differences(began: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, str]:
     """Return `NAME: was X, is Y` by name, of two flat mappings; null is the same as absent.
 

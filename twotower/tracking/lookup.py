@@ -3,6 +3,8 @@
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +12,7 @@ from twotower.core.errors import UserError
 from twotower.serving.bundle_format import MANIFEST_FILE
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # else a server that is down is asked for minutes
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each folder of a bundle
 MODELS = "models:/"  # begins the address of a registered model
 MLFLOW_NAME = re.compile(rf"[0-9a-f]{{32}}|{MODELS}[^/@]+(@[^/@]+|/\d+)")
 BUNDLE = "bundle"  # a run's tag, and the folder among artifacts of run and model
@@ -25,6 +28,17 @@ def client_of(tracking_uri: str) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri)
+
+
+@contextmanager
+def answering(tracking_uri: str) -> Iterator[None]:
+    """Raise UserError in the place of what MLflow raises where it refuses or can't be reached."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise UserError(f"MLflow at {tracking_uri} answers: {error}") from None
 
 
 def find_run(client: Any, experiment_name: str, run_dir: str) -> Any:

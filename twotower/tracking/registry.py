@@ -15,13 +15,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from twotower.core.command_line import command
 from twotower.core.errors import UserError
 from twotower.core.files import read_json
 from twotower.core.schema import ITEM_ID, ITEMS_FILE
 from twotower.runs.run import Run
 from twotower.serving.bundle_format import CURVE_FILE, MANIFEST_FILE, paths_by_name
 from twotower.serving.http_request import PARAMS
-from twotower.tracking.lookup import BUNDLE, client_of, find_run
+from twotower.tracking.lookup import BUNDLE, MODELS, answering, client_of, find_run
 from twotower.tracking.names import METRICS_PER_REQUEST, add_allowed_names
 
 log = logging.getLogger(__name__)
@@ -60,15 +61,40 @@ def keep_bundle(run: Run, bundle: Path, name: str | None, alias: str) -> str | N
 
 
 def require_registrable(run: Run, name: str, alias: str) -> None:
-    """Raise UserError where `keep_bundle` would refuse names, or finds no MLflow run; nothing is sent."""
+    """Raise UserError where `keep_bundle` would refuse names, or finds no MLflow run; nothing is sent.
+
+    An alias that a promotion has moved is refused, too: `twotower promote` asks the gate before it moves it again.
+    """
+    require_names(name, alias)
+    try:
+        client, _ = _known(run)
+    except UserError as error:
+        raise UserError(f"register={name}: {error}") from None
+    with answering(run.config.logger.tracking_uri):
+        models = client.search_registered_models(f"name = '{name}'")
+        holder = models[0].aliases.get(alias) if models else None
+        promoted = holder is not None and f"{alias}.gate" in client.get_model_version(name, str(holder)).tags
+    if promoted:
+        raise UserError(
+            f"alias={alias}: a promotion has given it to version {holder} of {name}; register the new one as a "
+            f"candidate, then: {command('promote', f'{MODELS}{name}@candidate', f'champion={MODELS}{name}@{alias}')}"
+        )
+
+
+def require_names(name: str, alias: str) -> None:
+    """Raise UserError for a name or an alias that MLflow's registry does not take."""
     if not name or re.search("[/:@]", name):
         raise UserError(f"register={name!r}; expected a name without / : @")
     if not re.fullmatch(r"[\w-]+", alias) or re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
         raise UserError(f"alias={alias!r}; expected letters, digits, _ and -, neither `latest` nor a version as `v1`")
-    try:
-        _known(run)
-    except UserError as error:
-        raise UserError(f"register={name}: {error}") from None
+
+
+def registered_version(run: Run, name: str) -> str | None:
+    """Return the newest version of a registered model that was made of this run; None where there is none."""
+    client, known = _known(run)
+    with answering(run.config.logger.tracking_uri):
+        versions = client.search_model_versions(f"name = '{name}' and run_id = '{known.info.run_id}'")
+    return max((str(version.version) for version in versions), key=int, default=None)
 
 
 def _known(run: Run) -> tuple[Any, Any]:
@@ -77,12 +103,8 @@ def _known(run: Run) -> tuple[Any, Any]:
     client = client_of(logger.tracking_uri) if logger else None
     if client is None:
         raise UserError(f"{run.path} was trained without MLflow, or its database is gone")
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with answering(logger.tracking_uri):
         known = find_run(client, logger.experiment_name, str(Path(run.config.run_dir).resolve()))
-    except (MlflowException, OSError) as error:
-        raise UserError(f"MLflow at {logger.tracking_uri} answers: {error}") from None
     if known is None:
         raise UserError(f"MLflow at {logger.tracking_uri} has no run of {run.config.run_dir}")
     return client, known
@@ -90,10 +112,8 @@ def _known(run: Run) -> tuple[Any, Any]:
 
 def _send(run: Run, bundle: Path, name: str | None, alias: str) -> str | None:
     client, known = _known(run)
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run_id = known.info.run_id
+    run_id = known.info.run_id
+    with answering(run.config.logger.tracking_uri):
         client.set_tag(run_id, BUNDLE, str(bundle.resolve()))
         if name is None:
             if (bundle / CURVE_FILE).is_file():
@@ -109,8 +129,6 @@ def _send(run: Run, bundle: Path, name: str | None, alias: str) -> str | None:
             name, source, run_id, tags, description=description, model_id=model.model_id
         ).version
         client.set_registered_model_alias(name, alias, number)
-    except (MlflowException, OSError) as error:
-        raise UserError(f"MLflow at {run.config.logger.tracking_uri} answers: {error}") from None
     return f"models:/{name}@{alias}"
 
 
