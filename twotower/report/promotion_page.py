@@ -27,17 +27,21 @@ def promotion_page(
         examples: history, the candidate's list and the champion's, as names of items.
         changes: rows of a table, the head first: what has changed in the data.
     """
-    rows = [[name, "passed" if passed else "refused", text] for name, passed, text in checks]
+    rows = [[f"{'✓' if passed else '✗'} {name}", text] for name, passed, text in checks]
     parts = [
         heading(title, "both tested on the candidate's newest window; ± is half of the 95 % interval", {}),
         finding(*outcome),
-        card("The gate", table(["check", "", "found"], rows, texts=True)),
-        card("The data", table(changes[0], changes[1:])),
+        grid([card("The gate", table(["check", "found"], rows, texts=True))]),
+        grid([card("The data", table(changes[0], changes[1:], texts=True))]),
     ]
     if comparison is not None:
         note = "Queries of items that the champion does not know count as not found by it."
-        parts.append(card("All queries", _table(comparison.metrics, "metric"), note))
-        parts.append(details(f"{comparison.metric} by slice", _table(comparison.slices, "slice"), boxed=True))
+        parts.append(grid([card("All queries", _table(comparison.metrics, "metric"), note)]))
+        parts.append(
+            details(
+                f"{comparison.metric.replace('_at_', '@')} by slice", _table(comparison.slices, "slice"), boxed=True
+            )
+        )
     if examples:
         parts.append(grid(_example(*example) for example in examples))
     return document(title, parts)
@@ -46,7 +50,7 @@ def promotion_page(
 def _table(rows: Sequence[Row], name: str) -> Markup:
     cells = [
         [
-            f"{row.by} {row.group}".strip(),
+            f"{row.by.replace('_at_', '@')} {row.group}".strip(),
             f"{row.queries:,}",
             *("" if mean[0] is None else f"{mean[0]:.4f}" for mean in (row.first, row.second)),
             with_interval(row.difference, "+.4f"),
