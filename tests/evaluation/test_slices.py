@@ -8,6 +8,7 @@ from twotower.evaluation.slices import (
     MOST_GROUPS,
     Grouping,
     by_age,
+    by_item_age,
     by_length,
     by_popularity,
     feature_groupings,
@@ -41,6 +42,17 @@ def test_the_model_ages_by_the_day() -> None:
     day = 86_400_000
     found = by_age(np.array([-5, 0, day - 1, day, 9 * day, 10 * day, 99 * day]))
     assert names(found) == ["day 1", "day 1", "day 1", "day 2", "day 10", "later", "later"]
+
+
+def test_items_age_from_their_first_event(make_prepared) -> None:
+    prepared = make_prepared([[1, 2], [3, 1, 2, 1]], inputs={"gap": [[0, 0], [0, 0, 0, 0]]})
+    day = 86_400_000
+    prepared = replace(prepared, timestamp=np.array([9.0, 2, 3, 15.9, 9, 40]) * day)
+    event = np.array([1, 3, 4, 5])
+    target = prepared.item_index[event]
+    found = by_item_age(prepared, target, np.asarray(prepared.timestamp[event]))
+    # Item 1 is first seen on day 9, item 2 on day 2, in whatever order the sessions are stored.
+    assert names(found) == ["up to a week ago", "up to a week ago", "up to a month ago", "longer ago"]
 
 
 def test_a_features_smaller_groups_are_one() -> None:

@@ -17,6 +17,7 @@ POPULARITY, LENGTH, AGE, EVENT_TYPES = "popularity", "history length", "days sin
 TARGET = "target"  # repeated, or new
 LENGTHS = {"1": 1, "2": 2, "3 to 4": 3, "5 to 9": 5, "10 to 19": 10, "20 or more": 20}  # the shortest of each group
 HEAD, TORSO = 0.5, 0.8  # the most popular items, up to these shares of the training events
+ITEM_AGE, ITEM_AGES = "item's first event", {"up to a week ago": 7, "up to a month ago": 30}  # days
 DAYS = 10  # after training that have a group each
 MOST_GROUPS = 12  # of a feature; all others form one more
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -86,7 +87,9 @@ def groupings_of(
     repeats = Grouping(TARGET, list(TARGETS), 1 - facts.is_repeat.astype(np.int64))
     groupings = [repeats, by_popularity(counts, facts.target), by_length(facts.length)]
     if GAP in prepared.inputs:  # else timestamps are only an order
-        groupings.append(by_age(np.asarray(prepared.timestamp[facts.event]) - trained_until))
+        asked = np.asarray(prepared.timestamp[facts.event])
+        groupings.append(by_age(asked - trained_until))
+        groupings.append(by_item_age(prepared, facts.target, asked))
     groupings.append(Grouping("user", ["new", "returning"], prepared.returning[facts.session].astype(np.int64) - 1))
     if len(prepared.event_types) > 1:
         types = np.asarray(prepared.event_type[facts.event], dtype=np.int64)
@@ -152,6 +155,15 @@ def by_age(since: Array) -> Grouping:
     """Group queries by the time since training [Q], ms."""
     names = [*(f"day {d}" for d in range(1, DAYS + 1)), "later"]
     return Grouping(AGE, names, np.clip(since // MS_PER_DAY, 0, DAYS))
+
+
+def by_item_age(prepared: Prepared, target: Array, asked: Array) -> Grouping:
+    """Group queries by the time from the first event of the target [Q] to the query [Q], ms."""
+    first = np.full(prepared.num_items + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, prepared.item_index, prepared.timestamp)
+    days = (asked - first[target]) / MS_PER_DAY
+    code = np.searchsorted(list(ITEM_AGES.values()), days, side="right")
+    return Grouping(ITEM_AGE, [*ITEM_AGES, "longer ago"], code)
 
 
 def largest(grouping: Grouping, most: int = MOST_GROUPS) -> Grouping:
