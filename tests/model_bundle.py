@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from bundle_files import finish_bundle
-from item_catalogue import Raw
+from item_catalogue import Raw, arrays_of, fitted, learnt_model, raw_items
 
 from twotower.core.values import TextForm
 from twotower.exporting.item_tower import export_item_tower
@@ -81,3 +81,12 @@ def write_model_bundle(
     facts |= {"similarity": similarity, "max_length": MAX_LENGTH, "inputs": []}
     finish_bundle(directory, table, vectors, {**clock, "items": dict(encoders)}, golden, facts, factory)
     return directory
+
+
+def write_shop_bundle(path: Path, kind: type, items: int = 40) -> Path:
+    """A bundle of a small shop with features, whose ids are `kind`s from 100 on."""
+    raw = raw_items(items, 0)
+    encoders = fitted(raw)
+    arrays = arrays_of(encoders, raw)
+    ids = [kind(100 + i) for i in range(items)]
+    return write_model_bundle(path, learnt_model(arrays, items), ids, list(range(items)), raw, encoders, arrays)

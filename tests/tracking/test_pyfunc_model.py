@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
-from item_catalogue import arrays_of, fitted, learnt_model, raw_items
 from mlflow.exceptions import MlflowException
-from model_bundle import write_model_bundle
+from model_bundle import write_shop_bundle
 
 from twotower.serving.http_request import PARAMS
 from twotower.serving.retriever import Retriever
@@ -31,7 +30,6 @@ with warnings.catch_warnings():
     from twotower.tracking.pyfunc_model import guard
 
 ROOT = Path(__file__).parents[2]
-ITEMS = 40
 Ask = Callable[..., tuple[int, Any]]
 
 
@@ -43,17 +41,9 @@ def benchmark(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def write_bundle(path: Path, kind: type) -> Path:
-    raw = raw_items(ITEMS, 0)
-    encoders = fitted(raw)
-    arrays = arrays_of(encoders, raw)
-    ids = [kind(100 + i) for i in range(ITEMS)]
-    return write_model_bundle(path, learnt_model(arrays, ITEMS), ids, list(range(ITEMS)), raw, encoders, arrays)
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_bundle(tmp_path_factory.mktemp("bundle") / "shop", str)
+    return write_shop_bundle(tmp_path_factory.mktemp("bundle") / "shop", str)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +80,7 @@ def ask(model: Path) -> Ask:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [str, int])
 def test_it_answers_as_the_retriever_does(tmp_path: Path, kind: type) -> None:
-    bundle = write_bundle(tmp_path / "bundle", kind)
+    bundle = write_shop_bundle(tmp_path / "bundle", kind)
     save_model(bundle, tmp_path / "model")
     retriever, ask = Retriever.load(bundle), server_of(tmp_path / "model")
     ids = retriever.bundle.item_ids.to_pylist()

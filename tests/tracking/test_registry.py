@@ -11,7 +11,8 @@ import mlflow
 import pytest
 from hostile_requests import JSON_TYPE, wrong_with
 from mlflow import MlflowClient
-from test_pyfunc_model import benchmark, write_bundle
+from model_bundle import write_shop_bundle
+from test_pyfunc_model import benchmark
 
 from twotower.core.errors import UserError
 from twotower.serving.bundle_format import seal, write_manifest
@@ -22,7 +23,7 @@ from twotower.tracking.registry import keep_bundle
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_bundle(tmp_path_factory.mktemp("bundle") / "shop", str)
+    path = write_shop_bundle(tmp_path_factory.mktemp("bundle") / "shop", str)
     (path / "index.html").write_text("<p>curve</p>")
     manifest = json.loads((path / "manifest.json").read_text())
     metrics = {"test/gone?/mrr": 0.125, "test/recall_at_20": 0.25, "val/mrr": 0.5, "val/empty": math.nan}
