@@ -5,8 +5,6 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from twotower.commands.promote import REFUSED, promote
 from twotower.commands.train import train
 from twotower.core.command_line import command
 from twotower.core.errors import UserError
-from twotower.core.files import read_json, write_json
+from twotower.core.files import locked_folder, read_json, write_json
 from twotower.core.schema import Prepared
 from twotower.exporting.bundle import export_bundle
 from twotower.runs import layout
@@ -54,7 +52,8 @@ def retrain(config: DictConfig) -> dict[str, Any]:
     require_names(config.register, CANDIDATE)
     require_names(config.register, config.champion)
     work = Path(config.work)
-    with at_work(work):
+    work.mkdir(parents=True, exist_ok=True)
+    with locked_folder(work, f"another process retrains in {work}; wait for it, or stop it"):
         prepared = prepare(config.data, config.accept)
         night = night_of(work, config, prepared)
         done = night / DONE_FILE
@@ -80,24 +79,6 @@ def retrain(config: DictConfig) -> dict[str, Any]:
             command("promote", address, f"champion={MODELS}{config.register}@{config.champion}", reason),
         )
     return facts
-
-
-@contextmanager
-def at_work(folder: Path) -> Iterator[None]:
-    """Lock a folder, which is created where it is missing; raises UserError where another process holds it."""
-    import fcntl
-    import os
-
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process retrains in {folder}; wait for it, or stop it") from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def night_of(work: Path, config: DictConfig, prepared: Prepared) -> Path:

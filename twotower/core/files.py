@@ -78,6 +78,22 @@ def _remove_abandoned(path: Path) -> None:
             os.close(lock)
 
 
+@contextmanager
+def locked_folder(path: Path, refusal: str) -> Iterator[None]:
+    """Exclusive lock on an existing folder, which ends with the process; raises UserError(refusal) if it is held."""
+    import fcntl  # not on Windows, where serving imports this file, too
+
+    lock = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(refusal) from None
+        yield
+    finally:
+        os.close(lock)
+
+
 def new_directory(path: Path) -> Path:
     """Create the directory `path` and return it; where it exists, one with a number at its end."""
     number = 1

@@ -7,7 +7,6 @@ changed or removed, so processes that have opened an earlier version keep workin
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from twotower.core.errors import UserError
-from twotower.core.files import read_json, write_bytes, write_json
+from twotower.core.files import locked_folder, read_json, write_bytes, write_json
 from twotower.serving.bundle_format import MANIFEST_FILE, VERSIONS, read_manifest
 
 VERSION, PARENT = "version", "parent"  # in manifests from version 2 on: its number, and the one it was made from
@@ -34,19 +33,10 @@ class Version(NamedTuple):
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Exclusive lock on the bundle, which ends with the process; raises UserError while another process holds it."""
-    import fcntl  # not on Windows, where serving reads bundles all the same
-
     if not (path / MANIFEST_FILE).is_file():
         raise UserError(f"{path / MANIFEST_FILE} is missing: {path} is not a bundle; name the folder of an export")
-    lock = os.open(path, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is changing {path}; try again when it is done") from None
+    with locked_folder(path, f"another process is changing {path}; try again when it is done"):
         yield
-    finally:
-        os.close(lock)
 
 
 def versions(path: Path) -> list[Version]:
