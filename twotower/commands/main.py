@@ -77,6 +77,7 @@ COMMANDS = {
     "retrain": Command("Live", "twotower.commands.main:retrain", "the nightly job: new events to a promoted model"),
     "promote": Command("Live", "twotower.commands.main:promote", "let a candidate replace the champion if no worse"),
     "rollback": Command("Live", "twotower.commands.rollback:main", "one step back: the champion before"),
+    "drift": Command("Live", "twotower.commands.drift:main", "how far the shop has moved since a training"),
     "delta": Command("Serve", "twotower.serving.updates.delta:main", "add, change or remove a bundle's items", DELTA),
 }
 
