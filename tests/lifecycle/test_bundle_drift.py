@@ -21,6 +21,7 @@ def test_a_rotation_is_no_drift_and_noise_is() -> None:
     assert neighbour_overlap(vectors, other) == pytest.approx(NEIGHBOURS / 199, abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_bundle_against_itself_and_a_smaller_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,12 +54,14 @@ def rows_of(prepared: Prepared) -> list[Row]:
     return data_drift(*windows(prepared, prepared), limit=LIMIT, most_unknown=0.1)
 
 
+@pytest.mark.slow
 def test_what_moved_is_named_and_nothing_else(shop: Shop) -> None:
     assert beyond(shop("same")) == []
     assert beyond(shop("carts", carts=0.6)) == ["event type"]
     assert beyond(shop("phones", phones=0.95)) == ["device"]
 
 
+@pytest.mark.slow
 def test_items_that_the_model_does_not_know_count_wherever_they_are(shop: Shop) -> None:
     old, same, new = shop("old"), shop("same"), shop("newer", new_items=0.3)
     assert "events of unknown items" in beyond(new)  # left out of the directory as test items, and told all the same
