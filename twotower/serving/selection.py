@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from twotower.core.arrays import Floats, Ints
 from twotower.serving.caps import Cap, within_caps
-from twotower.serving.exploration import POOL, explore
+from twotower.serving.exploration import POOL, Explored, explore
 
 Rank = Callable[[Ints, int], tuple[Floats, Ints]]  # queries' numbers [n], m -> scores and rows [n, m]
 CANDIDATES = 2**14  # the most that are searched where few pass
@@ -35,8 +35,11 @@ class Selection(NamedTuple):
 
 def select(
     rank: Rank, queries: int, size: int, selection: Selection, novelty: npt.NDArray[np.float64]
-) -> Iterator[tuple[int, Floats, Ints]]:
+) -> Iterator[tuple[int, Floats, Ints, Explored | None]]:
     """Yield each query's number with scores and rows [up to k] of its results, in no particular order of queries.
+
+    With exploration, also the ranks and propensities of the results.
+
 
     Args:
         rank: searches the allowed items.
@@ -47,8 +50,12 @@ def select(
     """
     wanted = selection.k * (POOL if selection.exploration else 1)
     for query, scores, rows in _widen(rank, queries, size, selection, wanted):
-        places = _choose(rows, selection, novelty)
-        yield query, scores[places], rows[places]
+        if selection.exploration:
+            random = np.random.default_rng(selection.seed)
+            explored = explore(len(rows), selection.k, selection.exploration, random, novelty[rows])
+            yield query, scores[explored.ranks], rows[explored.ranks], explored
+        else:
+            yield query, scores[: selection.k], rows[: selection.k], None
 
 
 def _widen(
@@ -77,11 +84,3 @@ def _filter(rows: Ints, excluded: Ints, caps: Sequence[Cap], wanted: int) -> Int
     """Places of the candidates that are not excluded, and within all caps."""
     places = np.flatnonzero(~np.isin(rows, excluded))
     return places[within_caps(rows[places], caps, wanted)] if caps else places
-
-
-def _choose(rows: Ints, selection: Selection, novelty: npt.NDArray[np.float64]) -> Ints:
-    """Places of the results: the first k, or with exploration some drawn from those behind them."""
-    if not selection.exploration:
-        return np.arange(min(selection.k, len(rows)))
-    random = np.random.default_rng(selection.seed)
-    return explore(len(rows), selection.k, selection.exploration, random, novelty[rows])
