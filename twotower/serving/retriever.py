@@ -260,18 +260,11 @@ class Retriever:
         if selection.is_plain:  # most requests: whole arrays
             scores, rows = self._rank(queries, k, allowed)
             return Recommendations(self._catalogue.ids[rows].tolist(), scores)
-        ids: list[list[ItemId]] = [[] for _ in range(len(queries))]
-        scores = np.full((len(queries), k), np.nan, dtype=np.float32)
-        propensities, ranks = np.full(scores.shape, np.nan), np.full(scores.shape, -1)
         selected = select(
             lambda n, m: self._rank(queries[n], m, allowed), len(queries), size, selection._replace(k=k), self._novelty
         )
-        for query, best_scores, best_rows, explored in selected:
-            ids[query] = self._catalogue.ids[best_rows].tolist()
-            scores[query, : len(best_rows)] = best_scores
-            if explored:
-                ranks[query, : len(best_rows)], propensities[query, : len(best_rows)] = explored
-        return Recommendations(ids, scores, *((propensities, ranks) if selection.exploration else ()))
+        ids = [self._catalogue.ids[rows].tolist() for rows in selected.rows]
+        return Recommendations(ids, selected.scores, selected.propensities, selected.ranks)
 
     def _rank(self, queries: Users, k: int, allowed: Mask | None) -> tuple[Floats, Ints]:
         search = partial(self._bundle.index.search, k=k, allowed=allowed, threads=self._threads)
