@@ -25,6 +25,7 @@ import numpy.typing as npt
 from scipy.stats import t as student
 
 from twotower.core.errors import UserError
+from twotower.lifecycle.outcome_model import ratio, weighted_predictions
 from twotower.lifecycle.place_effects import place_effects
 
 Array = npt.NDArray[Any]
@@ -32,7 +33,6 @@ METHODS = ("IPS", "SNIPS", "DR")
 CLIP = 1000.0
 LEVEL = 0.95
 GROUPS, FOLDS, FEWEST_USERS = 100, 5, 30
-PRIOR = 10.0  # shown items of average outcome that are added to each place, in the model of DR
 
 
 class LoggedLists(NamedTuple):
@@ -103,7 +103,8 @@ def estimate(log: LoggedLists, lists: Array, clip: float = CLIP) -> OffPolicy:
     new_sums = _WeightedSums(of, weight, new_place, lists >= 0)
     length = np.bincount(log.request, minlength=requests)
     plain_sums = _WeightedSums(of, weight, plain_place, np.arange(places) < length[:, None])
-    predicted = predictions(log, lists, new_place, weight, group % FOLDS, effects[-1])
+    value = log.outcome / effects[-1, log.place]
+    predicted = weighted_predictions(log.request, log.item, value, weight, new_place, lists, group % FOLDS)
     correction = of.by_place(lists >= 0, predicted.lists) - of.weighted(new_place, weight * predicted.shown)
     ips, snips = new_sums.ips(effects) / n, new_sums.snips(effects) / n
     dr = ips + (_without_one(correction) * effects).sum(axis=-1) / n
@@ -119,9 +120,9 @@ def estimate(log: LoggedLists, lists: Array, clip: float = CLIP) -> OffPolicy:
         plain=jackknife(plain),
         new={name: jackknife(value) for name, value in values.items()},
         new_minus_plain={name: jackknife(value - plain) for name, value in values.items()},
-        support=jackknife(_ratio(*map(_without_one, unclipped))),
+        support=jackknife(ratio(*map(_without_one, unclipped))),
         matched=int(matched.sum()),
-        effective=float(_ratio(weight[matched].sum() ** 2, np.square(weight[matched]).sum())),
+        effective=float(ratio(weight[matched].sum() ** 2, np.square(weight[matched]).sum())),
         clipped=float((1 / log.propensity[matched] > clip).mean()) if matched.any() else 0.0,
         effects=effects[-1] / effects[-1, 0],
     )
@@ -149,47 +150,6 @@ def places_in(lists: Array, request: Array, item: Array) -> Array:
     wanted = request * width + item
     at = np.minimum(np.searchsorted(key[order], wanted), max(len(key) - 1, 0))
     return np.where(key[order][at] == wanted, columns[order][at], -1) if len(key) else np.full(len(item), -1)
-
-
-class Predictions(NamedTuple):
-    """Outcomes that a model expects at a place of effect 1."""
-
-    lists: Array  # [N, K] of the new lists' items; 0 behind the last
-    shown: Array  # [E] of the shown items that the new list has, at their place there; else 0
-
-
-def predictions(
-    log: LoggedLists, lists: Array, new_place: Array, weight: Array, fold: Array, effects: Array
-) -> Predictions:
-    """Predict outcomes by the new list's place and the item, from the requests of other folds.
-
-    The weighted mean outcome of the new list's place, times the item's own outcomes over those expected of its places,
-    both of shown items that the new list has, too, and drawn towards the mean where there are few.
-
-    Args:
-        log: of the requests.
-        lists: [N, K] new lists.
-        new_place: [E] of the shown items in them, or -1.
-        weight: [E].
-        fold: [N] from 0 to F - 1.
-        effects: [K] of the places.
-    """
-    places, items = lists.shape[1], int(max(lists.max(initial=0), log.item.max(initial=0))) + 1
-    value = log.outcome / effects[log.place]
-    result = Predictions(np.zeros(lists.shape), np.zeros(len(log.item)))
-    prior = value[value > 0].mean() if (value > 0).any() else 0.0
-    for number in range(FOLDS):
-        mine = fold == number
-        others = np.flatnonzero((new_place >= 0) & ~mine[log.request])
-        w, v, place, item = weight[others], value[others], new_place[others], log.item[others]
-        strength = PRIOR * _ratio(w.sum(), len(w))
-        mean = _ratio((w * v).sum(), w.sum())
-        base = _ratio(np.bincount(place, w * v, places) + strength * mean, np.bincount(place, w, places) + strength)
-        factor = _ratio(np.bincount(item, v, items) + prior, np.bincount(item, base[place], items) + prior)
-        result.lists[mine] = np.where(lists[mine] >= 0, base * factor[lists[mine]], 0.0)
-        rows = np.flatnonzero((new_place >= 0) & mine[log.request])
-        result.shown[rows] = base[new_place[rows]] * factor[log.item[rows]]
-    return result
 
 
 class _Tables:
@@ -241,7 +201,7 @@ class _WeightedSums:
     def snips(self, effects: Array) -> Array:
         """[G + 1] the same, of lists that all have their weight."""
         wanted = (_without_one(self.listed) * effects).sum(axis=-1)
-        weighted: Array = _ratio(self.ips(effects) * wanted, (self.weight * effects).sum(axis=-1))
+        weighted: Array = ratio(self.ips(effects) * wanted, (self.weight * effects).sum(axis=-1))
         return weighted
 
 
@@ -250,8 +210,3 @@ def _without_one(table: Array) -> Array:
     total = table.sum(axis=0, keepdims=True)
     result: Array = np.concatenate([total - table, total])
     return result
-
-
-def _ratio(numerator: Any, denominator: Any) -> Any:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(denominator > 0, numerator / denominator, 0.0)[()]
