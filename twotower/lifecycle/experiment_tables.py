@@ -136,8 +136,8 @@ def power_table(
         days = [] if users_per_day is None else [f"{days_needed(users, users_per_day):,}"]
         rows.append([name, f"{users:,}", *days])
     lines = [
-        f"a difference of {base * lift:.4g} is then seen in four of five tests, at 95 %; whole weeks are better, and the "
-        "hours of the last users' outcomes come on top",
+        f"a difference of {base * lift:.4g} is then seen in four of five tests, at 95 %; whole weeks are better, and "
+        "the hours of the last users' outcomes come on top",
         f"next: fix the number, start, and read with --planned-users {users}",
     ]
     return Said(rows, lines)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 PRIOR = 1.0  # outcomes added to those of each place, as if its effect were 1: keeps a place without an outcome above 0
-MOST_STEPS, PRECISION = 500, 1e-9
+MOST_STEPS, PRECISION = 500, 1e-7
 
 
 def place_effects(shown: Array, outcomes: Array) -> Array:
