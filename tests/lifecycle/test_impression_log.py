@@ -28,7 +28,7 @@ def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no impressions"):
         read_impressions(tmp_path / "missing")
     pl.DataFrame({"user": ["u"]}).write_parquet(tmp_path / "x.parquet")
-    with pytest.raises(UserError, match="no column .*propensities"):
+    with pytest.raises(UserError, match=r"no column .*propensities"):
         read_impressions(tmp_path)
     (tmp_path / "x.parquet").write_bytes(b"half a fi")
     with pytest.raises(UserError, match="can't be read"):
@@ -100,9 +100,9 @@ def test_only_impressions_whose_hours_are_over_count(tmp_path: Path) -> None:
 def test_columns_and_types_that_are_missing_are_named(tmp_path: Path) -> None:
     path = write_events(tmp_path / "e.parquet", [("u", "a", 3, "buy"), ("u", "a", 3, "view")])
     assert read_outcome_events(path, "user_id", ["view"]).height == 1
-    with pytest.raises(UserError, match="no event of type sale; its types: .*buy"):
+    with pytest.raises(UserError, match=r"no event of type sale; its types: .*buy"):
         read_outcome_events(path, "user_id", ["sale"])
     wrong: list[dict[str, Any]] = [{"key": "customer"}, {"key": "user_id", "value": "price"}]
     for arguments in wrong:
-        with pytest.raises(UserError, match="customer|price"):
+        with pytest.raises(UserError, match=r"customer|price"):
             read_outcome_events(path, **arguments)
