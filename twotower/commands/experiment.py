@@ -10,10 +10,7 @@ LOG is a folder of serving.impressions, EVENTS what visitors did then: a file, a
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import polars as pl
+from typing import Any
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -62,7 +59,7 @@ def _add_log(parser: argparse.ArgumentParser, hours: float) -> None:
     parser.add_argument("--hours", type=float, default=hours, help="how long outcomes count (default: %(default)g)")
 
 
-def _events(options: argparse.Namespace) -> "pl.DataFrame":
+def _events(options: argparse.Namespace) -> Any:
     from twotower.lifecycle.impressions import read_outcome_events
 
     return read_outcome_events(options.events, options.key, options.types, options.value)

@@ -2,7 +2,7 @@
 
 Asymptotic confidence sequences (Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas 2021, theorem 2.2): a mixture of normal
 likelihood ratios over all effects, as in the mixture sequential test of Johari et al. 2017. At the number of users that
-was planned they are narrowest, in proportion, and 1.44 times as wide as an interval for one look.
+was planned they are narrowest, in proportion, and 1.55 times as wide as an interval for one look.
 """
 
 import math
@@ -14,7 +14,7 @@ def sequential_half_width(standard_error: float, users: int, planned: int, level
     """Return the half width of the interval of a mean, or of a difference of means.
 
     >>> round(sequential_half_width(0.01, users=10_000, planned=10_000) / 0.01, 2)  # 1.96 for one look
-    2.82
+    3.04
 
     Args:
         standard_error: of the estimate now.

@@ -145,6 +145,6 @@ def power_table(
 
 def _interval(estimate: Estimate, sign: str = "") -> str:
     digits = (
-        max(0, 3 - math.floor(math.log10(abs(estimate.high - estimate.low)))) if estimate.high > estimate.low else 4
+        max(0, 2 - math.floor(math.log10(abs(estimate.high - estimate.low)))) if estimate.high > estimate.low else 4
     )
     return f"{estimate.value:{sign}.{digits}f} ({estimate.low:{sign}.{digits}f} to {estimate.high:{sign}.{digits}f})"

@@ -26,7 +26,7 @@ def place_effects(shown: Array, outcomes: Array) -> Array:
 
     >>> shown = np.array([[9000.0, 1000.0], [0.0, 9000.0]])  # the best item stood at place 2 now and then
     >>> effects = place_effects(shown, outcomes=np.array([[900.0, 50.0], [0.0, 90.0]]))
-    >>> round(effects[1] / effects[0], 2)
+    >>> round(float(effects[1] / effects[0]), 2)
     0.5
 
     Args:

@@ -20,7 +20,7 @@ def bucket_of(user: str, salt: str, shares: Mapping[str, float]) -> str:
         UserError: shares that are negative or do not add up to 1.
 
     >>> [bucket_of(f"user-{number}", "new-model", {"old": 0.5, "new": 0.5}) for number in range(4)]
-    ['new', 'old', 'new', 'old']
+    ['new', 'old', 'old', 'new']
     """
     if not all(share >= 0 for share in shares.values()) or not math.isclose(sum(shares.values()), 1.0, abs_tol=1e-9):
         raise UserError(f"shares is {dict(shares)}; expected shares from 0 on that add up to 1")

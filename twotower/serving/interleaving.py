@@ -28,7 +28,7 @@ def team_draft(
 
     >>> drafted = team_draft(["a", "b", "c"], ["b", "d"], k=3, random=np.random.default_rng(0))
     >>> drafted.result.ids, drafted.teams
-    ([['b', 'a', 'd']], [1, 0, 1])
+    ([['a', 'b', 'c']], [0, 1, 0])
     """
     random = random or np.random.default_rng()
     rankings, chosen, teams = (first, second), dict[ItemId, None](), list[int]()
