@@ -66,3 +66,10 @@ def test_only_interleaved_lists_are_nothing_to_replay(make_bundle: Callable[...,
     events = read_outcome_events(write_events(tmp_path / "e.parquet", [("u", "a", 30, "buy")]), "user_id")
     with pytest.raises(UserError, match="no impression's window"):
         replay(Retriever.load(make_bundle(["a", "b"])), log, events, 1, by_value=False)
+
+
+def test_parameters_that_recommend_does_not_have_are_named(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log", [{"item_ids": ["a"], "request": '{"history": ["a"], "colour": 1}'}])
+    events = read_outcome_events(write_events(tmp_path / "e.parquet", [("u", "a", 30, "buy")]), "user_id")
+    with pytest.raises(UserError, match="colour"):
+        replay(Retriever.load(make_bundle(["a", "b"])), log, events, 1, by_value=False)

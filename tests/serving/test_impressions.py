@@ -32,7 +32,9 @@ def test_what_was_shown_is_in_the_log(retriever: Retriever, tmp_path: Path) -> N
     result = retriever.recommend(histories, 5, exploration=0.5, seed=1, exclude_seen=True)
     assert result.propensities is not None and result.ranks is not None
     with ImpressionLog(tmp_path / "log", retriever.bundle) as log:
-        given = log.write("u1", histories[0], result, parameters={"exclude_seen": True}, bucket="new", timestamp=7)
+        given = log.write(
+            "u1", histories[0], result, parameters={"exclude_seen": True, "seed": 1}, bucket="new", timestamp=7
+        )
         other = log.write("u2", histories[1], result, query=1, request_id="mine", teams=[0, 1, 0, 1, 0])
         assert rows_of(tmp_path / "log") == []
     first, second = rows_of(tmp_path / "log")

@@ -11,7 +11,7 @@ from twotower.lifecycle.interleaving import Preference
 from twotower.lifecycle.off_policy import Estimate, OffPolicy
 from twotower.lifecycle.power import days_needed, users_needed
 
-FEW_EFFECTIVE = 200  # shown items of equal weight; below, weights are so uneven that intervals are too narrow
+FEW_EFFECTIVE = 500  # items of equal weight; below, 95 % intervals cover in 92 to 94 % (study of 2026-11-30)
 
 
 class Said(NamedTuple):
@@ -39,7 +39,9 @@ def off_policy_table(result: OffPolicy, clip: float) -> Said:
             "IPS counts the others as worth nothing, SNIPS as worth as much as the rest, DR as its model says"
         )
     if result.effective < FEW_EFFECTIVE:
-        lines.append("warning: few effective items; log longer, or with more exploration, before you trust an interval")
+        lines.append(
+            "warning: few items of equal weight, so intervals are a little too narrow; log longer, or explore more"
+        )
     dr = result.new_minus_plain["DR"]
     if dr.low > 0:
         verdict = "the new bundle is better: put it to an A/B test"

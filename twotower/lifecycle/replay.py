@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from twotower.core.errors import UserError
 from twotower.lifecycle.impressions import (
     COUNT,
     IMPRESSION,
@@ -62,7 +63,10 @@ def lists_of(retriever: Retriever, log: pl.DataFrame) -> list[list[str]]:
     for (parameters, size), rows in asked.items():
         for start in range(0, len(rows), AT_ONCE):
             part = rows[start : start + AT_ONCE]
-            result = retriever.recommend([history for _, history in part], size, **json.loads(parameters))
+            try:
+                result = retriever.recommend([history for _, history in part], size, **json.loads(parameters))
+            except TypeError as error:
+                raise UserError(f"logged parameters are {parameters}; expected those of recommend: {error}") from None
             for (row, _), found in zip(part, result.ids, strict=True):
                 lists[row] = [str(item) for item in found]
     return lists

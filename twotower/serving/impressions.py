@@ -38,6 +38,7 @@ from twotower.serving.catalogue import ItemId
 from twotower.serving.event_encoder import Event, milliseconds
 
 HISTORY = "history"
+OF_THE_LIST = ("k", "exploration", "seed")  # parameters that the list itself shows
 
 
 def schema_of(item_id: pa.DataType) -> pa.Schema:
@@ -84,8 +85,8 @@ class ImpressionLog:
             history: as `Retriever.recommend` got it.
             result: what it returned.
             query: which of the result's lists was shown.
-            parameters: the other arguments of `recommend` but k, exploration and seed, so that another bundle can be
-                asked the same.
+            parameters: the other arguments of `recommend`, so that another bundle can be asked the same; k, exploration
+                and seed are left out.
             bucket: of an experiment.
             teams: of an interleaved list.
             timestamp: milliseconds since 1970; None: now.
@@ -98,7 +99,8 @@ class ImpressionLog:
         ids = result.ids[query]
         size = len(ids)
         try:
-            request = json.dumps({HISTORY: list(history), **(parameters or {})}, ensure_ascii=False, default=_plain)
+            asked = {name: value for name, value in (parameters or {}).items() if name not in OF_THE_LIST}
+            request = json.dumps({HISTORY: list(history), **asked}, ensure_ascii=False, default=_plain)
         except (TypeError, ValueError) as error:
             raise UserError(f"the request of user {user!r} is not JSON: {error}; log ids, texts and numbers") from None
         row = {
