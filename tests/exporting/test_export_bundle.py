@@ -78,7 +78,7 @@ def test_round_trip(make_run: Any, tmp_path: Path, tower: str, normalize: str, p
     random = np.random.default_rng(3)
     histories = [random.choice(ids, n).tolist() for n in [1, 1, 2, 3, 4, 5, 6, 7, 20] * 3]
     answers = Retriever.load(report.path).recommend(histories, k=10)
-    for history, found, scores in zip(histories, *answers, strict=True):
+    for history, found, scores in zip(histories, answers.ids, answers.scores, strict=True):
         expected_ids, expected_scores = naive(loaded, ids, history, 10)
         np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
         assert found == expected_ids

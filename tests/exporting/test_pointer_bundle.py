@@ -76,7 +76,7 @@ def test_an_objective_and_a_blend_of_several(exported: tuple[Run, Path]) -> None
         asked = {name: retriever.recommend(HISTORIES, k=10, objective=name) for name in names}
         assert [asked[name].ids[place] for name in names] == [best(scores, 10) for scores in by_type[1:]]
         blend = {item: by_type[3][item] * 0.75 + by_type[1][item] * 0.25 for item in IDS}
-        ids, scores = retriever.recommend(HISTORIES, k=10, objective=weights)
+        ids, scores, *_ = retriever.recommend(HISTORIES, k=10, objective=weights)
         assert ids[place] == best(blend, 10)
         np.testing.assert_allclose(scores[place], [blend[i] for i in ids[place]], atol=1e-5)
     found = retriever.audience(["i3"], HISTORIES, k=4, objective=names[1])
@@ -118,7 +118,7 @@ def test_the_eight_bit_tower_has_a_pointer(exported: tuple[Run, Path]) -> None:
         pytest.skip("left out: its recall was too low")
     retriever = Retriever.load(path, int8=True)
     answers = retriever.recommend(HISTORIES, k=40)
-    for history, ids, scores in zip(HISTORIES, *answers, strict=True):
+    for history, ids, scores in zip(HISTORIES, answers.ids, answers.scores, strict=True):
         expected = dense(run, history)
         np.testing.assert_allclose(scores, [expected[i] for i in ids], atol=0.3)
 

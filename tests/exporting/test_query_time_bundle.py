@@ -92,7 +92,7 @@ def test_every_kind_of_request_takes_a_time(exported: tuple[Run, Path]) -> None:
     vectors = retriever.encode(HISTORIES, timestamp=LATER)
     assert not np.allclose(vectors, retriever.encode(HISTORIES), atol=1e-3)
     if names := retriever.bundle.manifest["objectives"]:
-        ids, found_scores = retriever.recommend(HISTORIES, k=10, objective=names[1], timestamp=LATER)
+        ids, found_scores, *_ = retriever.recommend(HISTORIES, k=10, objective=names[1], timestamp=LATER)
         for place in range(4):
             assert_best(ids[place], found_scores[place], dense(run, place, T + 99 * HOUR, 2))
 
@@ -129,7 +129,7 @@ def test_the_eight_bit_tower_takes_a_time(exported: tuple[Run, Path]) -> None:
     run, path = exported
     if not (path / "user_tower_int8.onnx").exists():
         pytest.skip("left out: its recall was too low")
-    ids, scores = Retriever.load(path, int8=True).recommend(HISTORIES, k=40, timestamp=LATER)
+    ids, scores, *_ = Retriever.load(path, int8=True).recommend(HISTORIES, k=40, timestamp=LATER)
     for place in range(4):
         expected = dense(run, place, T + 99 * HOUR)
         np.testing.assert_allclose(scores[place], [expected[i] for i in ids[place]], atol=0.3)
@@ -141,7 +141,7 @@ def test_a_changed_catalogue_keeps_it(exported: tuple[Run, Path]) -> None:
     remove(path, ["i9", "i39"])
     assert verify(path) < 1e-5
     retriever = Retriever.load(path)
-    ids, scores = retriever.recommend(HISTORIES[1:2], k=10, timestamp=LATER)
+    ids, scores, *_ = retriever.recommend(HISTORIES[1:2], k=10, timestamp=LATER)
     expected = dense(run, 1, T + 99 * HOUR, left_out="i9")
     assert_best(ids[0], scores[0], {i: s for i, s in expected.items() if i not in ("i9", "i39")})
     golden = json.loads(retriever.bundle.file("golden.json").read_text())

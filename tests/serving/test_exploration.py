@@ -3,13 +3,15 @@
 Shapes: m candidates, k answers, Q queries, V items.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from twotower.core.errors import UserError
 from twotower.serving.exploration import (
@@ -27,10 +29,13 @@ def plain(candidates: int, k: int) -> list[int]:
 @given(st.integers(0, 300), st.integers(1, 25), st.floats(0, 1), st.integers(0, 2**32))
 def test_a_list_holds_k_different_candidates(candidates: int, k: int, exploration: float, seed: int) -> None:
     weight = np.random.default_rng(1).uniform(0.01, 1, candidates)
-    first, again = (explore(candidates, k, exploration, np.random.default_rng(seed), weight) for _ in range(2))
+    (first, chance), (again, _) = (
+        explore(candidates, k, exploration, np.random.default_rng(seed), weight) for _ in range(2)
+    )
     assert first.tolist() == again.tolist()
     assert len(set(first.tolist())) == len(first) == min(k, candidates)
     assert all(0 <= place < min(candidates, 10 * k) for place in first)
+    assert ((chance > 0) & (chance <= 1)).all()
     own = [place for place in first if place < k]
     assert own == plain(candidates, len(own))  # the best, in order
     if exploration == 0 or candidates <= k:
@@ -42,23 +47,62 @@ def test_a_list_holds_k_different_candidates(candidates: int, k: int, exploratio
 def test_exploration_is_the_expected_share() -> None:
     k, exploration, lists = 20, 0.3, 2000
     random = np.random.default_rng(0)
-    found = np.stack([explore(500, k, exploration, random, np.ones(500)) for _ in range(lists)])
+    found = np.stack([explore(500, k, exploration, random, np.ones(500)).ranks for _ in range(lists)])
     at = (found >= k).mean(axis=0)  # by place
     error = np.sqrt(exploration * (1 - exploration) / lists)
     assert (np.abs(at - exploration) < 4.5 * error).all()
     assert abs((found >= k).mean() - exploration) < 4 * error / np.sqrt(k)
 
 
-def test_draws_follow_the_weights() -> None:
-    """Two of three explored in order: P(i, j) = w_i / W * w_j / (W - w_i), in closed form."""
-    weight = np.array([9.0, 9.0, 1.0, 2.0, 5.0])
-    total, lists = 8.0, 6000
-    random = np.random.default_rng(3)
-    pairs = Counter(tuple(explore(5, 2, 1.0, random, weight).tolist()) for _ in range(lists))
-    assert len(pairs) == 6
-    for (i, j), count in pairs.items():
-        expected = weight[i] / total * weight[j] / (total - weight[i])
-        assert abs(count / lists - expected) < 4 * np.sqrt(expected * (1 - expected) / lists)
+def every_list(candidates: int, k: int, exploration: float, weight: Any) -> dict[tuple[int, ...], float]:
+    """The probability of each list, by going through all strata of the places, patterns of exploration and draws."""
+    pool = range(k, min(candidates, 10 * k))
+    chance: dict[tuple[int, ...], float] = defaultdict(float)
+    orders = list(permutations(range(k)))
+    for order, pattern in product(orders, product([False, True], repeat=k)):
+        p = np.prod([exploration if hit else 1 - exploration for hit in pattern]) / len(orders)
+        strata = [
+            [r for r in pool if (r % k + r // k - 1) % k == stratum] if hit else []
+            for stratum, hit in zip(order, pattern, strict=True)
+        ]
+        for drawn in product(*(stratum or [None] for stratum in strata)):
+            best = iter(range(k))
+            shares = [
+                weight[r] / sum(weight[other] for other in stratum)
+                for r, stratum in zip(drawn, strata, strict=True)
+                if r is not None
+            ]
+            chance[tuple(next(best) if r is None else r for r in drawn)] += p * np.prod(shares)
+    return chance
+
+
+@pytest.mark.parametrize(
+    ("candidates", "k", "exploration"),
+    [(40, 2, 0.3), (9, 3, 0.4), (5, 3, 0.4), (4, 3, 1.0), (7, 2, 1.0), (3, 3, 0.5), (1, 1, 0.2), (2, 1, 0.2)],
+)
+def test_propensities_are_those_of_all_lists_gone_through(candidates: int, k: int, exploration: float) -> None:
+    weight = np.random.default_rng(5).uniform(0.1, 1, candidates)
+    chance = every_list(candidates, k, exploration, weight)
+    assert sum(chance.values()) == pytest.approx(1)
+    inclusion = {r: sum(p for ranks, p in chance.items() if r in ranks) for r in range(candidates)}
+    assert sum(inclusion.values()) == pytest.approx(k)
+    random, lists, count = np.random.default_rng(0), 4000, Counter[tuple[int, ...]]()
+    for _ in range(lists):
+        ranks, propensities = explore(candidates, k, exploration, random, weight)
+        np.testing.assert_allclose(propensities, [inclusion[r] for r in ranks.tolist()])
+        count[tuple(ranks.tolist())] += 1
+    assert count.keys() <= {ranks for ranks, p in chance.items() if p > 0}
+    for ranks, p in chance.items():
+        assert abs(count[ranks] / lists - p) < 4.5 * np.sqrt(max(p * (1 - p), 0) / lists) + 1e-9
+
+
+@pytest.mark.parametrize(("k", "exploration"), [(20, 0.1), (300, 0.4), (3000, 0.5)])
+def test_a_plain_result_is_in_the_list_as_often_as_few_enough_are_explored(k: int, exploration: float) -> None:
+    ranks, propensities = explore(10 * k, k, exploration, np.random.default_rng(0), np.ones(10 * k))
+    plain = ranks < k
+    expected = binom.cdf(k - 1 - ranks[plain], k, exploration)
+    np.testing.assert_allclose(propensities[plain], expected, rtol=1e-6)
+    np.testing.assert_allclose(propensities[~plain], exploration / 9)
 
 
 def test_novelty_is_the_error_of_what_was_learnt_and_falls_with_age() -> None:
@@ -98,7 +142,7 @@ def test_exploration_shows_more_items() -> None:
     few, many = exploration_effect(ranked, np.full(300, 5), 20, weight, seed=0, shares=[0.0, 0.2])
     assert few["coverage"] == 0.1 and few["recall"] == 1
     assert many["coverage"] > 0.5
-    lists = np.stack([explore(200, 20, 0.2, np.random.default_rng(q), weight) for q in range(300)])
+    lists = np.stack([explore(200, 20, 0.2, np.random.default_rng(q), weight).ranks for q in range(300)])
     rare, known = ((lists >= 20) & (lists < 110)).sum() / 90, (lists >= 110).sum() / 90
     assert rare > 5 * known
 

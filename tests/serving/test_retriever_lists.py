@@ -81,6 +81,7 @@ def test_nothing_allowed_has_no_answers(retriever: Retriever) -> None:
             found = retriever.recommend([[100], []], 5, **asked, **more)
             assert found.ids == [[], []]
             assert found.scores.shape == (2, 0)
+            assert (found.propensities is not None) == ("exploration" in more)
 
 
 def test_all_seen_has_no_answers(retriever: Retriever) -> None:
@@ -136,14 +137,18 @@ def test_explored_lists(retriever: Retriever, vectors: Any, share: float, asked:
     np.testing.assert_array_equal(found.scores, again.scores)
     others = [retriever.recommend(histories, k, exploration=share, seed=seed, **asked).ids for seed in range(6, 12)]
     assert any(other != found.ids for other in others)
+    assert found.propensities is not None and found.ranks is not None
+    np.testing.assert_array_equal(found.propensities, again.propensities)
     best = retriever.recommend(histories, k, **asked)
+    assert best.propensities is best.ranks is None
     reach = retriever.recommend(histories, 10 * k, **asked)
     for row, history in enumerate(histories):
         ids = found.ids[row]
         assert len(set(ids)) == len(ids) == k
         own = [item for item in ids if item in best.ids[row]]
         assert own == best.ids[row][: len(own)]
-        assert set(ids) <= set(reach.ids[row])
+        assert ids == [reach.ids[row][rank] for rank in found.ranks[row]]
+        assert ((found.propensities[row] > 0) & (found.propensities[row] <= 1)).all()
         if share == 1 and len(reach.ids[row]) >= 2 * k:
             assert not own
         scores = naive_scores(vectors, history)

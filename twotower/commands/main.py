@@ -49,6 +49,11 @@ COMMANDS = {
     "evaluate": Command("Compare", "twotower.commands.main:evaluate", "test a run or a bundle on any data", EVALUATE),
     "compare": Command("Compare", "twotower.commands.compare:main", "which of two models is better, and for whom"),
     "backtest": Command("Compare", "twotower.commands.backtest:main", "runs of different dates: how a model ages"),
+    "experiment": Command(
+        "Compare",
+        "twotower.commands.experiment:main",
+        "A/B tests: the value beforehand, the read-out, how long they run",
+    ),
     "sweep-report": Command("Compare", "twotower.commands.sweep_report:main", "table and page of a sweep's trials"),
     "export": Command("Serve", "twotower.commands.main:export", "turn a run into a bundle that serves without torch"),
     "retrieve": Command(

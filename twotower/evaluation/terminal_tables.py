@@ -90,6 +90,14 @@ def table_of(rows: Sequence[Sequence[str]]) -> Table | None:
     return table
 
 
+def print_rows(rows: Sequence[Sequence[str]], lines: Sequence[str] = ()) -> None:
+    """Print rows, the head first, as a table, and lines of text below it."""
+    console = _console()
+    console.print(table_of(rows))
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
 def slices_table(summary: Mapping[str, Any]) -> Table | None:
     """Return recall@20 by kind of query, and the lead over the best baseline there."""
     best = summary["best_baseline"]

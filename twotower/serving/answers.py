@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from twotower.core.arrays import Floats
+from twotower.core.arrays import Array, Floats, Ints
 from twotower.serving.catalogue import ItemId
 
 
@@ -11,6 +11,9 @@ class Recommendations(NamedTuple):
 
     ids: list[list[ItemId]]  # [Q][k], fewer where fewer items are allowed
     scores: Floats  # [Q, k] similarity; NaN for the popularity fallback, and beyond the last id
+    # With exploration alone; see serving.exploration. An impression log keeps both: see serving.impressions.
+    propensities: Array | None = None  # [Q, k] float64: the probability of each result; NaN beyond the last id
+    ranks: Ints | None = None  # [Q, k] its place without exploration; -1 beyond the last id
 
 
 class Audience(NamedTuple):

@@ -8,7 +8,7 @@ import operator
 import reprlib
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,22 @@ POOL = 10  # candidates from the k-th to this many times k can be explored
 SHARES = (0.0, 0.1, 0.2, 0.4)  # of exploration, whose effect is measured at export
 
 
-def explore(candidates: int, k: int, exploration: float, random: np.random.Generator, weight: Floats) -> Ints:
+class Explored(NamedTuple):
+    """A list of results, and the chance that each had to be in it."""
+
+    ranks: Ints  # [k] places in the ranked candidates: below k of the plain list, the others drawn from the pool
+    propensities: Floats  # [k] probability that the list of this request has the candidate, at whatever place
+
+
+def explore(candidates: int, k: int, exploration: float, random: np.random.Generator, weight: Floats) -> Explored:
     """Return places in m ranked candidates that make a list of k, some of them drawn from beyond the best k.
 
-    Each place of the list is explored with probability `exploration`, so exploration * k results are expected that
-    the plain list does not have. The other places go to the best candidates in order, the explored ones to draws
-    without replacement from ranks k to POOL * k: a candidate with twice the weight is twice as likely to be drawn
-    next. Where the pool is too small, the best candidates fill the rest.
+    The pool, ranks k to POOL * k, is cut into k strata of one candidate in k, of all depths alike. Chance gives each
+    place of the list a stratum of its own, and each place is explored with probability `exploration`: it then gets one
+    candidate of its stratum, one of twice the weight twice as likely. The other places go to the best candidates in
+    order. So exploration * k results are expected that the plain list does not have, and the probability of each
+    result is exact and in closed form (it is a stratified sample; of draws without replacement from the whole pool it
+    would be an integral). Where the pool has fewer than k candidates, so many places at the most are explored.
 
     Args:
         candidates: m.
@@ -37,19 +46,45 @@ def explore(candidates: int, k: int, exploration: float, random: np.random.Gener
         weight: [m] above 0: see `novelty`.
 
     Returns:
-        [min(k, m)] distinct places.
+        min(k, m) distinct places, and the propensity of each.
     """
     k = min(k, candidates)
-    pool = np.arange(k, min(candidates, POOL * k))
-    explored = np.flatnonzero(random.random(k) < exploration)[: len(pool)]
-    # The smallest of exponential times with these rates come first as draws without replacement do.
-    drawn = pool[np.argsort(random.exponential(size=len(pool)) / weight[pool], kind="stable")]
-    places = np.empty(k, dtype=np.int64)
+    in_pool = max(0, min(candidates, POOL * k) - k)
+    strata = min(k, in_pool)
+    depth = np.arange(POOL - 1)[:, None]
+    # A stratum has one candidate of each k, one place further to the left in each next one: a pattern in the ranking,
+    # such as every other item being new, is no stratum's.
+    member = k + depth * k + (np.arange(k) - depth) % max(k, 1)  # [POOL - 1, k] ranks by stratum
+    exists = member < k + in_pool
+    chance = np.where(exists, weight[np.minimum(member, candidates - 1)], 0.0)
+    stratum = random.permutation(k)
+    explored = np.flatnonzero((random.random(k) < exploration) & (stratum < strata))
+    stratum = stratum[explored]
+    # The smallest of exponential times is that of one rate with a probability in proportion to the rate.
+    time = np.divide(random.exponential(size=chance.shape), chance, where=exists, out=np.full(chance.shape, np.inf))
+    drawn = time.argmin(axis=0)[stratum]
+    ranks, propensities = np.empty(k, dtype=np.int64), np.empty(k)
+    ranks[explored] = member[drawn, stratum]
+    propensities[explored] = exploration * chance[drawn, stratum] / chance.sum(axis=0)[stratum]
     is_plain = np.ones(k, dtype=bool)
     is_plain[explored] = False
-    places[explored] = drawn[: len(explored)]
-    places[is_plain] = np.arange(k - len(explored))
-    return places
+    ranks[is_plain] = np.arange(k - len(explored))
+    propensities[is_plain] = _plain_propensities(k, strata, exploration)[: k - len(explored)]
+    return Explored(ranks, propensities)
+
+
+def _plain_propensities(k: int, strata: int, exploration: float) -> Floats:
+    """Return [k] the probability that at most k - 1 - i places are explored, so that the i-th best is in the list.
+
+    The number of explored places is binomial: of as many places as there are strata.
+    """
+    number = np.arange(1, strata + 1)
+    log_ways = np.concatenate([[0.0], np.log((strata - number + 1) / number).cumsum()])
+    share = min(max(exploration, np.finfo(np.float64).tiny), 1 - np.finfo(np.float64).epsneg)  # has both logarithms
+    number = np.arange(strata + 1)
+    at_most = np.exp(log_ways + number * math.log(share) + (strata - number) * math.log1p(-share)).cumsum()
+    result: Floats = np.minimum(at_most, 1.0)[np.minimum(np.arange(k)[::-1], strata)]
+    return result
 
 
 def novelty(train_count: npt.NDArray[Any], age_days: npt.NDArray[Any]) -> Floats:
@@ -87,7 +122,7 @@ def exploration_effect(
     for share in shares:
         lists = np.stack(
             [
-                rows[explore(len(rows), k, share, np.random.default_rng(seed + query), weight[rows])]
+                rows[explore(len(rows), k, share, np.random.default_rng(seed + query), weight[rows]).ranks]
                 for query, rows in enumerate(ranked)
             ]
         )

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     history = words[1:]
     text = asked[0] if asked else None
     objective = read_json_text(text, OBJECTIVE) if text and text.startswith("{") else text
-    (ids,), (scores,) = retriever.recommend([history], k=10, objective=objective)
+    (ids,), (scores,), *_ = retriever.recommend([history], k=10, objective=objective)
     if np.isnan(scores[0]):
         print("no item of the history is in the catalogue; the most popular items:")
     width = max(7, *(len(str(item)) for item in ids))

@@ -137,8 +137,9 @@ class Retriever:
             seed: of exploration; the same request with the same seed has the same results. None: a new one each time.
 
         Returns:
-            Q lists of min(k, V) ids, fewer where fewer are allowed, and their scores. The results of a history do not
-            depend on the others in the request, beyond rounding in the last digits.
+            Q lists of min(k, V) ids, fewer where fewer are allowed, and their scores; with exploration also the
+            probability that each result had. The results of a history do not depend on the others in the request,
+            beyond rounding in the last digits.
 
         Raises:
             UserError: histories that are no lists, a k that is no positive integer, ids all of another type than the
@@ -176,7 +177,7 @@ class Retriever:
         itself = np.split(index - 1, len(index)) if len(index) else None
         allowed, excluded = self._allowed(filters, include, exclude, len(index), itself)
         selection = Selection(positive(k), excluded, self._filter.caps(max_per))
-        ids, scores = self._results(Users(self._bundle.vectors[np.maximum(index - 1, 0)]), allowed, selection)
+        ids, scores, *_ = self._results(Users(self._bundle.vectors[np.maximum(index - 1, 0)]), allowed, selection)
         scores[index == PAD] = np.nan
         return Recommendations([row if item != PAD else [] for row, item in zip(ids, index, strict=True)], scores)
 
@@ -256,18 +257,14 @@ class Retriever:
         """Results for Q queries."""
         size = len(self._catalogue.ids) if allowed is None else int(np.count_nonzero(allowed))
         k = min(selection.k, size)
-        if selection.is_plain or k == 0 or len(queries) == 0:  # most requests: whole arrays
+        if selection.is_plain:  # most requests: whole arrays
             scores, rows = self._rank(queries, k, allowed)
             return Recommendations(self._catalogue.ids[rows].tolist(), scores)
-        ids: list[list[ItemId]] = [[] for _ in range(len(queries))]
-        scores = np.full((len(queries), k), np.nan, dtype=np.float32)
         selected = select(
             lambda n, m: self._rank(queries[n], m, allowed), len(queries), size, selection._replace(k=k), self._novelty
         )
-        for query, best_scores, best_rows in selected:
-            ids[query] = self._catalogue.ids[best_rows].tolist()
-            scores[query, : len(best_rows)] = best_scores
-        return Recommendations(ids, scores)
+        ids = [self._catalogue.ids[rows].tolist() for rows in selected.rows]
+        return Recommendations(ids, selected.scores, selected.propensities, selected.ranks)
 
     def _rank(self, queries: Users, k: int, allowed: Mask | None) -> tuple[Floats, Ints]:
         search = partial(self._bundle.index.search, k=k, allowed=allowed, threads=self._threads)

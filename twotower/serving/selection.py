@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from twotower.core.arrays import Floats, Ints
+from twotower.core.arrays import Array, Floats, Ints
 from twotower.serving.caps import Cap, within_caps
 from twotower.serving.exploration import POOL, explore
 
@@ -33,10 +33,17 @@ class Selection(NamedTuple):
         return self.excluded is None and not (self.caps or self.exploration)
 
 
-def select(
-    rank: Rank, queries: int, size: int, selection: Selection, novelty: npt.NDArray[np.float64]
-) -> Iterator[tuple[int, Floats, Ints]]:
-    """Yield each query's number with scores and rows [up to k] of its results, in no particular order of queries.
+class Selected(NamedTuple):
+    """The results of all queries: see answers.Recommendations."""
+
+    rows: list[Ints]  # [Q][up to k]
+    scores: Floats  # [Q, k]
+    propensities: Array | None  # [Q, k]
+    ranks: Ints | None  # [Q, k]
+
+
+def select(rank: Rank, queries: int, size: int, selection: Selection, novelty: npt.NDArray[np.float64]) -> Selected:
+    """Return the results of each query.
 
     Args:
         rank: searches the allowed items.
@@ -45,10 +52,21 @@ def select(
         selection: what the request asks for.
         novelty: [V] weights for exploration.
     """
-    wanted = selection.k * (POOL if selection.exploration else 1)
-    for query, scores, rows in _widen(rank, queries, size, selection, wanted):
-        places = _choose(rows, selection, novelty)
-        yield query, scores[places], rows[places]
+    k = selection.k
+    results = [np.empty(0, np.int64)] * queries
+    scores = np.full((queries, k), np.nan, dtype=np.float32)
+    propensities, ranks = np.full(scores.shape, np.nan), np.full(scores.shape, -1)
+    wanted = k * (POOL if selection.exploration else 1)
+    for query, found_scores, rows in _widen(rank, queries, size, selection, wanted):
+        places = np.arange(min(k, len(rows)))
+        if selection.exploration:
+            random = np.random.default_rng(selection.seed)
+            places, chance = explore(len(rows), k, selection.exploration, random, novelty[rows])
+            propensities[query, : len(places)] = chance
+        results[query] = rows[places]
+        scores[query, : len(places)] = found_scores[places]
+        ranks[query, : len(places)] = places
+    return Selected(results, scores, *((propensities, ranks) if selection.exploration else (None, None)))
 
 
 def _widen(
@@ -77,11 +95,3 @@ def _filter(rows: Ints, excluded: Ints, caps: Sequence[Cap], wanted: int) -> Int
     """Places of the candidates that are not excluded, and within all caps."""
     places = np.flatnonzero(~np.isin(rows, excluded))
     return places[within_caps(rows[places], caps, wanted)] if caps else places
-
-
-def _choose(rows: Ints, selection: Selection, novelty: npt.NDArray[np.float64]) -> Ints:
-    """Places of the results: the first k, or with exploration some drawn from those behind them."""
-    if not selection.exploration:
-        return np.arange(min(selection.k, len(rows)))
-    random = np.random.default_rng(selection.seed)
-    return explore(len(rows), selection.k, selection.exploration, random, novelty[rows])
