@@ -41,6 +41,7 @@ def test_a_run_that_goes_on_says_nothing_twice(tmp_path: Path) -> None:
     other.log_metrics({"train/loss": 9.0}, 0)
     assert other.run_id != first.run_id
     again = Tracker(str(mine), **settings)
+    assert again.experiment is not None  # Lightning's trainer asks for it before anything is logged
     for step in (20, 40, 60):
         again.log_metrics({"train/loss": 1.0 + step, "new": 2.0}, step)
     again.log_metrics({"test/recall": 0.25})

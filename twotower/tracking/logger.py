@@ -91,6 +91,15 @@ class Tracker(MLFlowLogger):
         return self._experiment_name
 
     @property
+    def experiment(self) -> Any:
+        """MLflow's client; asks MLflow for nothing.
+
+        Lightning's creates a run where none is known, and its trainer calls it before anything is logged: a run that is
+        resumed would get a second one.
+        """
+        return self._mlflow_client
+
+    @property
     def version(self) -> None:
         """None, so that Lightning creates no folders of that name."""
         return None
@@ -108,7 +117,7 @@ class Tracker(MLFlowLogger):
                 if not metric.startswith(SYSTEM):
                     history = client.get_metric_history(self._run_id, metric)
                     self._sent[metric] = max(point.step for point in history)
-        _ = self.experiment  # creates it
+        _ = super().experiment  # creates it
         parent = find_run(client, self._experiment_name, self._parent) if self._parent else None
         if parent:
             client.set_tag(self._run_id, PARENT_TAG, parent.info.run_id)
