@@ -404,9 +404,9 @@ def test_no_raw_id_is_in_the_prepared_directory(prepare: Prepare, tmp_path: Path
     seen: list[bytes] = []
     sort = prepare_module.sort_partitions
 
-    def look(partitions: Any, rows: int, work: Path, *rest: Any) -> Any:
-        seen.extend(file.read_bytes() for file in work.iterdir())
-        return sort(partitions, rows, work, *rest)
+    def look(partitions: Any, rows: int, folder: Path, *rest: Any) -> Any:
+        seen.extend(file.read_bytes() for file in folder.parent.iterdir() if file.is_file())
+        return sort(partitions, rows, folder, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare_module, "sort_partitions", look)

@@ -1,9 +1,10 @@
 """First pass: rows are cleaned, their ids become integers, and they are partitioned into files by session."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 from tqdm import tqdm
@@ -50,7 +51,35 @@ class PartitionedEvents:
     types: Dictionary = field(default_factory=Dictionary)
     losses: Losses = field(default_factory=Losses)
     similar_ids: dict[str, dict[str, tuple[int, str, str]]] = field(default_factory=dict)  # of items and of users
-    erased: Match | None = None  # the erase list
+    some_users: list[str] = field(default_factory=list)
+    erased: set[str] = field(default_factory=set)  # users of the erase list that were read now
+    matched: set[int] = field(default_factory=set)  # hashes of users of the erase list who have or had rows
+    types_of_columns: dict[str, str] = field(default_factory=dict)  # as they were first read
+    newest: int = -1  # time of a usable row, in microseconds or an ordinal
+    late: int = 0  # usable rows that are older than `newest` was at first
+    rows_before: int = 0  # of these, read by earlier preparations
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a later preparation goes on from, beside the dictionaries, as JSON."""
+        kept = ("unit", "rows", "units", "dropped", "types_of_columns", "newest")
+        others = {"losses": self.losses.state, "similar_users": self.similar_ids.get(USER_ID)}
+        return {name: getattr(self, name) for name in kept} | {"matched": sorted(self.matched)} | others
+
+    def restore(self, state: Mapping[str, Any], dictionaries: Mapping[str, pl.Series]) -> None:
+        """Go on from a state, and the values of items and event types by code."""
+        self.rows = self.rows_before = state["rows"]
+        self.newest, self.types_of_columns = state["newest"], state["types_of_columns"]
+        self.units, self.dropped = Counter(state["units"]), Counter(state["dropped"])
+        self.losses, self.matched = Losses.restored(state["losses"]), set(state["matched"])
+        if state["similar_users"] is not None:
+            self.similar_ids = {USER_ID: {step: tuple(found) for step, found in state["similar_users"].items()}}
+        self.items, self.types = Dictionary(dictionaries[ITEM_ID]), Dictionary(dictionaries[EVENT_TYPE])
+
+    def hashed(self, column: pl.Series, name: str) -> pl.Series:
+        """Return the hashes [E] of ids [E] in the column `name`, whatever type they have in which file."""
+        first = pl.String() if self.types_of_columns.get(name) == "String" else pl.Int64()
+        return self.partitions.hashed(column, first if column.dtype != first else None)
 
 
 def partition_events(
@@ -63,8 +92,10 @@ def partition_events(
     erase: AbstractSet[str],
     until: str | None,
     form: TextForm,
+    only: Collection[int] | None = None,
+    before: tuple[Mapping[str, Any], Mapping[str, pl.Series]] | None = None,
 ) -> PartitionedEvents:
-    """Read all rows of `source` and append the usable ones to `partitions`.
+    """Read the rows of `source` and append the usable ones to `partitions`.
 
     Args:
         use_split: read the split column.
@@ -72,6 +103,8 @@ def partition_events(
         erase: ids of users whose events are removed.
         until: date or time from which on events are removed.
         form: how texts are read.
+        only: the numbers of the files to read; None: all.
+        before: the state and the dictionaries that the other files have left.
 
     Raises:
         UserError: needed columns are missing, values have a wrong type, or no row can be used.
@@ -85,12 +118,20 @@ def partition_events(
     columns += [n for n, wanted in optional.items() if wanted and n in source.columns and n not in columns]
     required = {ITEM_ID, key, EVENT_TYPE, *([SPLIT] if use_split else [])} & set(columns)
 
-    unit = _find_unit(source)
-    events = PartitionedEvents(partitions, unit, by_user, use_users or not by_user)
+    events = PartitionedEvents(partitions, "", by_user, use_users or not by_user)
+    if before:
+        events.restore(*before)
+    events.unit = unit = _find_unit(source, only, events.units)
+    if before and unit != before[0]["unit"]:
+        raise UserError(
+            f"with the new files the timestamps count {unit}, but the rows of preparation.store were read as "
+            f"{before[0]['unit']}; give data.timestamp_unit, and another folder as preparation.store"
+        )
+    newest = events.newest
     end = None if until is None else parse_until(until, unit)
-    by_file = [FILE] if source.knows_file else []
-    erased: set[str] = set()
-    for chunk in _with_progress(source.chunks([*columns, *by_file]), source.rows, "reading events"):
+    by_file = [FILE] if source.event_files else []
+    for chunk in _with_progress(source.read([*columns, *by_file], only), source.rows, "reading events"):
+        _check_types(chunk.select(columns), events, features, form)
         events.units += count_units(chunk[TIMESTAMP])
         times = whole_timestamps(chunk[TIMESTAMP], unit)
         events.rows += chunk.height
@@ -98,22 +139,78 @@ def partition_events(
         chunk = in_text_form(chunk, form).with_columns(times, text, *_groups(chunk, by_user, source))
         if USER_ID in columns:
             users = chunk[USER_ID].unique()
-            erased |= erase & set(users.cast(pl.String)) if erase else set()
+            events.erased |= erase & set(users.cast(pl.String)) if erase else set()
+            events.some_users = users.drop_nulls().head(SAMPLE).cast(pl.String).to_list()
             for step, found in similar_ids(users, form.ids).items():
                 seen = events.similar_ids.setdefault(USER_ID, {})
                 seen[step] = max(found, seen.get(step, found))
         events.losses.add_rows(chunk, [n for n in (EVENT_TYPE, *features.event_columns, *GROUPS) if n in chunk.columns])
         chunk = drop_unusable(chunk, required, erase, end, events.dropped, events.losses)
         if chunk.height:
+            events.late += int((chunk[TIMESTAMP] < newest).sum())
+            events.newest = max(events.newest, int(chunk[TIMESTAMP].to_numpy().max()))
             partitions.append(_as_integers(chunk, key, events, features))
     partitions.close()
     _require_rows(source, events)
     events.similar_ids[ITEM_ID] = similar_ids(events.items.values, form.ids)
-    if erase:
-        unmatched, others = sorted(erase - erased)[:SAMPLE], users.drop_nulls().cast(pl.String).head(SAMPLE).to_list()
-        events.erased = Match("preparation.erase", "listed users", len(erased), len(erase), unmatched, others, GONE)
-        events.erased.require()
     return events
+
+
+def match_erased(
+    events: PartitionedEvents, erase: AbstractSet[str], with_rows: Callable[[Sequence[int]], set[int]]
+) -> Match | None:
+    """Return how many of the listed users were found, now or before; None without a list.
+
+    Args:
+        erase: ids of the list.
+        with_rows: from hashes to those of users that earlier preparations left rows of.
+
+    Raises:
+        UserError: none was found, or the rows of a user who is no longer listed are gone for good.
+    """
+    listed = sorted(erase)
+    by_hash = dict(zip(events.hashed(pl.Series(listed, dtype=pl.String), USER_ID).to_list(), listed, strict=True))
+    if back := len(events.matched - by_hash.keys()):
+        raise UserError(
+            f"preparation.erase no longer lists {back:,} of the users whose events have left preparation.store; "
+            "list them again, or name another folder as preparation.store, for which all files are read"
+        )
+    if not erase:
+        return None
+    events.matched |= {key for key, user in by_hash.items() if user in events.erased} | with_rows(list(by_hash))
+    unmatched = [user for key, user in by_hash.items() if key not in events.matched][:SAMPLE]
+    found = Match(
+        "preparation.erase", "listed users", len(events.matched), len(erase), unmatched, events.some_users, GONE
+    )
+    return found.require()
+
+
+def _check_types(chunk: pl.DataFrame, events: PartitionedEvents, features: EventFeatures, form: TextForm) -> None:
+    """Raise UserError where a column has another type than earlier files and their rows would now be read otherwise.
+
+    Ids that were numbers may become texts: what was kept of them is converted.
+    """
+    for name, dtype in chunk.schema.items():
+        if chunk[name].null_count() == chunk.height:
+            continue
+        before = events.types_of_columns.setdefault(name, str(dtype))
+        if str(dtype) == before:
+            continue
+        became_text = before == "Int64" and dtype == pl.String
+        of_ids = name in (ITEM_ID, USER_ID, SESSION_ID)
+        if not (became_text and (of_ids or name == TIMESTAMP)) or any(map(_is_number, form.nulls or ())):
+            raise UserError(
+                f"{name} was {before} in the files of preparation.store and is {dtype} with the new ones; "
+                "name another folder as preparation.store, for which all files are read"
+            )
+        if name == ITEM_ID:
+            events.items = Dictionary(events.items.values.cast(pl.String))
+        if name in (ITEM_ID, TIMESTAMP):  # hashes stay those of numbers
+            events.types_of_columns[name] = str(dtype)
+
+
+def _is_number(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()
 
 
 def _require_columns(source: Source, key: str, erase: Collection[str]) -> None:
@@ -148,11 +245,11 @@ def _require_rows(source: Source, events: PartitionedEvents) -> None:
     raise UserError(f"none of the {events.rows:,} rows can be used: {reasons}. {remedy}".rstrip(" ."))
 
 
-def _find_unit(source: Source) -> str:
+def _find_unit(source: Source, only: Collection[int] | None, before: Counter[str]) -> str:
     """Determine the unit of the timestamps; reads that column of all rows where its type does not decide."""
     check_unit(source.unit)
-    units: Counter[str] = Counter()
-    for chunk in _with_progress(source.chunks([TIMESTAMP]), source.rows, "reading timestamps"):
+    units = Counter(before)
+    for chunk in _with_progress(source.read([TIMESTAMP], only), source.rows, "reading timestamps"):
         if chunk[TIMESTAMP].dtype in (pl.Date, pl.Datetime):
             return DATE
         if chunk[TIMESTAMP].dtype.is_numeric() and source.unit != "auto":
@@ -163,9 +260,8 @@ def _find_unit(source: Source) -> str:
 
 def _as_integers(chunk: pl.DataFrame, key: str, events: PartitionedEvents, features: EventFeatures) -> pl.DataFrame:
     """Convert rows [E] to columns of integers alone."""
-    hashed = events.partitions.hashed
     columns = [
-        hashed(chunk[key]).alias(KEY),
+        events.hashed(chunk[key], key).alias(KEY),
         chunk[TIMESTAMP],
         chunk[PLACE].cast(pl.UInt32),
         events.items.encode(chunk[ITEM_ID]),
@@ -180,7 +276,7 @@ def _as_integers(chunk: pl.DataFrame, key: str, events: PartitionedEvents, featu
     if SPLIT in chunk.columns:
         columns.append(read_labels(chunk[SPLIT]))
     if USER_ID in chunk.columns and events.keep_users:
-        columns.append(hashed(chunk[USER_ID]).fill_null(0).alias(USER_ID))
+        columns.append(events.hashed(chunk[USER_ID], USER_ID).fill_null(0).alias(USER_ID))
     return pl.DataFrame([*columns, *features.encode(chunk).get_columns()])
 
 

@@ -3,7 +3,7 @@
 Shapes: E events, S sessions, P partitions; of one block: e events, s sessions.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -15,21 +15,53 @@ from tqdm import tqdm
 from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.ragged import ranges
-from twotower.core.schema import ITEM_ID, RETURNING, TIMESTAMP, USER_ID
+from twotower.core.schema import EVENT_TYPE, ITEM_ID, RETURNING, TIMESTAMP, USER_ID
 from twotower.data.preparation.sessionize import SessionCounts, SessionRule, returning_users, sort_sessions
-from twotower.data.preparation.spill import ArrayFile, Partitions, prefetched
+from twotower.data.preparation.spill import KEY, ArrayFile, Partitions, prefetched
 from twotower.data.preparation.splits import PARTS, TEST, TRAIN, VALIDATION, Sessions, Split, require_targets
 
 TIMES_AT_ONCE = 1 << 21  # timestamps that a split reads
+Older = Callable[[int, int, pl.DataFrame | None], tuple[pl.DataFrame, pl.DataFrame] | None]
+
+
+class Segment(NamedTuple):
+    """Sessions on disk, partition after partition: those of several events by time of the first, then single events."""
+
+    columns: dict[str, ArrayFile]  # [E] codes of items, event types (0: bounce) and features; time; what is kept
+    table: dict[str, Array]  # [S] start, length; KEY, USER_ID or RETURNING, and the numbers of PARTS, where known
+    bounds: Array  # [P + 1] sessions bounds[p]:bounds[p + 1] are those of partition p
+
+
+class Rows(NamedTuple):
+    """Rows of sessions in the files of segments, which are numbered through."""
+
+    files: dict[str, list[ArrayFile]]  # codes of items, event types and features, and time, of each segment
+    rank_of_code: Mapping[str, Array]  # column -> [codes + 1] the rank that replaces each code
+    begin: Array  # [S] first row
+    offsets: Array  # [S + 1] offsets[s + 1] - offsets[s] is the number of events of session s
+
+    def read(self, name: str, low: int, high: int) -> Array:
+        """Return a column of the sessions low .. high - 1, with ranks for codes."""
+        begin = int(self.begin[low]) if low < high else 0
+        end = int(self.begin[high - 1] + self.offsets[high] - self.offsets[high - 1]) if low < high else 0
+        pieces, row = [np.zeros(0, self.files[name][0].dtype)], 0
+        for file in self.files[name]:
+            first, last = max(begin - row, 0), min(end - row, file.length)
+            if first < last:
+                pieces.append(file.read(first, last))
+            row += file.length
+        values = pieces[-1] if len(pieces) < 3 else np.concatenate(pieces)
+        if end - begin > self.offsets[high] - self.offsets[low]:  # rows of others are between them
+            values = values[ranges(self.begin[low:high] - begin, np.diff(self.offsets[low : high + 1]))]
+        return self.rank_of_code[name][values] if name in self.rank_of_code else values
 
 
 class SortedSessions(NamedTuple):
-    """Sessions on disk, partition after partition; within a partition by time of the first event."""
+    """Sessions of several events, partition after partition; within a partition by time of the first event."""
 
-    columns: dict[str, ArrayFile]  # [E] item rank, event type, time, ranks of features
+    rows: Rows
     start: Array  # [S] time of the first event
     returning: Array  # [S] see schema.ARRAYS
-    offsets: Array  # [S + 1] events offsets[s]:offsets[s + 1] are those of session s
     bounds: Array  # [P + 1] sessions bounds[p]:bounds[p + 1] are those of partition p
     split: Split
     counts: SessionCounts
@@ -51,58 +83,132 @@ class Block(NamedTuple):
 def sort_partitions(
     partitions: Partitions,
     rows: int,
-    work: Path,
+    folder: Path,
     rank_of_code: Mapping[str, Array],
     rule: SessionRule,
-    split: Callable[[Sessions], Split],
-) -> SortedSessions:
-    """Sort the rows of each partition into sessions, write these to the directory `work`, and split them.
+    older: Older | None = None,
+) -> tuple[Segment, SessionCounts]:
+    """Sort the rows of each partition into sessions, and write these to the directory `folder`.
 
     Args:
         rows: about how many there are, for the progress bar.
-        rank_of_code: column -> [codes + 1] the rank that replaces each code.
+        rank_of_code: column -> [codes + 1] the rank by which each code is sorted.
+        older: from the number of a partition, how many there are, and its new rows, to the older rows that were sorted before and are now
+            sorted with them, and those of them that stay; given, what the next preparation needs is kept.
+
+    Returns:
+        The segment, and the counts without those that the older rows had made before.
+    """
+    counts, gone = SessionCounts(), SessionCounts()
+    codes = {name: _codes_by_rank(ranks) for name, ranks in rank_of_code.items()}
+    columns: dict[str, ArrayFile] = {}
+    tables: dict[str, list[Array]] = {}
+    bounds = [0]
+
+    def ranked(frame: pl.DataFrame) -> pl.DataFrame:
+        frame = frame.with_columns(pl.Series(name, lut[frame[name].to_numpy()]) for name, lut in rank_of_code.items())
+        if rule.bounce:  # of sessions that were sorted before
+            frame = frame.with_columns(pl.col(EVENT_TYPE).replace(rule.bounce.bounce, rule.bounce.base))
+        return frame
+
+    def sorted_part(number: int) -> tuple[dict[str, Array], dict[str, Array]]:
+        new = partitions.take(number)
+        old = older(number, partitions.count, new) if older else None
+        frames = [] if new is None else [ranked(new)]
+        if old is not None:
+            sort_sessions(ranked(old[0]), rule, gone)
+            frames.append(ranked(old[1]))
+        if not any(frame.height for frame in frames):
+            return {}, {}
+        frame = pl.concat([f.select(frames[0].columns) for f in frames])
+        return sort_sessions(frame, rule, counts, keep=older is not None)
+
+    with tqdm(total=rows, desc="sorting sessions", unit=" rows", unit_scale=True, leave=False, disable=None) as bar:
+        for events, sessions in prefetched(map(sorted_part, range(partitions.count))):
+            for name, array in events.items():
+                values = codes[name][array] if name in codes else array
+                if name not in columns:
+                    columns[name] = ArrayFile(folder / f"{name}.npy", values.dtype.str)
+                columns[name].append(values)
+            if rule.by_user and sessions:  # all sessions of a user are in this partition
+                sessions[RETURNING] = _returning_of_several(
+                    sessions.pop(USER_ID), sessions["start"], sessions["length"]
+                )
+            for name, array in sessions.items():
+                tables.setdefault(name, []).append(array)
+            bounds.append(bounds[-1] + len(sessions.get("length", ())))
+            bar.update(len(events.get(ITEM_ID, ())))
+    for file in columns.values():
+        file.close()
+    counts.add(gone, -1)
+    return Segment(columns, {n: np.concatenate(a) for n, a in tables.items()}, np.array(bounds)), counts
+
+
+def _codes_by_rank(rank_of_code: Array) -> Array:
+    """Return the code of each rank, 0 for one that no code from 1 on has.
+
+    >>> _codes_by_rank(np.array([0, 2, 1, 3], np.uint32))
+    array([0, 2, 1, 3], dtype=uint32)
+    """
+    codes = np.zeros(int(rank_of_code.max()) + 1, rank_of_code.dtype)
+    codes[rank_of_code[1:]] = np.arange(1, len(rank_of_code))
+    return codes
+
+
+def _returning_of_several(user: Array, start: Array, length: Array) -> Array:
+    returning = np.zeros(len(user), dtype=np.uint8)
+    several = length > 1
+    returning[several] = returning_users(user[several], start[several])
+    return returning
+
+
+def arrange(
+    segments: Sequence[Segment],
+    live: Sequence[Array],
+    columns: Iterable[str],
+    rank_of_code: Mapping[str, Array],
+    rule: SessionRule,
+    counts: SessionCounts,
+    split: Callable[[Sessions], Split],
+) -> SortedSessions:
+    """Put segments together, and split their sessions.
+
+    Args:
+        live: for each segment [S] False for sessions that another segment has instead.
+        columns: what blocks are read with.
 
     Raises:
         UserError: no session has two events, or one goes back in the split column.
     """
-    counts = SessionCounts()
-    columns: dict[str, ArrayFile] = {}
-    tables: dict[str, list[Array]] = {}
-    bounds = [0]
-    with tqdm(total=rows, desc="sorting sessions", unit=" rows", unit_scale=True, leave=False, disable=None) as bar:
-        frames = (
-            frame.with_columns(pl.Series(name, lut[frame[name].to_numpy()]) for name, lut in rank_of_code.items())
-            for frame in partitions.take_all()
-        )
-        for events, sessions in prefetched(sort_sessions(frame, rule, counts) for frame in frames):
-            for name, array in events.items():
-                if name not in columns:
-                    columns[name] = ArrayFile(work / f"{name}.npy", array.dtype.str)
-                columns[name].append(array)
-            if rule.by_user:  # all sessions of a user are in this partition
-                sessions[RETURNING] = returning_users(sessions.pop(USER_ID), sessions["start"])
-            for name, array in sessions.items():
-                tables.setdefault(name, []).append(array)
-            bounds.append(bounds[-1] + len(sessions["length"]))
-            bar.update(len(events[ITEM_ID]))
-    for file in columns.values():
-        file.close()
-    table = {name: np.concatenate(arrays) for name, arrays in tables.items()}
+    several = [alive & (s.table["length"] > 1) for s, alive in zip(segments, live, strict=True)]
+    table = {
+        name: np.concatenate([s.table[name][mask] for s, mask in zip(segments, several, strict=True)])
+        for name in segments[0].table
+        if name != KEY
+    }
     _require_sessions(len(table["start"]), counts, rule)
-    labelled = np.stack([table[part] for part in PARTS], axis=1) if PARTS[TRAIN] in table else None
+    begin, bounds, rows = [], [np.zeros(1, dtype=np.int64)], 0
+    for segment, mask in zip(segments, several, strict=True):
+        length = segment.table["length"]
+        begin.append((rows + np.cumsum(length) - length)[mask])
+        before = np.concatenate([[0], np.cumsum(mask)])
+        bounds.append(bounds[-1][-1] + before[segment.bounds[1:]])
+        rows += int(length.sum())
     offsets = np.concatenate([[0], np.cumsum(table["length"], dtype=np.int64)])
     if RETURNING not in table:
-        user = table.pop(USER_ID) if USER_ID in table else np.zeros(len(table["start"]), dtype=np.uint8)
+        user = table[USER_ID] if USER_ID in table else np.zeros(len(table["start"]), dtype=np.uint8)
         table[RETURNING] = returning_users(user, table["start"])
+    labelled = np.stack([table[part] for part in PARTS], axis=1) if PARTS[TRAIN] in table else None
+    files = {name: [segment.columns[name] for segment in segments] for name in columns}
+    numbered = Rows(files, rank_of_code, np.concatenate(begin), offsets)
 
     def times() -> Iterator[Array]:
-        return (columns[TIMESTAMP].read(*span) for span in pairwise(_cuts(offsets, TIMES_AT_ONCE)))
+        return (numbered.read(TIMESTAMP, *span) for span in _spans(offsets, TIMES_AT_ONCE))
 
     parts_of_sessions = split(Sessions(table["length"], times, labelled, timed=not rule.ordinal))
     require_targets(parts_of_sessions, table["length"])
-    return SortedSessions(
-        columns, table["start"], table[RETURNING], offsets, np.array(bounds), parts_of_sessions, counts
-    )
+    bounds_of_all = np.concatenate(bounds)
+    return SortedSessions(numbered, table["start"], table[RETURNING], bounds_of_all, parts_of_sessions, counts)
 
 
 def _require_sessions(sessions: int, counts: SessionCounts, rule: SessionRule) -> None:
@@ -120,8 +226,13 @@ def _require_sessions(sessions: int, counts: SessionCounts, rule: SessionRule) -
 
 def blocks(sessions: SortedSessions, rows: int) -> Iterator[Block]:
     """Yield all sessions as they lie on disk, about `rows` events at a time."""
-    for low, high in pairwise(np.searchsorted(sessions.offsets, _cuts(sessions.offsets, rows)).tolist()):
-        yield _read_block(sessions, [(low, high)])
+    for span in _spans(sessions.rows.offsets, rows):
+        yield _read_block(sessions, [span])
+
+
+def _spans(offsets: Array, rows: int) -> Iterator[tuple[int, int]]:
+    """Yield the numbers low and high - 1 of the first and last of sessions with about `rows` events."""
+    return pairwise(np.searchsorted(offsets, _cuts(offsets, rows)).tolist())
 
 
 def _cuts(offsets: Array, rows: int) -> list[int]:
@@ -140,7 +251,7 @@ def blocks_by_start(sessions: SortedSessions, rows: int) -> Iterator[Block]:
     Sessions that start together are ordered by their content, so that the order tells nothing about users.
     """
     order = np.argsort(sessions.start, kind="stable")
-    total = np.cumsum(np.diff(sessions.offsets)[order])
+    total = np.cumsum(np.diff(sessions.rows.offsets)[order])
     edges = np.unique(sessions.start[order[np.searchsorted(total, np.arange(rows, total[-1], rows))]])
     del order, total
     cuts = [
@@ -153,10 +264,11 @@ def blocks_by_start(sessions: SortedSessions, rows: int) -> Iterator[Block]:
 
 def _read_block(sessions: SortedSessions, spans: list[tuple[int, int]]) -> Block:
     """Read the sessions low .. high - 1 of each span."""
-    rows = [(int(sessions.offsets[low]), int(sessions.offsets[high])) for low, high in spans]
-    columns = {name: np.concatenate([file.read(*span) for span in rows]) for name, file in sessions.columns.items()}
+    columns = {
+        name: np.concatenate([sessions.rows.read(name, *span) for span in spans]) for name in sessions.rows.files
+    }
     session = np.concatenate([np.arange(low, high) for low, high in spans])
-    length = sessions.offsets[session + 1] - sessions.offsets[session]
+    length = sessions.rows.offsets[session + 1] - sessions.rows.offsets[session]
     columns[RETURNING] = np.repeat(sessions.returning[session], length)
     first = np.zeros(length.sum(), dtype=bool)
     first[np.cumsum(length) - length] = True
