@@ -3,7 +3,6 @@
 import json
 import random
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ from test_prepare_oracle import SPLITS
 from twotower.core.errors import UserError
 from twotower.core.schema import Prepared
 from twotower.data.preparation import prepare as prepare_module
-from twotower.data.preparation import splits
-from twotower.data.preparation.store import STORE_FILE, Store
 from twotower.data.readers import events
 
 MINUTE, BEGIN = 60_000, 1_700_000_000_000

@@ -111,7 +111,7 @@ def sort_sessions(
 
     Returns:
         Columns [E] of the events, without KEY, PLACE and SPLIT, in milliseconds or ordinals; and columns [S] of the
-        sessions: start, length, where there are any user (0: unknown) and, with SPLIT, train, validation and
+        sessions: start, end, length, where there are any user (0: unknown) and, with SPLIT, train, validation and
         test: how many events have that label.
     """
     by = (KEY, TIMESTAMP, PLACE, ITEM_ID, EVENT_TYPE)
@@ -126,7 +126,7 @@ def sort_sessions(
         events[EVENT_TYPE] = mark_bounces(events[EVENT_TYPE], events[TIMESTAMP], starts, rule.bounce)
     exact = events[TIMESTAMP]
     time = events[TIMESTAMP] = exact // _scale(rule)
-    sessions = {"start": time[starts], "length": length}
+    sessions = {"start": time[starts], "end": time[starts + length - 1], "length": length}
     if keep:
         events[MICROSECOND] = (exact - time * _scale(rule)).astype(np.uint16)
         sessions[KEY] = rows[KEY].to_numpy()[begin]

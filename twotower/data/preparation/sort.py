@@ -6,7 +6,7 @@ Shapes: E events, S sessions, P partitions; of one block: e events, s sessions.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -28,7 +28,7 @@ class Segment(NamedTuple):
     """Sessions on disk, partition after partition: those of several events by time of the first, then single events."""
 
     columns: dict[str, ArrayFile]  # [E] codes of items, event types (0: bounce) and features; time; what is kept
-    table: dict[str, Array]  # [S] start, length; KEY, USER_ID or RETURNING, and the numbers of PARTS, where known
+    table: dict[str, Array]  # [S] start, end, length; KEY, USER_ID or RETURNING, and the numbers of PARTS, where known
     bounds: Array  # [P + 1] sessions bounds[p]:bounds[p + 1] are those of partition p
 
 
@@ -40,20 +40,35 @@ class Rows(NamedTuple):
     begin: Array  # [S] first row
     offsets: Array  # [S + 1] offsets[s + 1] - offsets[s] is the number of events of session s
 
-    def read(self, name: str, low: int, high: int) -> Array:
-        """Return a column of the sessions low .. high - 1, with ranks for codes."""
+    def read(self, names: Iterable[str], low: int, high: int) -> dict[str, Array]:
+        """Return columns of the sessions low .. high - 1, with ranks for codes."""
         begin = int(self.begin[low]) if low < high else 0
         end = int(self.begin[high - 1] + self.offsets[high] - self.offsets[high - 1]) if low < high else 0
-        pieces, row = [np.zeros(0, self.files[name][0].dtype)], 0
-        for file in self.files[name]:
+        take: Any = slice(None)
+        if end - begin > self.offsets[high] - self.offsets[low]:  # rows of others are between them
+            take = ranges(self.begin[low:high] - begin, np.diff(self.offsets[low : high + 1]))
+        return {name: self._ranks(name, self._read(self.files[name], begin, end)[take]) for name in names}
+
+    def read_chosen(self, name: str, chosen: Array) -> Array:
+        """Return a column of some sessions [n], in ascending order."""
+        rows = ranges(self.begin[chosen], self.offsets[chosen + 1] - self.offsets[chosen])
+        ends = np.cumsum([0, *(file.length for file in self.files[name])])
+        cuts = np.searchsorted(rows, ends)
+        spans = zip(self.files[name], ends, cuts, cuts[1:], strict=False)
+        return self._ranks(name, np.concatenate([file.array()[rows[a:b] - row] for file, row, a, b in spans if a < b]))
+
+    def _ranks(self, name: str, values: Array) -> Array:
+        return self.rank_of_code[name][values] if name in self.rank_of_code else values
+
+    @staticmethod
+    def _read(files: Sequence[ArrayFile], begin: int, end: int) -> Array:
+        pieces, row = [np.zeros(0, files[0].dtype)], 0
+        for file in files:
             first, last = max(begin - row, 0), min(end - row, file.length)
             if first < last:
                 pieces.append(file.read(first, last))
             row += file.length
-        values = pieces[-1] if len(pieces) < 3 else np.concatenate(pieces)
-        if end - begin > self.offsets[high] - self.offsets[low]:  # rows of others are between them
-            values = values[ranges(self.begin[low:high] - begin, np.diff(self.offsets[low : high + 1]))]
-        return self.rank_of_code[name][values] if name in self.rank_of_code else values
+        return pieces[-1] if len(pieces) < 3 else np.concatenate(pieces)
 
 
 class SortedSessions(NamedTuple):
@@ -93,8 +108,9 @@ def sort_partitions(
     Args:
         rows: about how many there are, for the progress bar.
         rank_of_code: column -> [codes + 1] the rank by which each code is sorted.
-        older: from the number of a partition, how many there are, and its new rows, to the older rows that were sorted before and are now
-            sorted with them, and those of them that stay; given, what the next preparation needs is kept.
+        older: from the number of a partition, how many there are, and its new rows, to the older rows that were sorted
+            before and are now sorted with them, and those of them that stay; given, what the next preparation needs is
+            kept.
 
     Returns:
         The segment, and the counts without those that the older rows had made before.
@@ -202,10 +218,13 @@ def arrange(
     files = {name: [segment.columns[name] for segment in segments] for name in columns}
     numbered = Rows(files, rank_of_code, np.concatenate(begin), offsets)
 
-    def times() -> Iterator[Array]:
-        return (numbered.read(TIMESTAMP, *span) for span in _spans(offsets, TIMES_AT_ONCE))
+    def times(chosen: Array) -> Iterator[Array]:
+        events = np.concatenate([[0], np.cumsum(table["length"][chosen])])
+        spans = _spans(events, TIMES_AT_ONCE)
+        return (numbered.read_chosen(TIMESTAMP, chosen[low:high]) for low, high in spans)
 
-    parts_of_sessions = split(Sessions(table["length"], times, labelled, timed=not rule.ordinal))
+    ends = table["start"], table["end"]
+    parts_of_sessions = split(Sessions(table["length"], *ends, times, labelled, timed=not rule.ordinal))
     require_targets(parts_of_sessions, table["length"])
     bounds_of_all = np.concatenate(bounds)
     return SortedSessions(numbered, table["start"], table[RETURNING], bounds_of_all, parts_of_sessions, counts)
@@ -264,9 +283,8 @@ def blocks_by_start(sessions: SortedSessions, rows: int) -> Iterator[Block]:
 
 def _read_block(sessions: SortedSessions, spans: list[tuple[int, int]]) -> Block:
     """Read the sessions low .. high - 1 of each span."""
-    columns = {
-        name: np.concatenate([sessions.rows.read(name, *span) for span in spans]) for name in sessions.rows.files
-    }
+    pieces = [sessions.rows.read(sessions.rows.files, *span) for span in spans]
+    columns = {name: np.concatenate([piece[name] for piece in pieces]) for name in sessions.rows.files}
     session = np.concatenate([np.arange(low, high) for low, high in spans])
     length = sessions.rows.offsets[session + 1] - sessions.rows.offsets[session]
     columns[RETURNING] = np.repeat(sessions.returning[session], length)
@@ -281,9 +299,8 @@ def parts(length: Array, train: Array, validation: Array) -> Array:
     >>> parts(np.array([4, 2]), train=np.array([1, 2]), validation=np.array([1, 0]))
     array([0, 1, 2, 2, 0, 0], dtype=int8)
     """
-    position = ranges(np.zeros_like(length), length)
-    tested = position >= np.repeat(train + validation, length)
-    return np.where(position < np.repeat(train, length), TRAIN, np.where(tested, TEST, VALIDATION)).astype(np.int8)
+    counts = np.stack([train, validation, length - train - validation], axis=1)
+    return np.repeat(np.tile(np.array([TRAIN, VALIDATION, TEST], dtype=np.int8), len(length)), counts.ravel())
 
 
 def _sorted_by_start(block: Block) -> Block:

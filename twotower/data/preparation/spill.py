@@ -157,6 +157,10 @@ class ArrayFile:
         """Return elements [end - begin] of a closed file."""
         return np.fromfile(self.path, self.dtype, end - begin, offset=self._begin + begin * self.dtype.itemsize)
 
+    def array(self) -> Array:
+        """Return all elements of a closed file as a memory map."""
+        return np.memmap(self.path, self.dtype, "r", self._begin, (self.length,))
+
     def _write_header(self) -> int:
         # NumPy leaves room in the header for a length that grows, so a second one is as long as the first.
         header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.length,)}

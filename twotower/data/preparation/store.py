@@ -135,7 +135,7 @@ class Store:
         self._listed = set(listed)
         found: set[int] = set()
         for segment in self.segments if len(added) else ():
-            users = segment.table[KEY] if by_user else np.load(segment.columns[USER_ID].path, mmap_mode="r")
+            users = segment.table[KEY] if by_user else segment.columns[USER_ID].array()
             for begin in range(0, len(users), 1 << 22):
                 found |= set(np.intersect1d(added, users[begin : begin + (1 << 22)]).tolist())
         self._forgotten = found
@@ -264,7 +264,7 @@ def _rows(segment: Segment, begin: Array, sessions: Array) -> pl.DataFrame:
     """Return the rows of some sessions as the first pass gives them; `begin` [S] is the first row of each session."""
     length = segment.table["length"][sessions]
     take = ranges(begin[sessions], length)
-    columns = {name: np.load(file.path, mmap_mode="r")[take] for name, file in sorted(segment.columns.items())}
+    columns = {name: file.array()[take] for name, file in sorted(segment.columns.items())}
     scale = 1 if MICROSECOND not in columns else 1000
     columns[TIMESTAMP] = columns[TIMESTAMP] * scale + columns.pop(MICROSECOND, 0)
     return pl.DataFrame({KEY: np.repeat(segment.table[KEY][sessions], length), **columns})
