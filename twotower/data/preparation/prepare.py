@@ -301,7 +301,7 @@ class Preparation:
         return {
             **{f"data.{name}": value for name, value in source.settings.items() if name not in tables},
             "data.timestamp_unit": source.unit,
-            "columns": [name for name in kinds if name in source.columns],
+            "data.columns of the files": [name for name in kinds if name in source.columns],
             "split=predefined": SPLIT in source.columns and self._split_name == predefined.__name__,
             "preparation.features.events": features,
             "preparation.min_users_per_item > 1": self.min_users_per_item > 1,
