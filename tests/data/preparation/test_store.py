@@ -18,8 +18,8 @@ from test_prepare_oracle import SPLITS
 
 from twotower.core.errors import UserError
 from twotower.core.schema import Prepared
+from twotower.data.preparation import increment, splits
 from twotower.data.preparation import prepare as prepare_module
-from twotower.data.preparation import splits
 from twotower.data.preparation.store import STORE_FILE, open_store
 from twotower.data.readers import events
 
@@ -158,7 +158,7 @@ def test_another_split_reads_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     shop(tmp_path, range(6))
     stored(tmp_path)
     before = state(tmp_path)["segments"]
-    monkeypatch.setattr(prepare_module, "sort_partitions", None)
+    monkeypatch.setattr(increment, "sort_partitions", None)
     other = stored(tmp_path, split=partial(splits.temporal, test_fraction=0.4, validation_fraction=0.1))
     assert other.manifest["increment"] == {"files": 0, "rows": 0, "late": 0, "erased": 0}
     assert state(tmp_path)["segments"] == before
@@ -229,7 +229,7 @@ def test_a_kill_at_any_step_leaves_a_store_that_goes_on(
     shop(tmp_path, range(5, 7))
     with monkeypatch.context() as patch, pytest.raises(Killed):
         if step in STEPS:
-            patch.setattr(prepare_module, step, killed)
+            patch.setattr(increment if step == "sort_partitions" else prepare_module, step, killed)
         else:
             name = {"commit": "write_json", "state": "np.save", "remove": "shutil.rmtree"}[step]
             patch.setattr(f"twotower.data.preparation.store.{name}", killed)

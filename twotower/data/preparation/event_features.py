@@ -17,9 +17,9 @@ from twotower.core.event_codes import EVENT_TYPE, SIZES, TIME
 from twotower.core.matches import SAMPLE, Match
 from twotower.core.schema import ITEM_ID, TIMESTAMP, USER_ID
 from twotower.core.values import TextForm
+from twotower.data.preparation.blocks import Block
 from twotower.data.preparation.identifiers import Dictionary, ranks
 from twotower.data.preparation.item_features import smallest_first
-from twotower.data.preparation.sort import Block
 from twotower.data.preparation.splits import TEST
 from twotower.data.readers.source import Source
 from twotower.data.text_form import ids, in_text_form, shortest

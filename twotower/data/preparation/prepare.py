@@ -49,16 +49,17 @@ from twotower.core.schema import (
     write_prepared,
 )
 from twotower.core.values import NULLS, TextForm, check_steps
+from twotower.data.preparation.blocks import arrange, blocks, blocks_by_start
 from twotower.data.preparation.bounces import event_types
 from twotower.data.preparation.catalogue import build_catalogue
-from twotower.data.preparation.clean import ERASED
-from twotower.data.preparation.event_features import FEATURE, EventFeatures, Specs
-from twotower.data.preparation.identifiers import Dictionary, normalise_item_ids, ranks
+from twotower.data.preparation.event_features import EventFeatures, Specs
+from twotower.data.preparation.first_pass import PartitionedEvents, match_erased
+from twotower.data.preparation.identifiers import normalise_item_ids, ranks
+from twotower.data.preparation.increment import partitions_of, rows_of, sort_into
 from twotower.data.preparation.item_features import ItemFeatures, check_specs, encode_items, listed_items
-from twotower.data.preparation.partition import PartitionedEvents, match_erased, partition_events
+from twotower.data.preparation.partition import partition_events
 from twotower.data.preparation.privacy import read_erased_users
-from twotower.data.preparation.sessionize import MICROSECOND, SessionRule, session_rule
-from twotower.data.preparation.sort import arrange, blocks, blocks_by_start, sort_partitions
+from twotower.data.preparation.sessionize import MICROSECOND, session_rule
 from twotower.data.preparation.spill import Partitions, prefetched
 from twotower.data.preparation.splits import Sessions, Split, predefined
 from twotower.data.preparation.statistics import EventStatistics, count_rows, count_unlisted
@@ -188,14 +189,15 @@ class Preparation:
                 "data.items are looked up when a row is read, and would not follow the tables. Leave one of the two out"
             )
         unread = store.new_files(source)
-        events = self._partition(store, source, unread, features, work, rows_at_once)
+        partitions = Partitions(work, partitions_of(rows_of(source, unread), rows_at_once), store.seed)
+        events = self._partition(store, source, unread, features, partitions)
         zone = None if events.unit == ORDINAL else self.time_zone
         ids, item_ranks = ranks(normalise_item_ids(events.items.values))
         types = event_types(events.types.values.to_list(), self.bounce)
         rule = session_rule(events.by_user, events.unit, self.session_gap_minutes, types.bounce)
         rank_of_code = {ITEM_ID: item_ranks, EVENT_TYPE: types.rank_of_code, **features.rank_values()}
         erased = match_erased(events, self._erased(source), partial(store.forget, by_user=events.by_user))
-        self._sort(store, events, features, str(ids.dtype), rank_of_code, rule, rows_at_once)
+        sort_into(store, events, features, str(ids.dtype), rank_of_code, rule, rows_at_once)
         columns = [n for n in store.segments[0].columns if n not in (MICROSECOND, PLACE, SPLIT)]
         columns = [name for name in columns if name != USER_ID or self.min_users_per_item > 1]
         sessions = arrange(store.segments, store.live, columns, rank_of_code, rule, store.counts, self.split)
@@ -256,38 +258,22 @@ class Preparation:
         return listed_items(source.items(), ids, self._form)
 
     def _partition(
-        self,
-        store: Store,
-        source: Source,
-        only: list[int] | None,
-        features: EventFeatures,
-        work: Path,
-        rows_at_once: int,
+        self, store: Store, source: Source, unread: list[int] | None, features: EventFeatures, partitions: Partitions
     ) -> PartitionedEvents:
-        """Read the rows that the store does not have yet."""
         use_split = SPLIT in source.columns and self._split_name == predefined.__name__
         if SPLIT in source.columns and not use_split:
             log.info("the split column is not used; split=predefined uses it")
-        rows = source.rows
-        if only is not None:
-            sizes = [file.stat().st_size for file in source.files[: source.event_files]]
-            rows = rows * sum(sizes[number] for number in only) // max(1, sum(sizes))
-        before = None
-        if store.state:
-            before = store.state, store.dictionaries
-            for name in features.dictionaries:
-                features.dictionaries[name] = Dictionary(store.dictionaries[FEATURE + name])
         return partition_events(
             source,
-            Partitions(work, _partitions(rows, rows_at_once), store.seed),
+            partitions,
             features,
             use_split=use_split,
             use_users=self.min_users_per_item > 1,
             erase=self._erased(source),
             until=self.until,
             form=self._form,
-            only=only,
-            before=before,
+            only=unread,
+            before=(store.state, store.dictionaries) if store.state else None,
         )
 
     def _erased(self, source: Source) -> frozenset[str]:
@@ -312,33 +298,6 @@ class Preparation:
             "preparation.ids": list(self.ids),
         }
 
-    def _sort(
-        self,
-        store: Store,
-        events: PartitionedEvents,
-        features: EventFeatures,
-        kind_of_ids: str,
-        rank_of_code: Mapping[str, Array],
-        rule: SessionRule,
-        rows_at_once: int,
-    ) -> None:
-        """Sort the new rows, with those of the store that they change, into a segment; then the store holds them."""
-        # Ids that are no longer all numbers have another order, which decides on equal times.
-        rows = store.choose_folded(store.state is not None and store.state["kind_of_ids"] != kind_of_ids)
-        new = events.rows - events.rows_before
-        if new or rows or not store.segments:
-            if store.segments:  # with each new row come older ones of its key
-                events.partitions = events.partitions.refined(_partitions(rows + 8 * new, rows_at_once))
-            older = store.older if store.kept else None
-            store.add(*sort_partitions(events.partitions, rows + new, store.new_segment(), rank_of_code, rule, older))
-            events.dropped[ERASED] += store.forgotten_rows
-        if not store.segments:
-            raise UserError("none of the rows is left: all are of users whom preparation.erase lists")
-        if store.kept:
-            values = {ITEM_ID: events.items.values, EVENT_TYPE: events.types.values}
-            values |= {FEATURE + name: dictionary.values for name, dictionary in features.dictionaries.items()}
-            store.commit({**events.state, "kind_of_ids": kind_of_ids}, values)
-
     def _write_catalogue(
         self, directory: Path, source: Source, catalogue: pl.DataFrame, before: int | None
     ) -> ItemFeatures:
@@ -356,11 +315,6 @@ def _rows_at_once(memory_gib: float) -> int:
         raise UserError(f"preparation.memory_gib={memory_gib}; expected {LEAST_MEMORY} or more")
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return max(1, int(max(memory_gib * 2**30 - held, 2**28) / 2 / BYTES_PER_ROW))
-
-
-def _partitions(rows: int, rows_at_once: int) -> int:
-    """Return how many partitions, a power of two, have about `rows_at_once` rows each."""
-    return 1 << max(0, -(-rows // rows_at_once) - 1).bit_length()
 
 
 def describe(manifest: Mapping[str, Any]) -> str:

@@ -14,8 +14,8 @@ import polars as pl
 from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.event_codes import local_hours
-from twotower.data.preparation.partition import PartitionedEvents
-from twotower.data.preparation.sort import SortedSessions
+from twotower.data.preparation.blocks import SortedSessions
+from twotower.data.preparation.first_pass import PartitionedEvents
 from twotower.data.preparation.splits import PARTS, TRAIN
 
 OUTSIDE = "test event of an item outside the catalogue"  # reason for which a row is dropped

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from twotower.data.preparation.blocks import Block, Rows, SortedSessions, blocks, blocks_by_start, parts
 from twotower.data.preparation.sessionize import SessionCounts
-from twotower.data.preparation.sort import Block, Rows, SortedSessions, blocks, blocks_by_start, parts
 from twotower.data.preparation.spill import ArrayFile
 from twotower.data.preparation.splits import Split
 
