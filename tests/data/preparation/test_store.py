@@ -20,7 +20,7 @@ from twotower.core.errors import UserError
 from twotower.core.schema import Prepared
 from twotower.data.preparation import increment, splits
 from twotower.data.preparation import prepare as prepare_module
-from twotower.data.preparation.store import STORE_FILE, open_store
+from twotower.data.preparation.store import STORE_FILE, Store, open_store
 from twotower.data.readers import events
 
 MINUTE, BEGIN = 60_000, 1_700_000_000_000
@@ -54,6 +54,11 @@ def random_log(rng: random.Random, by_user: bool) -> Rows:
     return rows
 
 
+def ordinals(rows: Rows) -> Rows:
+    """The same rows, whose timestamps only order them."""
+    return [row | {"timestamp": max(-1, (row["timestamp"] - BEGIN) // MINUTE)} for row in rows]
+
+
 def write(rows: Rows, path: Path) -> None:
     """Parquet whose ids are numbers where all of the file's are."""
     columns = {name: [row[name] for row in rows] for name in rows[0]}
@@ -83,9 +88,20 @@ def content(directory: Prepared) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 @given(st.integers(0, 10**9), st.booleans(), st.sampled_from(list(SPLITS)), st.integers(2, 4))
 def test_any_cuts_of_any_log_give_the_same_as_all_at_once(seed: int, by_user: bool, split: str, cuts: int) -> None:
+    check_cuts(seed, by_user, split, cuts)
+
+
+@pytest.mark.parametrize("by_user", [False, True])
+def test_some_cuts_give_the_same_as_all_at_once(by_user: bool) -> None:
+    check_cuts(11 + by_user, by_user, "temporal", 3)
+
+
+def check_cuts(seed: int, by_user: bool, split: str, cuts: int) -> None:
+    """Prepare a random log file by file onto a store, and each time without one."""
     rng = random.Random(seed)
     rows = random_log(rng, by_user)
     options: dict[str, Any] = {
@@ -95,6 +111,9 @@ def test_any_cuts_of_any_log_give_the_same_as_all_at_once(seed: int, by_user: bo
         "min_users_per_item": rng.choice([1, 2]),
         "session_gap_minutes": rng.choice([10, None]),
     }
+    if not rng.randrange(4):
+        rows = ordinals(rows)
+        options |= {"bounce": None, "session_gap_minutes": None}
     names = rng.sample([f"{number}.parquet" for number in range(cuts)], cuts)  # the order of names is not that of time
     parts: list[Rows] = [[] for _ in names]
     for row in rows:
@@ -117,7 +136,7 @@ def test_any_cuts_of_any_log_give_the_same_as_all_at_once(seed: int, by_user: bo
             assert directory.manifest["increment"]["files"] >= 1
 
 
-def shop(folder: Path, days: range, users: int = 30, **more: list[Any]) -> Path:
+def shop(folder: Path, days: range, users: int = 30) -> Path:
     """One file a day; each user has three events in a row, a minute apart, on each day."""
     for day in days:
         rows = [
@@ -241,6 +260,28 @@ def test_a_kill_at_any_step_leaves_a_store_that_goes_on(
     assert content(directory) == content(prepared(tmp_path, "whole"))
     named = {*state(tmp_path)["segments"], f"state-{state(tmp_path)['number']}", STORE_FILE, "lock"}
     assert {file.name for file in (tmp_path / "store").iterdir()} == named
+
+
+@pytest.mark.parametrize("step", ["arrange", "sort_partitions", "commit"])
+def test_a_kill_of_the_first_preparation_leaves_a_folder_that_goes_on(
+    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    shop(tmp_path, range(5))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        where = increment if step == "sort_partitions" else Store if step == "commit" else prepare_module
+        patch.setattr(where, step, killed)
+        stored(tmp_path)
+    assert content(stored(tmp_path)) == content(prepared(tmp_path, "whole"))
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
+    shop(tmp_path, range(5))
+    (tmp_path / "store" / "state-of-affairs").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"store holds state-of-affairs; expected a store, or a new folder"):
+        stored(tmp_path)
 
 
 def test_two_at_once_are_refused(tmp_path: Path) -> None:

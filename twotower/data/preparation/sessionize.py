@@ -128,7 +128,8 @@ def sort_sessions(
     time = events[TIMESTAMP] = exact // _scale(rule)
     sessions = {"start": time[starts], "end": time[starts + length - 1], "length": length}
     if keep:
-        events[MICROSECOND] = (exact - time * _scale(rule)).astype(np.uint16)
+        if not rule.ordinal:
+            events[MICROSECOND] = (exact - time * _scale(rule)).astype(np.uint16)
         sessions[KEY] = rows[KEY].to_numpy()[begin]
     if rule.by_user:
         sessions[USER_ID] = rows[KEY].to_numpy()[begin]

@@ -13,6 +13,7 @@ Shapes: E events, S sessions, P partitions.
 """
 
 import json
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ from twotower.data.preparation.spill import KEY, ArrayFile
 from twotower.data.readers.source import Source
 
 STORE_FILE, DICTIONARIES_FILE = "store.json", "dictionaries.parquet"
+OWN = r"(segment|state)-\d+|\.store\.json\.\d+"  # names that a killed preparation may have left
 MOST_SEGMENTS = 8  # more are sorted into one, but for the largest
 OTHER = "name another folder as preparation.store, for which all files are read"
 
@@ -73,6 +75,7 @@ class Store:
         self._folded: set[int] = set()  # segments whose sessions are sorted anew
         if (folder / STORE_FILE).exists():
             self._load(read_json(folder / STORE_FILE, "a store of preparation"))
+        self._remove_unnamed()
 
     def _load(self, saved: Mapping[str, Any]) -> None:
         self.seed = saved["seed"]
@@ -96,7 +99,6 @@ class Store:
             self.live.append(np.load(state / f"live-{name}.npy", allow_pickle=False))
             length = self.segments[-1].table["length"]
             self._begin.append(np.cumsum(length) - length)
-        self._remove_unnamed()
 
     def _probe(self) -> list[int]:
         """Hashes that tell whether those of ids are still the same."""
@@ -231,9 +233,9 @@ class Store:
     def _remove_unnamed(self) -> None:
         """Remove folders that a killed preparation left, or that the last one has replaced."""
         named = {*self._names, f"state-{self._number}"}
-        for folder in (*self.folder.glob("state-*"), *self.folder.glob("segment-*")):
-            if folder.name not in named:
-                shutil.rmtree(folder)
+        for left in self.folder.iterdir():
+            if left.name not in named and re.fullmatch(OWN, left.name):
+                left.unlink() if left.is_file() else shutil.rmtree(left)
 
 
 @contextmanager
@@ -246,6 +248,10 @@ def open_store(folder: str | None, work: Path, settings: Mapping[str, Any]) -> I
 
     path = Path(folder).expanduser()
     path.mkdir(parents=True, exist_ok=True, mode=0o700)  # hashes and their secret are for nobody else
+    if not (path / STORE_FILE).exists():
+        foreign = [file.name for file in path.iterdir() if file.name != "lock" and not re.fullmatch(OWN, file.name)]
+        if foreign:
+            raise UserError(f"preparation.store={folder} holds {sorted(foreign)[0]}; expected a store, or a new folder")
     with (path / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
