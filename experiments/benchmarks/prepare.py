@@ -1,6 +1,7 @@
 """How fast events in Parquet become something to train on: twotower, RecBole and RecTools on the same events.
 
     python experiments/benchmarks/prepare.py --sizes 1,5,20 --recbole-python A/bin/python --rectools-python B/bin/python
+    python experiments/benchmarks/prepare.py --sizes 10 --incremental
 
 Every measurement is a fresh process on two cores, timed from the files to its result, imports left out. A package that
 fails or passes the time limit at one size is not asked for a larger one. "build" is a package's data set, "sequences"
@@ -63,7 +64,21 @@ def take(events: Path, work: Path, count: float) -> dict[str, Any]:
     return {}
 
 
-def twotower(events: Path, work: Path, memory_gib: float) -> dict[str, Any]:
+def more(events: Path, work: Path, count: float) -> dict[str, Any]:
+    """Copy the hundredth that follows the first `count` rows to work/more.parquet."""
+    import polars as pl
+
+    new = pl.scan_parquet(sorted(events.rglob("*.parquet"))).slice(round(count), round(count / 100)).collect()
+    new.write_parquet(work / "more.parquet")
+    return {}
+
+
+def store(events: Path, work: Path, memory_gib: float) -> dict[str, Any]:
+    """The same as `twotower`, with a store beside the events, so that only new files of events are read."""
+    return twotower(events, work, memory_gib, f"preparation.store={events}-store")
+
+
+def twotower(events: Path, work: Path, memory_gib: float, *more: str) -> dict[str, Any]:
     """What `twotower train` does before training: the whole preparation with its audit, then the loader."""
     from hydra import compose, initialize_config_dir
     from hydra.utils import get_method, instantiate
@@ -71,6 +86,7 @@ def twotower(events: Path, work: Path, memory_gib: float) -> dict[str, Any]:
     from twotower.data.loader import training_loader
 
     overrides = ["data=events", f"data.path={events}", f"prepared_root={work}", f"preparation.memory_gib={memory_gib}"]
+    overrides += more
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config = compose("train", overrides)
     for node in (config.data, config.preparation):
@@ -82,7 +98,12 @@ def twotower(events: Path, work: Path, memory_gib: float) -> dict[str, Any]:
     with steps.step("sequences"):
         training_loader(prepared, MAX_LENGTH, positions_per_batch=512, seed=config.seed)
     written = sum(file.stat().st_size for file in prepared.path.iterdir())
-    return {"steps": steps, "events": prepared.manifest["rows"]["read"], "MB written": written / MILLION}
+    return {
+        "steps": steps,
+        "events": prepared.manifest["rows"]["read"],
+        "MB written": written / MILLION,
+        "fingerprint": prepared.manifest["fingerprint"],
+    }
 
 
 def floor(events: Path, work: Path, memory_gib: float) -> dict[str, Any]:
@@ -172,7 +193,9 @@ def recbole(events: Path, work: Path, memory_gib: float) -> dict[str, Any]:
     return {"steps": steps, "events": count}
 
 
-JOBS = {job.__name__: job for job in (make, take, twotower, floor, rectools, recbole)}
+JOBS = {job.__name__: job for job in (make, take, more, store, twotower, floor, rectools, recbole)}
+
+STORED = {"into a store": "store", "increment": "store", "whole": "twotower"}  # jobs of --incremental
 
 
 def main() -> None:
@@ -183,17 +206,22 @@ def main() -> None:
     parser.add_argument("--recbole-python", help="an interpreter that has recbole and polars")
     parser.add_argument("--rectools-python", help="an interpreter that has rectools[torch] and pyarrow")
     parser.add_argument("--memory-gib", type=float, default=2, help="preparation.memory_gib of twotower")
+    parser.add_argument(
+        "--incremental", action="store_true", help="twotower alone: a hundredth of new events on a store"
+    )
     parser.add_argument("--cores", type=int, default=2, help="of each process")
     parser.add_argument("--limit-s", type=float, default=600, help="of each process")
     options = parser.parse_args()
     pythons = {"floor": sys.executable, "twotower": sys.executable}
     pythons |= {"recbole": options.recbole_python, "rectools": options.rectools_python}
+    if options.incremental:
+        pythons = dict.fromkeys(STORED, sys.executable)
     sizes = sorted(float(size) for size in options.sizes.split(","))
 
     def run(python: str, job: str, events: Path, work: Path, number: float) -> dict[str, Any]:
         command = [python, "-W", "ignore", __file__, "--job", job, events.resolve(), work, str(number)]
         done = run_job(command, cwd=work, cores=options.cores, limit_s=options.limit_s)
-        if job in ("make", "take") and done.outcome != "ok":
+        if job in ("make", "take", "more") and done.outcome != "ok":
             sys.exit(f"{job} of {events}: {done.outcome}")
         return {"outcome": done.outcome, **done.figures()}
 
@@ -209,18 +237,21 @@ def main() -> None:
             for name, python in pythons.items():
                 if not python or any(row["package"] == name and row["outcome"] != "ok" for row in rows):
                     continue
+                if name == "increment":
+                    run(sys.executable, "more", source, events, size * MILLION)
                 with tempfile.TemporaryDirectory(dir=folder) as work:
-                    result = run(python, name, events, Path(work), options.memory_gib)
+                    result = run(python, STORED.get(name, name), events, Path(work), options.memory_gib)
                 steps = result.pop("steps", {})
                 row = {"package": name, "millions": size, **result, **{f"{step} s": s for step, s in steps.items()}}
                 if steps:
                     total = sum(steps.values())
                     row |= {"total s": total, "events/s": result["events"] / total}
                 rows.append(row)
-    seconds = {row["millions"]: row["total s"] for row in rows if row["package"] == "twotower" and "total s" in row}
+    ours = "whole" if options.incremental else "twotower"
+    seconds = {row["millions"]: row["total s"] for row in rows if row["package"] == ours and "total s" in row}
     for row in rows:
         if "total s" in row and row["millions"] in seconds:
-            row["times twotower"] = row["total s"] / seconds[row["millions"]]
+            row[f"times {ours}"] = row["total s"] / seconds[row["millions"]]
     report(rows, cores=options.cores, memory_gib=options.memory_gib)
 
 

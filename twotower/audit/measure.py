@@ -107,7 +107,7 @@ def measure(prepared: Prepared, split: dict[str, Any], earliest: int, latest: in
         flags = {
             "before_test": before_test,
             "late": before_test & (time > test_start),
-            "misplaced": 0 if None in starts else part != np.searchsorted(np.array(starts), time, side="right"),
+            "misplaced": 0 if None in starts else part != sum((time >= start).view(np.int8) for start in starts),
             "mixed_sessions": label[block.starts] != label[block.starts + block.lengths - 1],
             "early": time < earliest,
             "future": time > latest,
@@ -137,8 +137,7 @@ def _blocks(prepared: Prepared, inputs: Iterable[str]) -> Iterator[_Block]:
         bounds = _read(prepared, "offsets", first, last + 1) - low
         starts, lengths = bounds[:-1], np.diff(bounds)
         train, known = (_read(prepared, name, first, last) - low - starts for name in ("train_end", "validation_end"))
-        position = np.arange(high - low) - np.repeat(starts, lengths)
-        past_training, past_validation = (position >= np.repeat(end, lengths) for end in (train, known))
+        of_parts = np.stack([train, known - train, lengths - known], axis=1)
         yield _Block(
             first=first,
             starts=starts,
@@ -146,7 +145,7 @@ def _blocks(prepared: Prepared, inputs: Iterable[str]) -> Iterator[_Block]:
             known=known,
             item_index=_read(prepared, "item_index", low, high),
             timestamp=_read(prepared, "timestamp", low, high),
-            part=past_training.astype(np.int8) + past_validation,
+            part=np.repeat(np.tile(np.arange(3, dtype=np.int8), len(lengths)), of_parts.ravel()),
             inputs={name: _read(prepared, input_file(name)[:-4], low, high) for name in inputs},
         )
         first = last

@@ -16,8 +16,8 @@ from preparing import Prepare
 from twotower.audit.audit import require_sound
 from twotower.core.errors import UserError
 from twotower.core.schema import Prepared, open_prepared
+from twotower.data.preparation import increment, splits
 from twotower.data.preparation import prepare as prepare_module
-from twotower.data.preparation import splits
 
 
 def arrays(prepared: Prepared) -> dict[str, list[int]]:
@@ -402,14 +402,14 @@ def test_no_raw_id_is_in_the_prepared_directory(prepare: Prepare, tmp_path: Path
     users = np.repeat([f"ann-{i}@example.org" for i in range(6)], 3).tolist()
     path = log(tmp_path / "a.parquet", session_id=sessions, user_id=users)
     seen: list[bytes] = []
-    sort = prepare_module.sort_partitions
+    sort = increment.sort_partitions
 
-    def look(partitions: Any, rows: int, work: Path, *rest: Any) -> Any:
-        seen.extend(file.read_bytes() for file in work.iterdir())
-        return sort(partitions, rows, work, *rest)
+    def look(partitions: Any, rows: int, folder: Path, *rest: Any) -> Any:
+        seen.extend(file.read_bytes() for file in folder.parent.iterdir() if file.is_file())
+        return sort(partitions, rows, folder, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare_module, "sort_partitions", look)
+        patch.setattr(increment, "sort_partitions", look)
         directory = prepare(path, min_users_per_item=2)
     seen += [file.read_bytes() for file in directory.iterdir()]
     assert len(seen) > 10

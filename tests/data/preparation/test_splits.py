@@ -28,7 +28,9 @@ def sessions(offsets: list[int], time: list[int], labels: list[str] | None = Non
         code = np.array([LABELS[label.lower()] for label in labels])
         rows = [np.bincount(code[a:b], minlength=3) for a, b in itertools.pairwise(offsets)]
         labelled = np.array(rows)
-    return Sessions(np.diff(bounds), lambda: np.split(np.array(time), bounds[1:-1]), labelled)
+    times = np.split(np.array(time), bounds[1:-1])
+    ends = np.array(time)[bounds[:-1]], np.array(time)[bounds[1:] - 1]
+    return Sessions(np.diff(bounds), *ends, lambda chosen: [times[session] for session in chosen], labelled)
 
 
 def parts(split: Split, offsets: list[int]) -> list[str]:

@@ -33,7 +33,7 @@ class EventTypes(NamedTuple):
     """
 
     names: list[str]  # sorted; a type's code is its position
-    rank_of_code: Array  # [codes + 1] the final code of each code by order of appearance
+    rank_of_code: Array  # [codes + 1] the final code of each code by order of appearance; of 0 that of "bounce"
     bounce: BounceRule | None
 
     @property
@@ -66,7 +66,8 @@ def event_types(names: Sequence[str], setting: Mapping[str, Any] | None) -> Even
             raise UserError(f"preparation.bounce: the events have the type '{BOUNCE}' already; leave the setting out")
         ordered = sorted([*names, BOUNCE])
         rule = BounceRule(ordered.index(base), round(setting["seconds"] * SECOND), ordered.index(BOUNCE))
-    return EventTypes(ordered, np.array([0, *(ordered.index(name) for name in names)], np.uint8), rule)
+    ranks = [rule.bounce if rule else 0, *(ordered.index(name) for name in names)]
+    return EventTypes(ordered, np.array(ranks, np.uint8), rule)
 
 
 def mark_bounces(event_type: Array, time: Array, starts: Array, rule: BounceRule) -> Array:

@@ -10,7 +10,7 @@ from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.event_codes import MS_PER_DAY
 from twotower.core.schema import AGE_DAYS, ITEM_ID, TIMESTAMP, TRAIN_COUNT, USER_ID
-from twotower.data.preparation.sort import Block
+from twotower.data.preparation.blocks import Block
 from twotower.data.preparation.splits import PARTS, TEST, TRAIN, VALIDATION
 
 UNLISTED = "item that data.items does not have"

@@ -19,6 +19,7 @@ from twotower.core.schema import (
 from twotower.data.preparation.losses import Losses
 from twotower.data.preparation.privacy import consent_understood, not_erased, with_consent
 
+ERASED = "erased at the user's request"  # reason for which a row is dropped
 TIMESTAMP_TEXT = "timestamp_text"  # the timestamps as they came, where rows have that column
 
 
@@ -45,7 +46,7 @@ def drop_unusable(
     """
     conditions: dict[str, pl.Expr] = {}
     if erase:
-        conditions["erased at the user's request"] = not_erased(erase)
+        conditions[ERASED] = not_erased(erase)
     if CONSENT in events.columns:
         conditions[ODD_CONSENT] = consent_understood()
         conditions["no consent"] = with_consent()

@@ -17,9 +17,9 @@ from twotower.core.event_codes import EVENT_TYPE, SIZES, TIME
 from twotower.core.matches import SAMPLE, Match
 from twotower.core.schema import ITEM_ID, TIMESTAMP, USER_ID
 from twotower.core.values import TextForm
+from twotower.data.preparation.blocks import Block
 from twotower.data.preparation.identifiers import Dictionary, ranks
 from twotower.data.preparation.item_features import smallest_first
-from twotower.data.preparation.sort import Block
 from twotower.data.preparation.splits import TEST
 from twotower.data.readers.source import Source
 from twotower.data.text_form import ids, in_text_form, shortest
@@ -77,7 +77,7 @@ class EventFeatures:
         self.table_keys = [table.key for table in self._tables]
         if USER_ID in self.table_keys and USER_ID not in source.columns:
             raise UserError("preparation.features.events: a users' table needs a user column in the events")
-        self._dictionaries = {name: Dictionary() for name in specs}
+        self.dictionaries = {name: Dictionary() for name in specs}
         self.unreadable: dict[str, dict[str, Any]] = {}  # by name: how many events, of how many, and the first value
         self._values: dict[str, list[Any]] = {}  # by rank
         self._codes: dict[str, Array] = {}  # by rank
@@ -87,12 +87,12 @@ class EventFeatures:
         frames = [events.select(self.event_columns), *(table.look_up(events) for table in self._tables)]
         values = pl.concat(frames, how="horizontal")
         return pl.DataFrame(
-            [d.encode(values[self._columns[n]]).alias(FEATURE + n) for n, d in self._dictionaries.items()]
+            [d.encode(values[self._columns[n]]).alias(FEATURE + n) for n, d in self.dictionaries.items()]
         )
 
     def rank_values(self) -> dict[str, Array]:
         """Return for each column [codes + 1] the ranks of the values, which do not depend on the order of rows."""
-        ranked = {name: ranks(dictionary.values) for name, dictionary in self._dictionaries.items()}
+        ranked = {name: ranks(dictionary.values) for name, dictionary in self.dictionaries.items()}
         self._values = {name: [None, *values.to_list()] for name, (values, _) in ranked.items()}
         return {FEATURE + name: rank_of_code for name, (_, rank_of_code) in ranked.items()}
 

@@ -44,12 +44,18 @@ def similar_ids(values: pl.Series, healed: Collection[str]) -> dict[str, tuple[i
 class Dictionary:
     """Codes for the values of a column, from 1 as they appear; 0 is null.
 
+    Args:
+        values: those that have codes already, from 1; none: they may be of any type.
+
     >>> Dictionary().encode(pl.Series(["b", None, "b"])).to_list()
     [1, 0, 1]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, values: pl.Series | None = None) -> None:
         self._table = pl.DataFrame()
+        if values is not None and len(values):
+            codes = pl.int_range(1, len(values) + 1, dtype=pl.UInt32, eager=True)
+            self._table = pl.DataFrame([values.alias("value"), codes.alias("code")])
 
     def encode(self, column: pl.Series) -> pl.Series:
         """Return UInt32 codes [E] of the values [E]; values not seen before get new codes."""

@@ -29,6 +29,23 @@ class Losses:
         self._lost: dict[str, dict[str, Counter[str]]] = {}  # reason -> column -> value
         self._samples: dict[str, dict[str, None]] = {}  # reason -> values, in the order of their appearance
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """All counts and samples, as JSON."""
+        return {"rows": self._rows, "lost": self._lost, "samples": self._samples}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> "Losses":
+        """Return the losses of this `state`."""
+        losses = cls()
+        losses._rows = {column: Counter(counts) for column, counts in state["rows"].items()}
+        losses._lost = {
+            reason: {column: Counter(counts) for column, counts in columns.items()}
+            for reason, columns in state["lost"].items()
+        }
+        losses._samples = state["samples"]
+        return losses
+
     def add_rows(self, rows: pl.DataFrame, columns: list[str]) -> None:
         """Count all rows [E] that were read, by the values of these columns."""
         for column in columns:

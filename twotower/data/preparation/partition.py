@@ -1,22 +1,22 @@
 """First pass: rows are cleaned, their ids become integers, and they are partitioned into files by session."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 from tqdm import tqdm
 
 from twotower.audit.losses import REMEDIES, examples
 from twotower.core.errors import UserError
-from twotower.core.matches import SAMPLE, Match
+from twotower.core.matches import SAMPLE
 from twotower.core.schema import CONSENT, EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, USER_ID
 from twotower.core.values import TextForm
 from twotower.data.preparation.clean import TIMESTAMP_TEXT, drop_unusable
-from twotower.data.preparation.event_features import EventFeatures
+from twotower.data.preparation.event_features import FEATURE, EventFeatures
+from twotower.data.preparation.first_pass import PartitionedEvents, check_types
 from twotower.data.preparation.identifiers import Dictionary, similar_ids
-from twotower.data.preparation.losses import Losses
 from twotower.data.preparation.spill import KEY, Partitions, prefetched
 from twotower.data.preparation.splits import read_labels
 from twotower.data.readers.source import FILE, PLACE, Source
@@ -32,25 +32,6 @@ from twotower.data.timestamps import (
 
 MAX_EVENT_TYPES = 255
 FILE_NAME, WITHOUT_USER = GROUPS = ("file", "without user_id")  # of rows, beside their event types and features
-GONE = "If their events were deleted already, leave these users out of the list"
-
-
-@dataclass
-class PartitionedEvents:
-    """The usable rows on disk, as integers, and the counts of the first pass."""
-
-    partitions: Partitions
-    unit: str  # what the timestamps count
-    by_user: bool  # whether partitions go by users, as there is no session column
-    keep_users: bool  # whether rows have a column of hashed users
-    rows: int = 0  # read
-    units: Counter[str] = field(default_factory=Counter)  # what the timestamps look like
-    dropped: Counter[str] = field(default_factory=Counter)
-    items: Dictionary = field(default_factory=Dictionary)
-    types: Dictionary = field(default_factory=Dictionary)
-    losses: Losses = field(default_factory=Losses)
-    similar_ids: dict[str, dict[str, tuple[int, str, str]]] = field(default_factory=dict)  # of items and of users
-    erased: Match | None = None  # the erase list
 
 
 def partition_events(
@@ -63,8 +44,10 @@ def partition_events(
     erase: AbstractSet[str],
     until: str | None,
     form: TextForm,
+    only: Collection[int] | None = None,
+    before: tuple[Mapping[str, Any], Mapping[str, pl.Series]] | None = None,
 ) -> PartitionedEvents:
-    """Read all rows of `source` and append the usable ones to `partitions`.
+    """Read the rows of `source` and append the usable ones to `partitions`.
 
     Args:
         use_split: read the split column.
@@ -72,6 +55,8 @@ def partition_events(
         erase: ids of users whose events are removed.
         until: date or time from which on events are removed.
         form: how texts are read.
+        only: the numbers of the files to read; None: all.
+        before: the state and the dictionaries that the other files have left.
 
     Raises:
         UserError: needed columns are missing, values have a wrong type, or no row can be used.
@@ -85,12 +70,21 @@ def partition_events(
     columns += [n for n, wanted in optional.items() if wanted and n in source.columns and n not in columns]
     required = {ITEM_ID, key, EVENT_TYPE, *([SPLIT] if use_split else [])} & set(columns)
 
-    unit = _find_unit(source)
-    events = PartitionedEvents(partitions, unit, by_user, use_users or not by_user)
+    events = PartitionedEvents(partitions, "", by_user, use_users or not by_user)
+    if before:
+        events.restore(*before)
+        features.dictionaries = {name: Dictionary(before[1][FEATURE + name]) for name in features.dictionaries}
+    events.unit = unit = _find_unit(source, only, events.units)
+    if before and unit != before[0]["unit"]:
+        raise UserError(
+            f"with the new files the timestamps count {unit}, but the rows of preparation.store were read as "
+            f"{before[0]['unit']}; give data.timestamp_unit, and another folder as preparation.store"
+        )
+    newest = events.newest
     end = None if until is None else parse_until(until, unit)
-    by_file = [FILE] if source.knows_file else []
-    erased: set[str] = set()
-    for chunk in _with_progress(source.chunks([*columns, *by_file]), source.rows, "reading events"):
+    by_file = [FILE] if source.event_files else []
+    for chunk in _with_progress(source.read([*columns, *by_file], only), source.rows, "reading events"):
+        check_types(chunk.select(columns), events, form)
         events.units += count_units(chunk[TIMESTAMP])
         times = whole_timestamps(chunk[TIMESTAMP], unit)
         events.rows += chunk.height
@@ -98,21 +92,20 @@ def partition_events(
         chunk = in_text_form(chunk, form).with_columns(times, text, *_groups(chunk, by_user, source))
         if USER_ID in columns:
             users = chunk[USER_ID].unique()
-            erased |= erase & set(users.cast(pl.String)) if erase else set()
+            events.erased |= erase & set(users.cast(pl.String)) if erase else set()
+            events.some_users = users.drop_nulls().head(SAMPLE).cast(pl.String).to_list()
             for step, found in similar_ids(users, form.ids).items():
                 seen = events.similar_ids.setdefault(USER_ID, {})
                 seen[step] = max(found, seen.get(step, found))
         events.losses.add_rows(chunk, [n for n in (EVENT_TYPE, *features.event_columns, *GROUPS) if n in chunk.columns])
         chunk = drop_unusable(chunk, required, erase, end, events.dropped, events.losses)
         if chunk.height:
+            events.late += int((chunk[TIMESTAMP] < newest).sum())
+            events.newest = max(events.newest, int(chunk[TIMESTAMP].to_numpy().max()))
             partitions.append(_as_integers(chunk, key, events, features))
     partitions.close()
     _require_rows(source, events)
     events.similar_ids[ITEM_ID] = similar_ids(events.items.values, form.ids)
-    if erase:
-        unmatched, others = sorted(erase - erased)[:SAMPLE], users.drop_nulls().cast(pl.String).head(SAMPLE).to_list()
-        events.erased = Match("preparation.erase", "listed users", len(erased), len(erase), unmatched, others, GONE)
-        events.erased.require()
     return events
 
 
@@ -148,11 +141,11 @@ def _require_rows(source: Source, events: PartitionedEvents) -> None:
     raise UserError(f"none of the {events.rows:,} rows can be used: {reasons}. {remedy}".rstrip(" ."))
 
 
-def _find_unit(source: Source) -> str:
+def _find_unit(source: Source, only: Collection[int] | None, before: Counter[str]) -> str:
     """Determine the unit of the timestamps; reads that column of all rows where its type does not decide."""
     check_unit(source.unit)
-    units: Counter[str] = Counter()
-    for chunk in _with_progress(source.chunks([TIMESTAMP]), source.rows, "reading timestamps"):
+    units = Counter(before)
+    for chunk in _with_progress(source.read([TIMESTAMP], only), source.rows, "reading timestamps"):
         if chunk[TIMESTAMP].dtype in (pl.Date, pl.Datetime):
             return DATE
         if chunk[TIMESTAMP].dtype.is_numeric() and source.unit != "auto":
@@ -163,9 +156,8 @@ def _find_unit(source: Source) -> str:
 
 def _as_integers(chunk: pl.DataFrame, key: str, events: PartitionedEvents, features: EventFeatures) -> pl.DataFrame:
     """Convert rows [E] to columns of integers alone."""
-    hashed = events.partitions.hashed
     columns = [
-        hashed(chunk[key]).alias(KEY),
+        events.hashed(chunk[key], key).alias(KEY),
         chunk[TIMESTAMP],
         chunk[PLACE].cast(pl.UInt32),
         events.items.encode(chunk[ITEM_ID]),
@@ -180,7 +172,7 @@ def _as_integers(chunk: pl.DataFrame, key: str, events: PartitionedEvents, featu
     if SPLIT in chunk.columns:
         columns.append(read_labels(chunk[SPLIT]))
     if USER_ID in chunk.columns and events.keep_users:
-        columns.append(hashed(chunk[USER_ID]).fill_null(0).alias(USER_ID))
+        columns.append(events.hashed(chunk[USER_ID], USER_ID).fill_null(0).alias(USER_ID))
     return pl.DataFrame([*columns, *features.encode(chunk).get_columns()])
 
 

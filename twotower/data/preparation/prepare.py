@@ -33,12 +33,14 @@ from twotower.core.files import create_directory_once, sha256, write_json
 from twotower.core.schema import (
     AUDIT_FILE,
     CATALOGUE_FILE,
+    CONSENT,
     EVENT_TYPE,
     FEATURES_FILE,
     FORMAT_VERSION,
     ITEM_FEATURES_FILE,
     ITEM_ID,
     ORDINAL,
+    SESSION_ID,
     SPLIT,
     STATISTICS_FILE,
     USER_ID,
@@ -47,25 +49,32 @@ from twotower.core.schema import (
     write_prepared,
 )
 from twotower.core.values import NULLS, TextForm, check_steps
+from twotower.data.preparation.blocks import arrange, blocks, blocks_by_start
 from twotower.data.preparation.bounces import event_types
 from twotower.data.preparation.catalogue import build_catalogue
 from twotower.data.preparation.event_features import EventFeatures, Specs
+from twotower.data.preparation.first_pass import PartitionedEvents, match_erased
 from twotower.data.preparation.identifiers import normalise_item_ids, ranks
+from twotower.data.preparation.increment import partitions_of, rows_of, sort_into
 from twotower.data.preparation.item_features import ItemFeatures, check_specs, encode_items, listed_items
-from twotower.data.preparation.partition import PartitionedEvents, partition_events
+from twotower.data.preparation.partition import partition_events
 from twotower.data.preparation.privacy import read_erased_users
-from twotower.data.preparation.sessionize import session_rule
-from twotower.data.preparation.sort import blocks, blocks_by_start, sort_partitions
+from twotower.data.preparation.sessionize import MICROSECOND, session_rule
 from twotower.data.preparation.spill import Partitions, prefetched
 from twotower.data.preparation.splits import Sessions, Split, predefined
 from twotower.data.preparation.statistics import EventStatistics, count_rows, count_unlisted
+from twotower.data.preparation.store import Store, open_store
 from twotower.data.preparation.write import EventInputs, write_events
-from twotower.data.readers.source import Source
+from twotower.data.readers.source import PLACE, Source
 from twotower.features import form
 
 log = logging.getLogger(__name__)
 
 BYTES_PER_ROW = 800  # held for each row of a partition while it is sorted
+LATE = (
+    "files read now {files:,}, with {rows:,} rows; {late:,} of them are older than the newest before; "
+    "rows of erased users that left the store {erased:,}"
+)
 LEAST_MEMORY = 0.75  # GiB: the process itself, and room for a few partitions
 
 
@@ -84,6 +93,8 @@ class Preparation:
         erase: a list of user ids, or a table of them, whose events are left out.
         null_words: texts that are null in every column, beside the empty one.
         ids: what is healed in ids of items and users, of core.values.STEPS.
+        store: a folder that keeps the cleaned rows, so that the next preparation reads new files of events alone (see
+            store.Store); None: nothing is kept.
         memory_gib: peak memory of the process.
         split: one of data.preparation.splits, with its settings.
         prepared_root: the folder that holds prepared directories.
@@ -102,6 +113,7 @@ class Preparation:
     only_known_items: bool = False
     null_words: Sequence[str] = NULLS
     ids: Sequence[str] = ()
+    store: str | None = None
 
     def __call__(self, source: Source) -> Prepared:
         """Prepare the events of `source`, or open the directory where they are prepared already.
@@ -162,19 +174,33 @@ class Preparation:
 
     def _fill(self, source: Source, settings: dict[str, Any], directory: Path) -> None:
         """Write all files of the prepared directory."""
+        (directory / "work").mkdir()
+        with open_store(self.store, directory / "work", self._first_pass(source)) as store:
+            self._fill_from(store, source, settings, directory)
+
+    def _fill_from(self, store: Store, source: Source, settings: dict[str, Any], directory: Path) -> None:
         began = time.perf_counter()
         work = directory / "work"
-        work.mkdir()
         rows_at_once = _rows_at_once(self.memory_gib)
         features = EventFeatures(self.features.get("events", {}), source, self._form)
-
-        events = self._partition(source, features, work, rows_at_once)
+        if store.kept and features.table_keys:
+            raise UserError(
+                "preparation.store keeps features of events that are columns of the events; those of data.users and "
+                "data.items are looked up when a row is read, and would not follow the tables. Leave one of the two out"
+            )
+        unread = store.new_files(source)
+        partitions = Partitions(work, partitions_of(rows_of(source, unread), rows_at_once), store.seed)
+        events = self._partition(store, source, unread, features, partitions)
         zone = None if events.unit == ORDINAL else self.time_zone
         ids, item_ranks = ranks(normalise_item_ids(events.items.values))
         types = event_types(events.types.values.to_list(), self.bounce)
         rule = session_rule(events.by_user, events.unit, self.session_gap_minutes, types.bounce)
         rank_of_code = {ITEM_ID: item_ranks, EVENT_TYPE: types.rank_of_code, **features.rank_values()}
-        sessions = sort_partitions(events.partitions, events.rows, work, rank_of_code, rule, self.split)
+        erased = match_erased(events, self._erased(source), partial(store.forget, by_user=events.by_user))
+        sort_into(store, events, features, str(ids.dtype), rank_of_code, rule, rows_at_once)
+        columns = [n for n in store.segments[0].columns if n not in (MICROSECOND, PLACE, SPLIT)]
+        columns = [name for name in columns if name != USER_ID or self.min_users_per_item > 1]
+        sessions = arrange(store.segments, store.live, columns, rank_of_code, rule, store.counts, self.split)
 
         read_blocks = partial(blocks, sessions, rows_at_once)
         listed = self._listed(source, ids)
@@ -193,7 +219,7 @@ class Preparation:
         outside = write_events(directory, in_order, catalogue, inputs, tally)
         shutil.rmtree(work)
 
-        matches = [*items.facts["matches"], *features.matches, events.erased]
+        matches = [*items.facts["matches"], *features.matches, erased]
         statistics = {
             **count_rows(events, sessions, catalogue.test_events, outside, tally.as_json(), self._split_name),
             "session_source": rule.description,
@@ -218,6 +244,9 @@ class Preparation:
             "settings": settings,
             "seconds": round(time.perf_counter() - began, 2),
         }
+        if unread is not None:
+            rows = {"rows": events.rows - events.rows_before, "late": events.late, "erased": store.forgotten_rows}
+            manifest["increment"] = {"files": len(unread), **rows}
         write_json(directory / STATISTICS_FILE, statistics)
         write_prepared(directory, manifest)
         write_json(directory / AUDIT_FILE, audit(open_prepared(directory, check=False), statistics))
@@ -228,20 +257,46 @@ class Preparation:
             return None
         return listed_items(source.items(), ids, self._form)
 
-    def _partition(self, source: Source, features: EventFeatures, work: Path, rows_at_once: int) -> PartitionedEvents:
+    def _partition(
+        self, store: Store, source: Source, unread: list[int] | None, features: EventFeatures, partitions: Partitions
+    ) -> PartitionedEvents:
         use_split = SPLIT in source.columns and self._split_name == predefined.__name__
         if SPLIT in source.columns and not use_split:
             log.info("the split column is not used; split=predefined uses it")
         return partition_events(
             source,
-            Partitions(work, 1 << max(0, -(-source.rows // rows_at_once) - 1).bit_length()),
+            partitions,
             features,
             use_split=use_split,
             use_users=self.min_users_per_item > 1,
-            erase=read_erased_users(self.erase, (source.settings.get("columns") or {}).get(USER_ID), self._form),
+            erase=self._erased(source),
             until=self.until,
             form=self._form,
+            only=unread,
+            before=(store.state, store.dictionaries) if store.state else None,
         )
+
+    def _erased(self, source: Source) -> frozenset[str]:
+        return read_erased_users(self.erase, (source.settings.get("columns") or {}).get(USER_ID), self._form)
+
+    def _first_pass(self, source: Source) -> dict[str, Any]:
+        """Return all that decides on the rows of the first pass and on their sessions, under the names of settings."""
+        features = {name: spec.get("column") or name for name, spec in self.features.get("events", {}).items()}
+        kinds = (SESSION_ID, USER_ID, EVENT_TYPE, SPLIT, CONSENT)
+        tables = ("items", "users", "item_columns", "unit")
+        return {
+            **{f"data.{name}": value for name, value in source.settings.items() if name not in tables},
+            "data.timestamp_unit": source.unit,
+            "data.columns of the files": [name for name in kinds if name in source.columns],
+            "split=predefined": SPLIT in source.columns and self._split_name == predefined.__name__,
+            "preparation.features.events": features,
+            "preparation.min_users_per_item > 1": self.min_users_per_item > 1,
+            "preparation.session_gap_minutes": None if SESSION_ID in source.columns else self.session_gap_minutes,
+            "preparation.bounce": self.bounce or None,
+            "preparation.until": None if self.until is None else str(self.until),
+            "preparation.null_words": list(map(str, self.null_words)),
+            "preparation.ids": list(self.ids),
+        }
 
     def _write_catalogue(
         self, directory: Path, source: Source, catalogue: pl.DataFrame, before: int | None
@@ -269,6 +324,7 @@ def describe(manifest: Mapping[str, Any]) -> str:
     lines = [
         f"rows read {rows['read']:,}, kept {rows['kept']:,}, dropped {rows['read'] - rows['kept']:,}",
         *(f"  dropped {count:,}: {reason}" for reason, count in rows["dropped"].items()),
+        *([LATE.format(**manifest["increment"])] if "increment" in manifest else []),
         *manifest["matches"],
         f"sessions {sessions['count']:,} from {sessions['source']}; items {manifest['num_items']:,}; "
         f"event types: {', '.join(manifest['event_types'])}; timestamps: {manifest['timestamp_unit']}",

@@ -17,6 +17,7 @@ from twotower.data.preparation.splits import PARTS
 from twotower.data.readers.source import PLACE
 
 MINUTE = 60 * SECOND  # in microseconds
+MICROSECOND = "microsecond"  # of an event, within its millisecond
 
 
 class SessionRule(NamedTuple):
@@ -58,6 +59,15 @@ class SessionCounts:
     of_several_users: int = 0  # sessions
     backwards: int = 0  # places where a session goes back in the split column
 
+    def add(self, other: "SessionCounts", sign: int = 1) -> None:
+        """Add the counts of other keys; with `sign` -1 take them off."""
+        for name, count in vars(other).items():
+            if name == "dropped":
+                for reason, rows in count.items():
+                    self.dropped[reason] += sign * rows
+            else:
+                setattr(self, name, getattr(self, name) + sign * count)
+
     @property
     def cuts(self) -> dict[str, int]:
         """Pauses, and how many of them cut."""
@@ -85,7 +95,7 @@ def session_rule(by_user: bool, unit: str, gap_minutes: float | None, bounce: Bo
 
 
 def sort_sessions(
-    rows: pl.DataFrame, rule: SessionRule, counts: SessionCounts
+    rows: pl.DataFrame, rule: SessionRule, counts: SessionCounts, keep: bool = False
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Sort the rows of some keys into sessions, in the order of their first events; add to `counts`.
 
@@ -96,23 +106,31 @@ def sort_sessions(
     Args:
         rows: [E] integers: KEY, TIMESTAMP in microseconds or ordinals, PLACE, ITEM_ID, EVENT_TYPE, and where there are
             any SPLIT, USER_ID (0: unknown) and features.
+        keep: also what the same keys are sorted by again, once there are more rows of them: single events, after the
+            sessions; PLACE, SPLIT and MICROSECOND of the events; KEY of the sessions.
 
     Returns:
         Columns [E] of the events, without KEY, PLACE and SPLIT, in milliseconds or ordinals; and columns [S] of the
-        sessions: start, length, where there are any user (0: unknown) and, with SPLIT, train, validation and
+        sessions: start, end, length, where there are any user (0: unknown) and, with SPLIT, train, validation and
         test: how many events have that label.
     """
     by = (KEY, TIMESTAMP, PLACE, ITEM_ID, EVENT_TYPE)
     rest = [name for name in rows.columns if name not in (*by, USER_ID)]  # hashes of users are random
     rows, duplicates = drop_duplicate_rows(rows.sort(*by, *rest))
     counts.dropped[DUPLICATE_ROW] += duplicates
-    begin, length = _cut_sessions(rows, rule, counts)
+    begin, length = _cut_sessions(rows, rule, counts, keep)
     take, starts = ranges(begin, length), np.cumsum(length) - length
-    events = {name: rows[name].to_numpy()[take] for name in rows.columns if name not in (KEY, PLACE, SPLIT)}
+    left_out = (KEY,) if keep else (KEY, PLACE, SPLIT)
+    events = {name: rows[name].to_numpy()[take] for name in rows.columns if name not in left_out}
     if rule.bounce:
         events[EVENT_TYPE] = mark_bounces(events[EVENT_TYPE], events[TIMESTAMP], starts, rule.bounce)
-    time = events[TIMESTAMP] = events[TIMESTAMP] // _scale(rule)
-    sessions = {"start": time[starts], "length": length}
+    exact = events[TIMESTAMP]
+    time = events[TIMESTAMP] = exact // _scale(rule)
+    sessions = {"start": time[starts], "end": time[starts + length - 1], "length": length}
+    if keep:
+        if not rule.ordinal:
+            events[MICROSECOND] = (exact - time * _scale(rule)).astype(np.uint16)
+        sessions[KEY] = rows[KEY].to_numpy()[begin]
     if rule.by_user:
         sessions[USER_ID] = rows[KEY].to_numpy()[begin]
     elif USER_ID in events:
@@ -127,8 +145,11 @@ def _scale(rule: SessionRule) -> int:
     return 1 if rule.ordinal else 1000
 
 
-def _cut_sessions(rows: pl.DataFrame, rule: SessionRule, counts: SessionCounts) -> tuple[Array, Array]:
-    """Return the first row [S] and the length [S] of each session of two or more events, by time of the first event."""
+def _cut_sessions(rows: pl.DataFrame, rule: SessionRule, counts: SessionCounts, keep: bool) -> tuple[Array, Array]:
+    """Return the first row [S] and the length [S] of each session of two or more events, by time of the first event.
+
+    With `keep` those of one event follow.
+    """
     key, time = rows[KEY].to_numpy(), rows[TIMESTAMP].to_numpy()
     first = np.ones(len(key), dtype=bool)
     first[1:] = key[1:] != key[:-1]
@@ -139,9 +160,12 @@ def _cut_sessions(rows: pl.DataFrame, rule: SessionRule, counts: SessionCounts) 
         first |= pause > rule.gap
     begin = np.flatnonzero(first)
     length = np.diff(begin, append=len(key))
-    counts.dropped[SINGLE_EVENT] += int((length == 1).sum())
-    begin, length = begin[length > 1], length[length > 1]
-    order = np.argsort(time[begin] // _scale(rule), kind="stable")
+    several = np.flatnonzero(length > 1)
+    single = np.flatnonzero(length == 1)
+    counts.dropped[SINGLE_EVENT] += len(single)
+    order = several[np.argsort(time[begin[several]] // _scale(rule), kind="stable")]
+    if keep:
+        order = np.concatenate([order, single])
     return begin[order], length[order]
 
 

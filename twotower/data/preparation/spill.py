@@ -31,26 +31,40 @@ def prefetched(items: Iterator[T]) -> Iterator[T]:
 class Partitions:
     """Files of rows: all rows of a key are in one of them, and each holds about the same share of the keys.
 
-    Keys are hashed with a random seed that lives as long as this object, so no id is ever written.
+    Keys are hashed with a secret seed, so no id is ever written. It lives as long as this object, or as a store.
 
     Args:
         folder: where the files go.
         count: number of files, a power of two.
+        seed: None: a random one.
 
     >>> Partitions(Path("work"), 1).hashed(pl.Series(["a", "b", None])).null_count()
     1
     """
 
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: Path, count: int, seed: int | None = None) -> None:
         self.count = count
-        self._seed = secrets.randbits(63)
+        self._seed = secrets.randbits(63) if seed is None else seed
+        self._folder = folder
         self._shift = 64 - (count.bit_length() - 1)
         self._paths = [folder / f"rows-{number}.arrow" for number in range(count)]
         self._writers: dict[int, Any] = {}
 
-    def hashed(self, column: pl.Series) -> pl.Series:
-        """Return UInt64 secret hashes [E] of ids [E]; null stays null."""
-        return column.hash(self._seed).set(column.is_null(), None) if column.null_count() else column.hash(self._seed)
+    def hashed(self, column: pl.Series, like: pl.DataType | None = None) -> pl.Series:
+        """Return UInt64 secret hashes [E] of ids [E]; null stays null.
+
+        Args:
+            column: Int64 or String.
+            like: the type that the ids had where they were hashed before: a number has the hash of its text.
+        """
+        if like == pl.String:
+            column = column.cast(pl.String)
+        hashes = column.hash(self._seed)
+        if like == pl.Int64 and column.dtype == pl.String:
+            number = column.cast(pl.Int64, strict=False)
+            same = (number.cast(pl.String) == column).fill_null(False)
+            hashes = number.hash(self._seed).zip_with(same, hashes)
+        return hashes.set(column.is_null(), None) if column.null_count() else hashes
 
     def append(self, rows: pl.DataFrame) -> None:
         """Add rows; their column KEY holds hashes, and all frames have the same columns."""
@@ -72,15 +86,29 @@ class Partitions:
         for writer in self._writers.values():
             writer.close()
 
-    def take_all(self) -> Iterator[pl.DataFrame]:
-        """Yield the rows of one file after another, and delete each file once it is read."""
-        for number in sorted(self._writers):
-            with pa.OSFile(str(self._paths[number])) as file:
-                table = pa.ipc.open_stream(file).read_all()
-            self._paths[number].unlink()
-            frame = pl.from_arrow(table)
-            assert isinstance(frame, pl.DataFrame)
-            yield frame
+    def refined(self, count: int) -> "Partitions":
+        """Return the rows in `count` files, if that is more."""
+        if count <= self.count:
+            return self
+        folder = self._folder / "finer"
+        folder.mkdir()
+        finer = Partitions(folder, count, self._seed)
+        for number in range(self.count):
+            if (rows := self.take(number)) is not None:
+                finer.append(rows)
+        finer.close()
+        return finer
+
+    def take(self, number: int) -> pl.DataFrame | None:
+        """Return the rows of a file, which is deleted; None where it has none."""
+        if number not in self._writers:
+            return None
+        with pa.OSFile(str(self._paths[number])) as file:
+            table = pa.ipc.open_stream(file).read_all()
+        self._paths[number].unlink()
+        frame = pl.from_arrow(table)
+        assert isinstance(frame, pl.DataFrame)
+        return frame
 
 
 class ArrayFile:
@@ -101,6 +129,19 @@ class ArrayFile:
         self._file = path.open("wb")
         self._begin = self._write_header()
 
+    @classmethod
+    def closed(cls, path: Path) -> "ArrayFile":
+        """Return a file that was written before, to be read."""
+        file = cls.__new__(cls)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        file.path, file.dtype, file.length, file._begin = (
+            path,
+            array.dtype,
+            len(array),
+            path.stat().st_size - array.nbytes,
+        )
+        return file
+
     def append(self, array: Array) -> None:
         """Add elements at the end."""
         np.ascontiguousarray(array, dtype=self.dtype).tofile(self._file)
@@ -115,6 +156,10 @@ class ArrayFile:
     def read(self, begin: int, end: int) -> Array:
         """Return elements [end - begin] of a closed file."""
         return np.fromfile(self.path, self.dtype, end - begin, offset=self._begin + begin * self.dtype.itemsize)
+
+    def array(self) -> Array:
+        """Return all elements of a closed file as a memory map."""
+        return np.memmap(self.path, self.dtype, "r", self._begin, (self.length,))
 
     def _write_header(self) -> int:
         # NumPy leaves room in the header for a length that grows, so a second one is as long as the first.

@@ -26,13 +26,17 @@ BINS = 1 << 16  # of the histogram by which the start of a window is determined
 class Sessions(NamedTuple):
     """What a split decides on.
 
-    >>> sessions = Sessions(length=np.array([4, 2]), times=lambda: [np.array([1, 2, 5, 9, 3, 7])], labelled=None)
-    >>> leave_one_out(sessions).train
+    >>> length, start, end = np.array([4, 2]), np.array([1, 3]), np.array([9, 7])
+    >>> leave_one_out(Sessions(length, start, end, times=lambda chosen: [], labelled=None)).train
     array([2, 2])
     """
 
     length: Array  # [S] number of events
-    times: Callable[[], Iterable[Array]]  # reads the timestamps of all events, of some whole sessions at a time
+    start: Array  # [S] time of the first event
+    end: Array  # [S] time of the last event
+    times: Callable[
+        [Array], Iterable[Array]
+    ]  # timestamps of the events of chosen sessions, of some whole ones at a time
     labelled: Array | None  # [S, 3] events that the split column gives to training, validation, test
     timed: bool = True  # whether timestamps have a unit
 
@@ -68,7 +72,7 @@ def temporal(
     else:
         if not sessions.timed:
             raise UserError("split.test_days: the timestamps have no unit; use split.test_fraction instead")
-        test_start = _start_of_days(sessions.times, test_days)
+        test_start = _start_of_days(sessions, test_days)
     before_test = _count_before(sessions, test_start)
     validation_start = _start_of_latest(sessions, before_test, validation_fraction, "validation")
     train = _count_before(sessions, validation_start)
@@ -120,21 +124,22 @@ def require_targets(split: Split, length: Array) -> None:
             )
 
 
-def _by_session(sessions: Sessions) -> Iterator[tuple[slice, Array, Array]]:
-    """Yield the numbers of some sessions, where each begins, and the times of their events."""
-    offsets = np.concatenate([[0], np.cumsum(sessions.length)])
+def _by_session(sessions: Sessions, chosen: Array) -> Iterator[tuple[Array, Array, Array]]:
+    """Yield some of the chosen sessions, where each begins, and the times of their events."""
+    offsets = np.concatenate([[0], np.cumsum(sessions.length[chosen])])
     first = 0
-    for times in sessions.times():
+    for times in sessions.times(chosen) if len(chosen) else ():
         last = int(np.searchsorted(offsets, offsets[first] + len(times)))
-        yield slice(first, last), offsets[first:last] - offsets[first], times
+        yield chosen[first:last], offsets[first:last] - offsets[first], times
         first = last
 
 
 def _count_before(sessions: Sessions, time: int) -> Array:
     """Return the number [S] of events of each session before `time`."""
-    return np.concatenate(
-        [np.add.reduceat(times < time, starts, dtype=np.int64) for _, starts, times in _by_session(sessions)]
-    )
+    before = np.where(sessions.end < time, sessions.length, 0).astype(np.int64)
+    for some, starts, times in _by_session(sessions, np.flatnonzero((sessions.start < time) & (sessions.end >= time))):
+        before[some] = np.add.reduceat(times < time, starts, dtype=np.int64)
+    return before
 
 
 def _start_of_latest(sessions: Sessions, kept: Array, fraction: float, name: str) -> int:
@@ -147,27 +152,20 @@ def _start_of_latest(sessions: Sessions, kept: Array, fraction: float, name: str
     """
     if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
         raise UserError(f"split.{name}_fraction={fraction}; expected a number between 0 and 1")
-    begin, end = _spans(sessions, kept == sessions.length)
+    whole = kept == sessions.length
+    begin, end = sessions.start[whole], sessions.end[whole]
     if len(end):
-        start = int(np.sort(end)[-max(1, round(len(end) * fraction))])
+        place = len(end) - max(1, round(len(end) * fraction))
+        start = int(np.partition(end, place)[place])
         if end.min() < start and (begin[end >= start] < start).mean() < MOST_CUT:
             return start
 
     def read() -> Iterator[Array]:
-        for some, _, times in _by_session(sessions):
+        for some, _, times in _by_session(sessions, np.arange(len(kept))):
             length = sessions.length[some]
             yield times[ranges(np.zeros_like(length), length) < np.repeat(kept[some], length)]
 
     return _start_of_latest_events(read, fraction, name)
-
-
-def _spans(sessions: Sessions, chosen: Array) -> tuple[Array, Array]:
-    """Return the times of the first and the last event of the sessions that are `chosen` [S]."""
-    begin, end = [], []
-    for some, starts, times in _by_session(sessions):
-        begin.append(times[starts[chosen[some]]])
-        end.append(times[(starts + sessions.length[some] - 1)[chosen[some]]])
-    return np.concatenate(begin), np.concatenate(end)
 
 
 def _start_of_latest_events(read: Callable[[], Iterable[Array]], fraction: float, name: str) -> int:
@@ -193,12 +191,11 @@ def _start_of_latest_events(read: Callable[[], Iterable[Array]], fraction: float
     return low
 
 
-def _start_of_days(read: Callable[[], Iterable[Array]], days: float) -> int:
+def _start_of_days(sessions: Sessions, days: float) -> int:
     """Return where the last `days` of the events begin."""
     if isinstance(days, bool) or not isinstance(days, int | float) or not days > 0:
         raise UserError(f"split.test_days={days}; expected a number of days above 0")
-    ends = [(int(times.min()), int(times.max())) for times in read()]
-    start = max(e[1] for e in ends) + 1 - round(days * MS_PER_DAY)
-    if min(e[0] for e in ends) >= start:
+    start = int(sessions.end.max()) + 1 - round(days * MS_PER_DAY)
+    if sessions.start.min() >= start:
         raise UserError(f"split.test_days={days}: all events are of these days; give fewer")
     return start

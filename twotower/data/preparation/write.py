@@ -12,9 +12,9 @@ import numpy as np
 from twotower.core.arrays import Array
 from twotower.core.event_codes import GAP, HOUR, SIZES, WEEKDAY, gap_codes, hour_codes, weekday_codes
 from twotower.core.schema import ARRAYS, EVENT_TYPE, ITEM_ID, RETURNING, TIMESTAMP, input_file
+from twotower.data.preparation.blocks import Block
 from twotower.data.preparation.catalogue import Catalogue
 from twotower.data.preparation.event_features import FEATURE, EventFeatures
-from twotower.data.preparation.sort import Block
 from twotower.data.preparation.spill import ArrayFile
 from twotower.data.preparation.splits import TEST, TRAIN
 from twotower.data.preparation.statistics import OUTSIDE, EventStatistics

@@ -2,7 +2,7 @@
 
 import glob
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,17 +64,23 @@ def prepare_files(
         chunks=partial(in_chunks, files),
         items=items,
         users=users,
-        knows_file=True,
+        event_files=len(files),
     )
     return prepare(source)
 
 
-def in_chunks(files: Sequence[RawFile], wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
+def in_chunks(
+    files: Sequence[RawFile], wanted: Sequence[str], only: Collection[int] | None = None
+) -> Iterator[pl.DataFrame]:
     """Yield wanted columns of one file after another, as described for Source.chunks; FILE can be one of them.
+
+    Of the numbers of files in `only`, where it is given.
 
     Raises UserError where a file can't be read.
     """
     for number, file in enumerate(files):
+        if only is not None and number not in only:
+            continue
         place, columns = 0, {**file.columns, FILE: pl.lit(number, dtype=pl.UInt32)}
         needed = dict.fromkeys(root for name in wanted for root in columns[name].meta.root_names())
         with readable(file.path):

@@ -100,9 +100,9 @@ def event_source(
     sources = _sources(tables, names, off)
     types = {name: _type(name, source, tables) for name, source in sources.items() if name in COLUMNS}
 
-    def chunks(wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
+    def chunks(wanted: Sequence[str], only: Collection[int] | None = None) -> Iterator[pl.DataFrame]:
         chosen = {name: types.get(name) or _type(name, sources[name], tables) for name in wanted if name != FILE}
-        yield from in_chunks([_raw_file(table, sources, chosen) for table in tables], wanted)
+        yield from in_chunks([_raw_file(table, sources, chosen) for table in tables], wanted, only)
 
     extra = {}
     for name, given in ((ITEM_ID, items), (USER_ID, users)):
@@ -125,7 +125,7 @@ def event_source(
         chunks=chunks,
         items=extra[ITEM_ID][1],
         users=extra[USER_ID][1],
-        knows_file=True,
+        event_files=len(tables),
     )
 
 

@@ -1,6 +1,6 @@
 """What a reader gives to the preparation: rows in chunks, whatever the files are."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ class Source:
             in all of them or String in all; event types and splits String; timestamps UTC datetimes, numbers or String.
         items: a table of ITEM_ID and features; with a TIMESTAMP (Int64 milliseconds) a row holds from then on.
         users: a table of USER_ID and features, likewise.
-        knows_file: whether `chunks` can deliver FILE (UInt32), too.
+        event_files: how many of `files`, the first ones, hold the events. `chunks` can deliver FILE (UInt32), too, and
+            read only some of these: chunks(names, numbers). 0: it can do neither.
 
     >>> frame = pl.DataFrame({"user_id": [1, 1], "item_id": [5, 7], "timestamp": [0, 1], "place": [0, 1]})
     >>> source = Source("shop", [], {}, frame.columns[:3], 2, "s", chunks=lambda names: iter([frame]))
@@ -43,10 +44,14 @@ class Source:
     columns: list[str]
     rows: int
     unit: str
-    chunks: Callable[[Sequence[str]], Iterator[pl.DataFrame]]
+    chunks: Callable[..., Iterator[pl.DataFrame]]
     items: Callable[[], pl.LazyFrame] | None = None
     users: Callable[[], pl.LazyFrame] | None = None
-    knows_file: bool = False
+    event_files: int = 0
+
+    def read(self, names: Sequence[str], only: Collection[int] | None = None) -> Iterator[pl.DataFrame]:
+        """Yield the chunks of all files, or `only` of the files of these numbers."""
+        return self.chunks(names) if only is None else self.chunks(names, only)
 
 
 Prepare = Callable[[Source], Prepared]

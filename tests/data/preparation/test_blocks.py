@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from twotower.data.preparation.blocks import Block, Rows, SortedSessions, blocks, blocks_by_start, parts
 from twotower.data.preparation.sessionize import SessionCounts
-from twotower.data.preparation.sort import Block, SortedSessions, blocks, blocks_by_start, parts
 from twotower.data.preparation.spill import ArrayFile
 from twotower.data.preparation.splits import Split
 
@@ -24,13 +24,14 @@ def stored(path: Path, partitions: list[list[Session]]) -> SortedSessions:
         columns[name] = ArrayFile(path / f"{name}.npy", dtype)
         columns[name].append(np.array([event[place] for event in events]))
         columns[name].close()
-    lengths = [len(s) for s in sessions]
+    lengths = np.array([len(s) for s in sessions])
     counts = {part: np.array([sum(e[2] == part for e in s) for s in sessions]) for part in ("train", "validation")}
+    rows = Rows({name: [file] for name, file in columns.items()}, {}, np.cumsum(lengths) - lengths,
+                np.concatenate([[0], np.cumsum(lengths)]))  # fmt: skip
     return SortedSessions(
-        columns,
+        rows,
         np.array([s[0][0] for s in sessions]),
         np.array([s[0][1] for s in sessions], dtype=np.uint8),  # anything: here the first item
-        np.concatenate([[0], np.cumsum(lengths)]),
         np.concatenate([[0], np.cumsum([len(p) for p in partitions])]),
         Split(counts["train"], counts["validation"], {}),
         SessionCounts(),
