@@ -132,7 +132,7 @@ def test_completion_offers_commands_groups_choices_and_settings(line: str, expec
 
 
 def test_bash_completes_through_the_printed_script() -> None:
-    line = "twotower exp"
+    line = "twotower expo"
     script = (
         'eval "$(twotower completion bash)"; '
         f"COMP_LINE='{line}'; COMP_POINT={len(line)}; _twotower; "
