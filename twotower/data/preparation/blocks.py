@@ -103,11 +103,7 @@ def arrange(
         UserError: no session has two events, or one goes back in the split column.
     """
     several = [alive & (s.table["length"] > 1) for s, alive in zip(segments, live, strict=True)]
-    table = {
-        name: np.concatenate([s.table[name][mask] for s, mask in zip(segments, several, strict=True)])
-        for name in segments[0].table
-        if name != KEY
-    }
+    table = {name: _joined([s.table[name] for s in segments], several) for name in segments[0].table if name != KEY}
     _require_sessions(len(table["start"]), counts, rule)
     begin, bounds, rows = [], [np.zeros(1, dtype=np.int64)], 0
     for segment, mask in zip(segments, several, strict=True):
@@ -122,7 +118,8 @@ def arrange(
         table[RETURNING] = returning_users(user, table["start"])
     labelled = np.stack([table[part] for part in PARTS], axis=1) if PARTS[TRAIN] in table else None
     files = {name: [segment.columns[name] for segment in segments] for name in columns}
-    numbered = Rows(files, rank_of_code, np.concatenate(begin), offsets)
+    whole = len(segments) == 1 and several[0].all()
+    numbered = Rows(files, rank_of_code, offsets[:-1] if whole else np.concatenate(begin), offsets)
 
     def times(chosen: Array) -> Iterator[Array]:
         events = np.concatenate([[0], np.cumsum(table["length"][chosen])])
@@ -134,6 +131,13 @@ def arrange(
     require_targets(parts_of_sessions, table["length"])
     bounds_of_all = np.concatenate(bounds)
     return SortedSessions(numbered, table["start"], table[RETURNING], bounds_of_all, parts_of_sessions, counts)
+
+
+def _joined(arrays: Sequence[Array], masks: Sequence[Array]) -> Array:
+    """Concatenate the elements that are chosen; without a copy where these are all of one array."""
+    if len(arrays) == 1 and masks[0].all():
+        return arrays[0]
+    return np.concatenate([array[mask] for array, mask in zip(arrays, masks, strict=True)])
 
 
 def _require_sessions(sessions: int, counts: SessionCounts, rule: SessionRule) -> None:

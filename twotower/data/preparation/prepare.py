@@ -4,8 +4,9 @@ Three passes, none of which holds all events: rows are cleaned and partitioned i
 sorted into sessions; the sessions are written by time of their first event. No id of a user or a session is written
 anywhere, nor anything that depends on one.
 
-Memory: `memory_gib` bounds the rows held at one time. What grows with the data is about 50 bytes a session, the
-distinct ids of items, the distinct values of features, and tables of features. Shapes: E events, S sessions, K items.
+Memory: `memory_gib` bounds the rows held at one time. What grows with the data is about 60 bytes a session (100 with a
+store), the distinct ids of items, the distinct values of features, and tables of features.
+Shapes: E events, S sessions, K items.
 """
 
 import hashlib
@@ -201,6 +202,7 @@ class Preparation:
         columns = [n for n in store.segments[0].columns if n not in (MICROSECOND, PLACE, SPLIT)]
         columns = [name for name in columns if name != USER_ID or self.min_users_per_item > 1]
         sessions = arrange(store.segments, store.live, columns, rank_of_code, rule, store.counts, self.split)
+        store.release()
 
         read_blocks = partial(blocks, sessions, rows_at_once)
         listed = self._listed(source, ids)

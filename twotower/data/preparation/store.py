@@ -230,6 +230,10 @@ class Store:
         write_json(self.folder / STORE_FILE, saved)
         self._remove_unnamed()
 
+    def release(self) -> None:
+        """Free the memory of the tables of sessions."""
+        self.segments, self.live, self._begin = [], [], []
+
     def _remove_unnamed(self) -> None:
         """Remove folders that a killed preparation left, or that the last one has replaced."""
         named = {*self._names, f"state-{self._number}"}
