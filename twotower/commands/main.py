@@ -83,6 +83,7 @@ COMMANDS = {
     "promote": Command("Live", "twotower.commands.main:promote", "let a candidate replace the champion if no worse"),
     "rollback": Command("Live", "twotower.commands.rollback:main", "one step back: the champion before"),
     "drift": Command("Live", "twotower.commands.drift:main", "how far the shop has moved since a training"),
+    "erase": Command("Live", "twotower.commands.erase:main", "erase users from files, and name what learnt from them"),
     "delta": Command("Serve", "twotower.serving.updates.delta:main", "add, change or remove a bundle's items", DELTA),
 }
 

@@ -175,6 +175,7 @@ def _labels(manifest: Mapping[str, Any]) -> tuple[dict[str, str], str]:
     tags |= {
         "index": str(manifest["index"]["factory"]),
         "inputs": ",".join(each["name"] for each in manifest["inputs"]),
+        "lineage": ",".join(manifest.get("lineage", [])),
     }
     figures = [
         f"{name} {value:.4g}" for name, value in _figures(manifest).items() if name.startswith(("test/", BUNDLE))
