@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from twotower.core.values import TextForm
     from twotower.lifecycle.erasure import Erased
 
 USUAL = ("prepared", "store", "runs", "multirun", "retrained", "bundles")  # folders, beside the present one's
@@ -43,11 +42,11 @@ def main(arguments: Sequence[str]) -> int:
 
     from twotower.core.values import TextForm
     from twotower.data.readers.files import find_files
-    from twotower.lifecycle.erasure import erase_rows
+    from twotower.lifecycle.erasure import erase_rows, listed_users
     from twotower.lifecycle.lineage import MODELS, descendants
 
     form = TextForm()
-    users = _users(options.users, options.column, form)
+    users = listed_users(options.users, options.column, form)
     begun = _begun(options.certificate) if options.yes else []
     files = find_files(options.events, "--events")
     held = [each for file in files if (each := erase_rows(file, options.column, users, form, write=False)).found]
@@ -81,23 +80,6 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{certificate['rows_erased']:,} rows of {len(users):,} user(s) erased; a search finds none")
     print(f"certificate: {options.certificate}")
     return 0
-
-
-def _users(given: Sequence[str], column: str, form: "TextForm") -> frozenset[str]:
-    """The ids that were typed, or those of the one file that was."""
-    import polars as pl
-
-    from twotower.core.errors import UserError
-    from twotower.data.preparation.privacy import read_erased_users
-    from twotower.data.text_form import ids
-
-    if len(given) == 1 and Path(given[0]).is_file():
-        users = read_erased_users(given[0], column, form)
-    else:
-        users = frozenset(ids(pl.Series(given, dtype=pl.String), form).drop_nulls())
-    if not users:
-        raise UserError(f"{given[0]} names no user")
-    return users
 
 
 def _begun(certificate: Path) -> list[str]:

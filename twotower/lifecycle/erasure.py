@@ -8,7 +8,7 @@ import csv
 import gzip
 import json
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -21,6 +21,7 @@ from twotower.core.errors import UserError, nearest
 from twotower.core.files import sha256
 from twotower.core.table_files import JSON_LINES, PARQUET, file_format, open_bytes, separator_of
 from twotower.core.values import TextForm
+from twotower.data.preparation.privacy import read_erased_users
 from twotower.data.readers.files import readable
 from twotower.data.text_form import ids
 
@@ -35,6 +36,20 @@ class Erased(NamedTuple):
     found: int  # rows of these users
     before: str  # SHA-256
     after: str  # the same where nothing was written
+
+
+def listed_users(given: Sequence[str], column: str, form: TextForm) -> frozenset[str]:
+    """Return ids in text form: those that are given, or those of the one file that is; see privacy.read_erased_users.
+
+    Raises UserError where there are none.
+    """
+    if len(given) == 1 and Path(given[0]).is_file():
+        users = read_erased_users(given[0], column, form)
+    else:
+        users = frozenset(ids(pl.Series(given, dtype=pl.String), form).drop_nulls())
+    if not users:
+        raise UserError(f"{given[0]} names no user")
+    return users
 
 
 def erase_rows(file: Path, column: str, users: Collection[str], form: TextForm, write: bool) -> Erased:
