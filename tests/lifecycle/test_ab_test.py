@@ -24,9 +24,9 @@ def shoppers(users: int, random: np.random.Generator, lift: float = 1.0) -> tupl
 
 
 @pytest.mark.slow
-def test_false_positives_at_one_look_and_under_daily_peeking_in_1000_tests() -> None:
+def test_false_positives_at_one_look_and_under_daily_peeking() -> None:
     wrong: dict[str, list[bool]] = {}
-    for seed in range(1000):
+    for seed in range(250):  # with 1,000 the study has tighter figures
         random = np.random.default_rng(seed)
         control, treatment = (shoppers(DAYS * EACH, random) for _ in range(2))
         for what, figure, cuped in (("conversion", 0, False), ("revenue", 1, False), ("revenue, CUPED", 1, True)):
@@ -46,7 +46,7 @@ def test_false_positives_at_one_look_and_under_daily_peeking_in_1000_tests() -> 
         elif name.endswith("once, peeking"):
             assert value > 0.15  # what the other interval is for
         else:
-            assert 0.03 <= value <= 0.07
+            assert 0.01 <= value <= 0.095  # three standard errors of 250 draws
 
 
 def test_the_interval_for_one_look_is_welchs_of_many_users() -> None:

@@ -12,18 +12,19 @@ from twotower.lifecycle.off_policy import METHODS, LoggedLists, estimate, jackkn
 from twotower.lifecycle.outcome_model import weighted_predictions
 
 SHOP = make_shop()
+LOGS = 250  # with 1,000 the study has tighter figures
 K = len(SHOP.effects)
 
 
 @pytest.mark.slow
-def test_coverage_of_95_percent_intervals_in_1000_logs() -> None:
+def test_coverage_of_95_percent_intervals() -> None:
     truth, plain = value_of(SHOP, SHOP.new), value_of(SHOP, SHOP.ranking[:, :K])
     rows = []
-    for seed in range(1000):
+    for seed in range(LOGS):
         log, context = log_of(SHOP, users=1300, requests=4000, exploration=0.3, random=np.random.default_rng(seed))
         result = estimate(log, SHOP.new[context], clip=np.inf)
         rows.append([*result.new.values(), *result.new_minus_plain.values(), result.plain, result.support])
-    table = np.array(rows)  # [1000, 8, 3]
+    table = np.array(rows)  # [LOGS, 8, 3]
     names = [*METHODS, *(f"{name} - plain" for name in METHODS), "plain", "support"]
     expected = np.array([truth] * 3 + [truth - plain] * 3 + [plain, 1.0])
     covered = ((table[:, :, 1] <= expected) & (expected <= table[:, :, 2])).mean(axis=0)
@@ -39,8 +40,8 @@ def test_coverage_of_95_percent_intervals_in_1000_logs() -> None:
         strict=True,
     ):
         print(f"{name:14} {value:6.3f}  {share:.3f}   {bias:+.4f}  {spread:.4f}   {half:.4f}")
-    assert ((covered >= 0.93) & (covered <= 0.97)).all()
-    assert (np.abs(error.mean(axis=0)) < 0.15 * error.std(axis=0)).all()
+    assert ((covered >= 0.91) & (covered <= 0.985)).all()  # three standard errors of LOGS draws
+    assert (np.abs(error.mean(axis=0)) < 0.25 * error.std(axis=0)).all()
     spread = dict(zip(names, error.std(axis=0), strict=True))
     assert spread["DR"] < spread["IPS"] and spread["SNIPS"] < spread["IPS"]
 

@@ -89,7 +89,7 @@ def content(directory: Prepared) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+@settings(max_examples=25, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 @given(st.integers(0, 10**9), st.booleans(), st.sampled_from(list(SPLITS)), st.integers(2, 4))
 def test_any_cuts_of_any_log_give_the_same_as_all_at_once(seed: int, by_user: bool, split: str, cuts: int) -> None:
     check_cuts(seed, by_user, split, cuts)
