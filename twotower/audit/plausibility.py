@@ -45,9 +45,10 @@ def check_values(statistics: Statistics) -> Iterator[Finding]:
             yield warning("few_matches", match["warning"])
     for column, steps in statistics["similar_ids"].items():
         for step, (groups, one, other) in steps.items():
+            such_as = f", such as {one!r} and {other!r}," if one else ""  # of users there is no example
             message = (
-                f"{groups:,} groups of {column} differ only by {DIFFERENCES[step]}, such as {one!r} and {other!r}, and "
-                f"count as different; expected none. If they are the same: preparation.ids=[{step}]"
+                f"{groups:,} groups of {column} differ only by {DIFFERENCES[step]}{such_as} and count as different; "
+                f"expected none. If they are the same: preparation.ids=[{step}]"
             )
             yield warning("similar_ids", message, column=column, step=step, groups=groups)
     for who in ("items", "users"):

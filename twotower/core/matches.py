@@ -24,6 +24,7 @@ class Match(NamedTuple):
     unmatched: Collection[Any] = ()  # some of the ids that were not found
     others: Collection[Any] = ()  # some of those among which they were looked for
     remedy: str = ""  # what else to do
+    of_people: bool = False  # warnings, which are kept in files, name none of the ids then
 
     def __str__(self) -> str:
         """Return the hit rate in words."""
@@ -42,12 +43,12 @@ class Match(NamedTuple):
         ids, others = (list(map(str, side))[:SAMPLE] for side in (self.unmatched, self.others))
         steps, pair = healing(ids, others)
         pair = pair or ((ids[0], others[0]) if ids and others else None)
-        examples = f"; {pair[0]!r} did not, among ids like {pair[1]!r}" if pair else ""
+        examples = f"; {pair[0]!r} did not, among ids like {pair[1]!r}" if pair and not self.of_people else ""
         remedy = f"preparation.ids=[{','.join(steps)}] makes them equal" if steps else self.remedy
         return f"{self}{examples}{remedy and '. '}{remedy}"
 
     def require(self) -> "Match":
         """Return this; raises UserError where nothing matched."""
         if self.total and not self.matched:
-            raise UserError(str(self.warning))
+            raise UserError(str(self._replace(of_people=False).warning))
         return self

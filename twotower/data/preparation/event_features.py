@@ -198,4 +198,5 @@ class _Table:
         others = self._table[self.key].unique().head(SAMPLE).to_list()
         remedy = "The table's rows hold only from their timestamp on" if TIMESTAMP in self._keys else ""
         what = f"events' {whose}"
-        return Match(place, what, self._found, self._asked, sorted(set(self._unmatched)), sorted(others), remedy)
+        sides = sorted(set(self._unmatched)), sorted(others)
+        return Match(place, what, self._found, self._asked, *sides, remedy, of_people=self.key == USER_ID)

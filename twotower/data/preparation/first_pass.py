@@ -88,10 +88,8 @@ def match_erased(
         return None
     events.matched |= {key for key, user in by_hash.items() if user in events.erased} | with_rows(list(by_hash))
     unmatched = [user for key, user in by_hash.items() if key not in events.matched][:SAMPLE]
-    found = Match(
-        "preparation.erase", "listed users", len(events.matched), len(erase), unmatched, events.some_users, GONE
-    )
-    return found.require()
+    counts, sides = (len(events.matched), len(erase)), (unmatched, events.some_users)
+    return Match("preparation.erase", "listed users", *counts, *sides, GONE, of_people=True).require()
 
 
 def check_types(chunk: pl.DataFrame, events: PartitionedEvents, form: TextForm) -> None:

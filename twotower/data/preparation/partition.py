@@ -94,7 +94,8 @@ def partition_events(
             users = chunk[USER_ID].unique()
             events.erased |= erase & set(users.cast(pl.String)) if erase else set()
             events.some_users = users.drop_nulls().head(SAMPLE).cast(pl.String).to_list()
-            for step, found in similar_ids(users, form.ids).items():
+            for step, (groups, *_) in similar_ids(users, form.ids).items():
+                found = (groups, "", "")  # no id of a user is kept, not even as an example
                 seen = events.similar_ids.setdefault(USER_ID, {})
                 seen[step] = max(found, seen.get(step, found))
         events.losses.add_rows(chunk, [n for n in (EVENT_TYPE, *features.event_columns, *GROUPS) if n in chunk.columns])
