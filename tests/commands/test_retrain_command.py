@@ -64,7 +64,8 @@ def test_nights_in_their_order(folder: Path) -> None:
 
 def test_mistakes_get_one_message(tmp_path: Path) -> None:
     for words, message in (
-        (["retrain"], "register has no value; set it on the command line: register=..."),
+        (["retrain"], "which model? twotower retrain NAME data=..."),
+        (["retrain", *SMALL], "which model? twotower retrain NAME data=..."),
         (["retrain", "a/b", *SMALL], "register='a/b'; expected a name without / : @"),
         (["retrain", "shop", "logger=none", *SMALL], "retrain keeps each model in MLflow's registry"),
         (["promote", "models:/shop/1", CHAMPION], "there is no MLflow database sqlite:///mlflow.db"),

@@ -192,6 +192,10 @@ def promote(arguments: Sequence[str]) -> int:
 def retrain(arguments: Sequence[str]) -> int:
     """`twotower retrain NAME`: Hydra's overrides and flags, the model's name first."""
     task = "twotower.commands.retrain:main_retrain"
+    words = [word for word in arguments if not word.startswith("-")]
+    asks = {"-h", "--help", "--cfg", "-c"} & set(arguments)
+    if not asks and (not words or "=" in words[0]) and not any(word.startswith("register=") for word in words):
+        return _refuse("which model? twotower retrain NAME data=...; NAME is what it is called in MLflow's registry")
     return _composed(task, "retrain", _first_as("register", arguments))
 
 

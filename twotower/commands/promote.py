@@ -151,7 +151,7 @@ def _test_champion(bundle: Path, run: Path, data: Path, fingerprint: str, out: P
     settings.evaluate, settings.run_dir, settings.logger = str(bundle), str(out), None
     settings.data = {"_target_": "twotower.core.schema.open_prepared", "path": str(data)}
     settings.evaluation.baselines = False
-    print("the champion on the candidate's test:")
+    print("the champion on the candidate's test, as far as it knows the items:")
     return evaluate(settings)
 
 
@@ -186,7 +186,7 @@ def _decide(
     if refused and force is None:
         registry.tag(candidate, {f"{champion.alias}.gate": "refused", f"{champion.alias}.reasons": told})
         stays = f"version {champion.version} stays" if champion.version else "there is no champion"
-        return f"refused, {stays}: {', '.join(check.name for check in refused)}"
+        return f"refused, {stays}: {'; '.join(check.name for check in refused)}"
     gate = "passed" if not refused else f"forced: {force}"
     registry.promote(candidate, champion, {"gate": gate, "reasons": told})
     address = f"{MODELS}{candidate.model}@{champion.alias}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from twotower.commands.promote import REFUSED, promote
+from twotower.commands.promote import PAGE_FILE, REFUSED, promote
 from twotower.commands.train import train
 from twotower.core.command_line import command
 from twotower.core.errors import UserError
@@ -68,7 +68,8 @@ def retrain(config: DictConfig) -> dict[str, Any]:
         decision = promote(promotion_config(config, night, prepared, version))
         facts = {
             **{"promoted": decision.promoted, "words": decision.words, "version": version},
-            **{"run": str(run), "bundle": str(night / "bundle"), "page": str(night / "promotion")},
+            **{"run": str(night / "run"), "bundle": str(night / "bundle")},
+            "page": str(night / "promotion" / PAGE_FILE),
         }
         write_json(done, facts)
     if not decision.promoted:
@@ -104,6 +105,7 @@ def training_config(config: DictConfig, night: Path) -> DictConfig:
             log.info("%s has no champion yet: training from the start", config.register)
     if training.warm_start is not None:
         training.trainer.max_epochs = config.warm_epochs
+        log.info("a warm start has warm_epochs=%d, in the place of trainer.max_epochs", config.warm_epochs)
     return training
 
 

@@ -5,6 +5,7 @@ Shapes: E events, S sessions, V items.
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,7 +90,8 @@ def _distributions(before: Window, after: Window) -> Iterator[Distribution]:
         time = after.prepared.timestamp[after.mask]
         week = len(time) > 0 and bool(time.max() - time.min() >= 27 * MS_PER_DAY)  # else some days are in it more often
         yield both(WEEKDAY, lambda w: _named([UNKNOWN, *WEEKDAYS], w.prepared.inputs[WEEKDAY][w.mask]), limited=week)
-    lengths = ["1 event", *(f"{n} events and more" for n in LENGTHS)]
+    ends = [f"{n}" if n + 1 == more else f"{n} to {more - 1}" for n, more in pairwise(LENGTHS)]
+    lengths = ["1 event", *(f"{end} events" for end in ends), f"{LENGTHS[-1]} events or more"]
     yield both(
         "session length", lambda w: _named(lengths, np.searchsorted(LENGTHS, _length(w), "right")), of_events=False
     )

@@ -19,6 +19,7 @@ from twotower.evaluation.verdicts import WORSE, slice_name, verdict, with_interv
 FALSE_ALARMS = 0.05  # most of all comparisons of two equal models in which a slice refuses
 WIDTH = NormalDist().inv_cdf((1 + LEVEL) / 2)  # standard errors from the mean to an end of its interval
 SHOWN = 3  # slices in a text
+SLACK = 1.0  # MB, and ms of an answer, that never refuse: the same bundle's median differs by half a millisecond
 
 
 class Check(NamedTuple):
@@ -137,8 +138,9 @@ def limit_checks(
     for key, name, unit in (("size_mb", "size", "MB"), ("p50_ms", "median time of an answer", "ms")):
         text = f"{candidate[key]:,.2f} {unit}"
         if champion is not None:
-            text += f", the champion {champion[key]:,.2f} {unit}; up to {growth:g} times is allowed"
-        checks.append(Check(name, champion is None or candidate[key] <= growth * champion[key], text))
+            text += f", the champion {champion[key]:,.2f} {unit}; {growth:g} times or {SLACK:g} {unit} more is allowed"
+        most = math.inf if champion is None else max(growth * champion[key], champion[key] + SLACK)
+        checks.append(Check(name, candidate[key] <= most, text))
     if max_p99_ms is not None:
         text = f"{candidate['p99_ms']:,.2f} ms, up to {max_p99_ms:g} ms is allowed"
         checks.append(Check("99th percentile of an answer", candidate["p99_ms"] <= max_p99_ms, text))

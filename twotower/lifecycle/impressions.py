@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -93,10 +95,17 @@ def complete(log: pl.DataFrame, events: pl.DataFrame, hours: float) -> pl.DataFr
     end = events[TIMESTAMP].max() if events.height else None
     done = log.filter(pl.col(TIMESTAMP) + int(hours * HOUR) <= end) if end is not None else log.clear()
     if done.height == 0:
+        first, last = (_told(time) for time in (log[TIMESTAMP].min(), end))
         raise UserError(
-            f"no impression's window of {hours:g} hours had ended at the last event; wait, or shorten --hours"
+            f"no impression's {hours:g} hours had ended at the last event: the first impression is of {first},"
+            f" the last event of these types {last}. Wait, shorten --hours, or give events of the same time"
         )
     return done
+
+
+def _told(milliseconds: Any) -> str:
+    """A time in words; "none" where there is none."""
+    return "none" if milliseconds is None else f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def shown_items(log: pl.DataFrame, events: pl.DataFrame, hours: float) -> pl.DataFrame:
