@@ -94,7 +94,9 @@ def test_callbacks_and_splits_build(group: str, choice: str) -> None:
 def test_the_trainer_and_the_logger_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database takes many seconds to create
     assert instantiate(composed().trainer, logger=False, default_root_dir=tmp_path).max_epochs > 0
-    assert instantiate(composed().logger, tracking_uri=(tmp_path / "mlruns").as_uri()).run_id
+    logger = instantiate(composed().logger, tracking_uri=(tmp_path / "mlruns").as_uri())
+    logger.open_run()
+    assert logger.run_id
 
 
 def test_an_experiment_holds_overrides_only() -> None:

@@ -17,8 +17,8 @@ from twotower.core.schema import AUDIT_FILE, MANIFEST_FILE
 from twotower.core.threads import use_threads
 from twotower.evaluation.comparison import Comparison, compare_results
 from twotower.evaluation.results_file import RESULTS_FILE, read_results
-from twotower.lifecycle.candidates import Example, data_facts, figures, lists_side_by_side
 from twotower.lifecycle.gate import Check, limit_checks, quality_checks, soundness_checks
+from twotower.lifecycle.side_by_side import Example, data_facts, figures, lists_side_by_side
 from twotower.report.promotion_page import change_rows, promotion_page
 from twotower.runs import layout
 from twotower.runs.run import load_config

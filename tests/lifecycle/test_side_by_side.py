@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from model_bundle import write_shop_bundle
 
-from twotower.lifecycle.candidates import EXAMPLES, ITEMS, data_facts, lists_side_by_side
+from twotower.lifecycle.side_by_side import EXAMPLES, ITEMS, data_facts, lists_side_by_side
 from twotower.serving.bundle import Bundle, open_bundle
 from twotower.serving.retriever import Retriever
 
