@@ -29,7 +29,7 @@ ROOMS: list[tuple[str, set[str]]] = [
     ("segments", {"faiss", "polars", "pyarrow", "scipy", "sklearn"}),
     ("exporting", {"torch", "faiss", "jinja2", "onnxruntime", "pyarrow"}),
     ("sweep", {"torch", "pytorch_lightning", "hydra", "omegaconf", "optuna", "rich"}),
-    ("lifecycle", {"hydra", "mlflow", "omegaconf", "polars", "pyarrow", "scipy"}),
+    ("lifecycle", {"polars", "pyarrow", "scipy"}),
     ("commands", {"hydra", "omegaconf", "lightning_fabric", "rich", "ray"}),
 ]
 ORDER = [room for room, _ in ROOMS]

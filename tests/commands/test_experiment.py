@@ -11,8 +11,8 @@ import pytest
 from twotower.commands.main import main
 from twotower.serving.buckets import bucket_of
 from twotower.serving.impressions import ImpressionLog
-from twotower.serving.interleaving import team_draft
 from twotower.serving.retriever import Retriever
+from twotower.serving.team_draft import team_draft
 
 NOON, HOUR = 1_767_268_800_000, 3_600_000
 IDS = [f"sku-{number}" for number in range(40)]

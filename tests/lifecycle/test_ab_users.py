@@ -8,7 +8,7 @@ from made_log import HOUR, NOON, write_events, write_log
 
 from twotower.core.errors import UserError
 from twotower.lifecycle.ab_users import ab_users
-from twotower.lifecycle.impressions import read_impressions, read_outcome_events
+from twotower.lifecycle.impression_log import read_impressions, read_outcome_events
 
 
 def test_users_are_those_of_a_loop(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ import pytest
 
 from twotower.lifecycle.ab_users import AbUsers
 from twotower.lifecycle.experiment_tables import ab_test_table, off_policy_table, preference_table
-from twotower.lifecycle.interleaving import Preference
 from twotower.lifecycle.off_policy import Estimate, OffPolicy
+from twotower.lifecycle.preference import Preference
 
 
 def off_policy(low: float, high: float, support: float = 1.0, effective: float = 900) -> OffPolicy:

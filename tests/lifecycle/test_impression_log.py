@@ -10,7 +10,7 @@ import pytest
 from made_log import HOUR, NOON, write_events, write_log
 
 from twotower.core.errors import UserError
-from twotower.lifecycle.impressions import complete, read_impressions, read_outcome_events, shown_items
+from twotower.lifecycle.impression_log import complete, read_impressions, read_outcome_events, shown_items
 
 
 def test_files_are_one_log_in_the_order_of_time(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 from scipy.stats import binomtest
 
-from twotower.lifecycle.interleaving import preference
-from twotower.serving.interleaving import team_draft
+from twotower.lifecycle.preference import preference
+from twotower.serving.team_draft import team_draft
 
 
 def test_votes_are_those_of_a_loop() -> None:

@@ -9,7 +9,7 @@ import pytest
 from made_log import HOUR, NOON, write_events, write_log
 
 from twotower.core.errors import UserError
-from twotower.lifecycle.impressions import read_outcome_events
+from twotower.lifecycle.impression_log import read_outcome_events
 from twotower.lifecycle.replay import coded, replay
 from twotower.serving.impressions import ImpressionLog
 from twotower.serving.retriever import Retriever

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twotower.serving.interleaving import team_draft
+from twotower.serving.team_draft import team_draft
 
 RANKING = st.lists(st.integers(0, 12), unique=True, max_size=12)
 

@@ -35,13 +35,11 @@ def main(arguments: Sequence[str]) -> int:
     import tempfile
     from contextlib import suppress
 
-    from rich.console import Console
-    from rich.table import Table
-
     from twotower.core.errors import UserError
     from twotower.core.files import write_bytes, write_json
     from twotower.core.schema import TOWER_FILE, open_prepared
     from twotower.evaluation.backtest import read_run
+    from twotower.evaluation.terminal_tables import print_rows
     from twotower.lifecycle.bundle_drift import bundle_drift
     from twotower.lifecycle.data_drift import data_drift, prepared_of, quality_rows, windows
     from twotower.lifecycle.drift import FAR, SHIFTED
@@ -72,10 +70,6 @@ def main(arguments: Sequence[str]) -> int:
     worst = {"error": FAR, "warning": SHIFTED}.get(level)
     named = ", ".join(row.name for row in rows if row.verdict == worst)
     words = f"{worst}: {named}" if worst else "as before"
-    shown = Table(*HEAD)
-    for line in cells:
-        shown.add_row(*line)
-    Console(width=None if Console().is_terminal else 150).print(shown)
     options.out.mkdir(parents=True, exist_ok=True)
     write_bytes(
         options.out / "drift.html", drift_page(f"{options.old} and {options.new}", level, words, cells).encode()
@@ -83,6 +77,5 @@ def main(arguments: Sequence[str]) -> int:
     write_json(
         options.out / "drift.json", {"words": words, "rows": [{**r._asdict(), "verdict": r.verdict} for r in rows]}
     )
-    print(words)
-    print(f"page: {options.out / 'drift.html'}")
+    print_rows([HEAD, *cells], [words, f"page: {options.out / 'drift.html'}"])
     return BEYOND if level == "error" else 0

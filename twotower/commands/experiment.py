@@ -60,7 +60,7 @@ def _add_log(parser: argparse.ArgumentParser, hours: float) -> None:
 
 
 def _events(options: argparse.Namespace) -> Any:
-    from twotower.lifecycle.impressions import read_outcome_events
+    from twotower.lifecycle.impression_log import read_outcome_events
 
     return read_outcome_events(options.events, options.key, options.types, options.value)
 
@@ -82,8 +82,8 @@ def _read(options: argparse.Namespace) -> None:
     from twotower.evaluation.terminal_tables import print_rows
     from twotower.lifecycle.ab_users import ab_users
     from twotower.lifecycle.experiment_tables import ab_test_table, preference_table
-    from twotower.lifecycle.impressions import complete, read_impressions, shown_items
-    from twotower.lifecycle.interleaving import preference
+    from twotower.lifecycle.impression_log import complete, read_impressions, shown_items
+    from twotower.lifecycle.preference import preference
 
     log, events = read_impressions(options.log), _events(options)
     drafted = log.filter(log["teams"].is_not_null())

@@ -120,7 +120,7 @@ def _judge(config: DictConfig, candidate: Registered, champion: Registered, scra
     title = f"{candidate.model}: version {candidate.version}, the first champion"
     bundle = open_bundle(new)
     comparison, examples, before, old_figures = None, list[Example](), None, None
-    after = data_facts(data, bundle)
+    old_items: list[Any] = []
     if champion.version is not None:
         old = locate(_address(champion), config.tracking_uri, scratch, "bundle")
         title = f"{candidate.model}: version {candidate.version} in the place of version {champion.version}"
@@ -130,11 +130,11 @@ def _judge(config: DictConfig, candidate: Registered, champion: Registered, scra
         old_bundle = open_bundle(old)
         examples = lists_side_by_side(bundle, old_bundle)
         before = data_facts(_data_of(champion, config, scratch), old_bundle, bundle.item_ids.to_pylist())
-        after = data_facts(data, bundle, old_bundle.item_ids.to_pylist())
+        old_items = old_bundle.item_ids.to_pylist()
         old_figures = figures(old)
     checks.append(_parity(new))
     checks += limit_checks(figures(new), old_figures, gate.max_growth, gate.max_p99_ms)
-    return _Judged(title, checks, comparison, examples, change_rows(before, after))
+    return _Judged(title, checks, comparison, examples, change_rows(before, data_facts(data, bundle, old_items)))
 
 
 def _address(registered: Registered) -> str:

@@ -51,10 +51,10 @@ def retrain(config: DictConfig) -> dict[str, Any]:
         raise UserError("retrain keeps each model in MLflow's registry, and logger=none leaves that out")
     require_names(config.register, CANDIDATE)
     require_names(config.register, config.champion)
+    prepared = prepare(config.data, config.accept)
     work = Path(config.work)
-    work.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)  # not before: a mistake in the data leaves nothing
     with locked_folder(work, f"another process retrains in {work}; wait for it, or stop it"):
-        prepared = prepare(config.data, config.accept)
         night = night_of(work, config, prepared)
         done = night / DONE_FILE
         if done.exists():
@@ -84,7 +84,8 @@ def retrain(config: DictConfig) -> dict[str, Any]:
 
 def night_of(work: Path, config: DictConfig, prepared: Prepared) -> Path:
     """Return the folder of this data and these settings: the one that exists, or a new one of today."""
-    counted = counted_settings(_without_own(config)) | {"fingerprint": prepared.manifest["fingerprint"]}
+    counted = {name: value for name, value in counted_settings(config).items() if name != "work"}
+    counted["fingerprint"] = prepared.manifest["fingerprint"]
     digest = hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
     began = sorted(work.glob(f"*-{digest}"))
     return began[0] if began else work / f"{datetime.now():%Y-%m-%d}-{digest}"

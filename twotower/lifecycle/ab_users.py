@@ -15,7 +15,7 @@ from twotower.core.errors import UserError
 from twotower.core.schema import TIMESTAMP
 from twotower.core.values import TextForm
 from twotower.data.text_form import ids
-from twotower.lifecycle.impressions import HOUR, USER, VALUE
+from twotower.lifecycle.impression_log import HOUR, USER, VALUE
 
 Array = npt.NDArray[Any]
 BUCKET = "bucket"
@@ -37,7 +37,7 @@ def ab_users(log: pl.DataFrame, events: pl.DataFrame, hours: float, buckets: lis
 
     Args:
         log: impressions; those of an empty bucket are no part of the test.
-        events: see impressions.read_outcome_events.
+        events: see impression_log.read_outcome_events.
         hours: how long a user's outcomes count.
         buckets: their names.
 

@@ -18,6 +18,7 @@ from twotower.core.schema import FEATURES_FILE, ORDINAL, Prepared, read_item_fea
 from twotower.evaluation.reindex import item_ids, model_index
 from twotower.evaluation.slices import WEEKDAYS, feature_groupings, group_names
 from twotower.lifecycle.drift import Row, compare
+from twotower.runs.layout import DATA_FILE
 
 LENGTHS = (2, 3, 5, 10, 20, 50)  # the shortest session of each group
 UNKNOWN = "unknown"
@@ -29,6 +30,7 @@ class Window(NamedTuple):
     prepared: Prepared
     mask: Mask  # [E]
     sessions: Mask  # [S] whole sessions: all of their events are in the mask
+    encoders: dict[str, Any]  # FEATURES_FILE
 
 
 class Distribution(NamedTuple):
@@ -73,7 +75,8 @@ def data_drift(before: Window, after: Window, limit: float, most_unknown: float)
 
 def _window(prepared: Prepared, mask: Mask) -> Window:
     whole = np.add.reduceat(mask, prepared.offsets[:-1]) == np.diff(prepared.offsets)
-    return Window(prepared, mask, np.asarray(whole))
+    encoders = read_json(prepared.path / FEATURES_FILE, "a prepared directory")
+    return Window(prepared, mask, np.asarray(whole), encoders)
 
 
 def _distributions(before: Window, after: Window) -> Iterator[Distribution]:
@@ -110,7 +113,7 @@ def _length(window: Window) -> Array:
 
 
 def _values(window: Window, name: str) -> dict[str, float]:
-    names = group_names(_encoders(window, "events")[name]) or []
+    names = group_names(window.encoders["events"][name]) or []
     return _named(names, window.prepared.inputs[name][window.mask])
 
 
@@ -122,14 +125,9 @@ def _named(names: list[str], codes: Array) -> dict[str, float]:
     return found
 
 
-def _encoders(window: Window, kind: str) -> dict[str, Any]:
-    encoders: dict[str, Any] = read_json(window.prepared.path / FEATURES_FILE, "a prepared directory")[kind]
-    return encoders
-
-
 def _shared(before: Window, after: Window) -> list[str]:
     """Names of event features that both declare alike; numbers in other buckets can't be compared."""
-    one, other = (_encoders(window, "events") for window in (before, after))
+    one, other = (window.encoders["events"] for window in (before, after))
     return [
         name
         for name in one
@@ -141,7 +139,7 @@ def _shared(before: Window, after: Window) -> list[str]:
 
 def _item_features(window: Window) -> dict[str, dict[str, float]]:
     """How often each value of an item feature occurs among the events."""
-    prepared, encoders = window.prepared, _encoders(window, "items")
+    prepared, encoders = window.prepared, window.encoders["items"]
     groupings = feature_groupings(encoders, read_item_features(prepared.path)) if encoders else []
     items = prepared.item_index[window.mask]
     return {grouping.name: _named(grouping.groups, grouping.code[items]) for grouping in groupings}
@@ -175,11 +173,11 @@ def _unknown_values(before: Window, after: Window, most_unknown: float) -> Itera
     known = set(before.prepared.event_types)
     pairs = [(EVENT_TYPE, after.prepared.event_types, after.prepared.event_type)]
     for name in _shared(before, after):
-        names = group_names(_encoders(after, "events")[name])
-        if names and "vocabulary" in _encoders(after, "events")[name]:
+        names = group_names(after.encoders["events"][name])
+        if names and "vocabulary" in after.encoders["events"][name]:
             pairs.append((name, names, after.prepared.inputs[name]))
     for name, names, codes in pairs:
-        values = known if name == EVENT_TYPE else {*(group_names(_encoders(before, "events")[name]) or [])}
+        values = known if name == EVENT_TYPE else {*(group_names(before.encoders["events"][name]) or [])}
         new = np.array([value not in values for value in names])
         share = float(new[codes[after.mask]].mean()) if after.mask.any() else 0.0
         told = ", ".join(value for value, is_new in zip(names, new.tolist(), strict=True) if is_new)
@@ -197,5 +195,5 @@ def quality_rows(by_day: Mapping[int, Any]) -> list[Row]:
 
 def prepared_of(folder: Path) -> Path:
     """Return the prepared directory that a run was trained on; `folder` itself where it is one."""
-    data = folder / "data.json"
+    data = folder / DATA_FILE
     return Path(read_json(data, "a run directory")["path"]) if data.is_file() else folder

@@ -34,8 +34,8 @@ class Erased(NamedTuple):
     path: Path
     rows: int
     found: int  # rows of these users
-    before: str  # SHA-256
-    after: str  # the same where nothing was written
+    before: str = ""  # SHA-256 of a file that was written anew
+    after: str = ""
 
 
 def listed_users(given: Sequence[str], column: str, form: TextForm) -> frozenset[str]:
@@ -65,14 +65,13 @@ def erase_rows(file: Path, column: str, users: Collection[str], form: TextForm, 
     Raises:
         UserError: the file can't be read, or has no such column.
     """
-    before = sha256(file)
     passes = _parquet if file_format(file) == PARQUET else _text
     is_user = _matcher(users, form)
     with readable(file):
         rows, found = passes(file, column, is_user, None)
     if not (write and found):
-        return Erased(file, rows, found, before, before)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+        return Erased(file, rows, found)
+    before, temporary = sha256(file), file.with_name(f".{file.name}.{os.getpid()}")
     try:
         passes(file, column, is_user, temporary)
         temporary.chmod(file.stat().st_mode & 0o777)

@@ -19,7 +19,7 @@ from twotower.evaluation.verdicts import WORSE, slice_name, verdict, with_interv
 FALSE_ALARMS = 0.05  # most of all comparisons of two equal models in which a slice refuses
 WIDTH = NormalDist().inv_cdf((1 + LEVEL) / 2)  # standard errors from the mean to an end of its interval
 SHOWN = 3  # slices in a text
-SLACK = 1.0  # MB, and ms of an answer, that never refuse: the same bundle's median differs by half a millisecond
+SLACK = 1.0  # MB, and ms of an answer, that never refuse: so much a busy machine adds
 
 
 class Check(NamedTuple):

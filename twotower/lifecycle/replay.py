@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from twotower.core.errors import UserError
-from twotower.lifecycle.impressions import (
+from twotower.lifecycle.impression_log import (
     COUNT,
     IMPRESSION,
     PLACE,
@@ -37,7 +37,7 @@ def replay(
     Args:
         retriever: of the new bundle.
         folder: an impression log.
-        events: see impressions.read_outcome_events.
+        events: see impression_log.read_outcome_events.
         hours: how long after an impression its outcomes count.
         by_value: an outcome is the value of the events; else 1 where there is one.
     """

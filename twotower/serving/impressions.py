@@ -13,7 +13,7 @@ Whole Parquet files appear in the folder; `twotower experiment` reads them. Colu
     item_ids      list of int64 or string, as they were shown, best first
     propensities  list of float64: the probability of each item to be in the list; 1 without exploration
     ranks         list of int32: each item's place without exploration
-    teams         list of int8: of interleaved lists (serving.interleaving); else null
+    teams         list of int8: of interleaved lists (serving.team_draft); else null
     bundle        string: the beginning of the bundle's checksum
     bucket        string: of an experiment (serving.buckets); else empty
 """

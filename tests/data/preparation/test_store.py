@@ -189,7 +189,7 @@ def test_many_small_increments_stay_few_segments(tmp_path: Path) -> None:
         shop(tmp_path, range(day, day + 1), users=2)
         directory = stored(tmp_path)
         folders = {file.name for file in (tmp_path / "store").iterdir()}
-        assert folders == {*state(tmp_path)["segments"], f"state-{state(tmp_path)['number']}", STORE_FILE, "lock"}
+        assert folders == {*state(tmp_path)["segments"], f"state-{state(tmp_path)['number']}", STORE_FILE}
         assert len(state(tmp_path)["segments"]) <= 9
     assert content(directory) == content(prepared(tmp_path, "whole"))
 
@@ -258,7 +258,7 @@ def test_a_kill_at_any_step_leaves_a_store_that_goes_on(
     assert len(after["files"]) in (5, 7)
     directory = stored(tmp_path)
     assert content(directory) == content(prepared(tmp_path, "whole"))
-    named = {*state(tmp_path)["segments"], f"state-{state(tmp_path)['number']}", STORE_FILE, "lock"}
+    named = {*state(tmp_path)["segments"], f"state-{state(tmp_path)['number']}", STORE_FILE}
     assert {file.name for file in (tmp_path / "store").iterdir()} == named
 
 

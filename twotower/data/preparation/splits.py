@@ -34,9 +34,7 @@ class Sessions(NamedTuple):
     length: Array  # [S] number of events
     start: Array  # [S] time of the first event
     end: Array  # [S] time of the last event
-    times: Callable[
-        [Array], Iterable[Array]
-    ]  # timestamps of the events of chosen sessions, of some whole ones at a time
+    times: Callable[[Array], Iterable[Array]]  # of the events of chosen sessions, some whole ones at a time
     labelled: Array | None  # [S, 3] events that the split column gives to training, validation, test
     timed: bool = True  # whether timestamps have a unit
 

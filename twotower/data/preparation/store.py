@@ -26,7 +26,7 @@ import polars as pl
 
 from twotower.core.arrays import Array
 from twotower.core.errors import UserError
-from twotower.core.files import read_json, sha256, write_json
+from twotower.core.files import locked_folder, read_json, sha256, write_json
 from twotower.core.ragged import ranges
 from twotower.core.schema import FORMAT_VERSION, TIMESTAMP, USER_ID
 from twotower.data.preparation.sessionize import MICROSECOND, SessionCounts
@@ -248,19 +248,13 @@ def open_store(folder: str | None, work: Path, settings: Mapping[str, Any]) -> I
     if folder is None:
         yield Store(work, False, settings)
         return
-    import fcntl
-
     path = Path(folder).expanduser()
     path.mkdir(parents=True, exist_ok=True, mode=0o700)  # hashes and their secret are for nobody else
     if not (path / STORE_FILE).exists():
-        foreign = [file.name for file in path.iterdir() if file.name != "lock" and not re.fullmatch(OWN, file.name)]
+        foreign = [file.name for file in path.iterdir() if not re.fullmatch(OWN, file.name)]
         if foreign:
             raise UserError(f"preparation.store={folder} holds {sorted(foreign)[0]}; expected a store, or a new folder")
-    with (path / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another process is preparing with preparation.store={folder}; wait for it") from None
+    with locked_folder(path, f"another process is preparing with preparation.store={folder}; wait for it"):
         yield Store(path, True, settings)
 
 
