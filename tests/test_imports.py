@@ -10,7 +10,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = {"polars", "torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "hydra", "omegaconf", "mlflow"}
 HEAVY |= {"faiss", "onnx", "onnxruntime", "pyarrow", "rich", "safetensors", "hypothesis", "matplotlib", "optuna", "ray"}
-HEAVY |= {"sklearn", "jinja2", "scipy", "pydantic"}
+HEAVY |= {"sklearn", "jinja2", "scipy", "pydantic", "fastapi", "starlette", "uvicorn", "orjson", "prometheus_client"}
+HEAVY |= {"redis", "confluent_kafka", "cryptography", "psycopg", "pgvector", "qdrant_client", "pymilvus", "lancedb"}
+DATABASES = {"psycopg", "pgvector", "qdrant_client", "pymilvus", "lancedb"}
+SERVER = {"fastapi", "starlette", "uvicorn", "pydantic", "orjson", "prometheus_client", "redis", "confluent_kafka"}
 
 # (room, heavy packages it may import), lowest first: a room imports itself and rooms above it in this list.
 ROOMS: list[tuple[str, set[str]]] = [
@@ -21,21 +24,23 @@ ROOMS: list[tuple[str, set[str]]] = [
     ("audit", {"pyarrow"}),
     ("data", {"polars", "pyarrow", "torch"}),
     ("runs", {"torch", "hydra", "omegaconf", "safetensors", "lightning_fabric"}),
-    ("serving", {"faiss", "onnxruntime", "pyarrow"}),
+    ("serving", {"faiss", "onnxruntime", "pyarrow", "cryptography"}),
     ("tracking", {"mlflow", "pytorch_lightning", "pyarrow", "pydantic"}),
     ("evaluation", {"torch", "omegaconf", "pyarrow", "rich"}),
     ("report", {"jinja2", "matplotlib", "pyarrow", "sklearn"}),
     ("training", {"torch", "pytorch_lightning", "hydra", "omegaconf"}),
     ("segments", {"faiss", "polars", "pyarrow", "scipy", "sklearn"}),
-    ("exporting", {"torch", "faiss", "jinja2", "onnxruntime", "pyarrow"}),
+    ("exporting", {"torch", "faiss", "jinja2", "onnxruntime", "pyarrow", *DATABASES}),
     ("sweep", {"torch", "pytorch_lightning", "hydra", "omegaconf", "optuna", "rich"}),
     ("lifecycle", {"polars", "pyarrow", "scipy"}),
+    ("server", {*SERVER, "pyarrow"}),
     ("commands", {"hydra", "omegaconf", "lightning_fabric", "rich", "ray"}),
 ]
 ORDER = [room for room, _ in ROOMS]
 WITHOUT = {  # rooms above that a room does not know all the same
     "serving": {"model", "metrics", "audit", "data", "runs"},
     "data": {"model", "metrics"},
+    "server": {"model", "metrics", "audit", "data", "runs", "training", "evaluation", "sweep"},
 }
 
 
