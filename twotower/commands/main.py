@@ -79,6 +79,7 @@ COMMANDS = {
         "BUNDLE",
         takes_bundle=True,
     ),
+    "serve": Command("Live", "twotower.server.serve:main", "answer over HTTP, with a memory of users' events"),
     "retrain": Command("Live", "twotower.commands.main:retrain", "the nightly job: new events to a promoted model"),
     "promote": Command("Live", "twotower.commands.main:promote", "let a candidate replace the champion if no worse"),
     "rollback": Command("Live", "twotower.commands.rollback:main", "one step back: the champion before"),

@@ -143,7 +143,7 @@ def _open_items(file: Path, num_items: int, dim: int) -> tuple[pa.Array, Ints, A
 
 def _open_index(file: Path, vectors: Floats, facts: dict[str, Any]) -> ItemIndex:
     try:
-        index = faiss.read_index(str(file))
+        index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)  # processes share its memory
     except (RuntimeError, MemoryError) as error:
         raise fmt.refusal(file, str(error).splitlines()[-1], "a FAISS index") from None
     mismatch = check_index(index, vectors, facts)

@@ -44,11 +44,15 @@ def verify(path: str | Path, manifest_file: str = MANIFEST_FILE) -> float:
             only where the model's scores are equal within TOLERANCE; an index that is not exact may miss as many
             results as at export, and SLACK more.
     """
-    retriever = Retriever(open_bundle(path, manifest_file=manifest_file))
-    bundle = retriever.bundle
+    return replay_golden(Retriever(open_bundle(path, manifest_file=manifest_file)), manifest_file)
+
+
+def replay_golden(retriever: Retriever, manifest_file: str = MANIFEST_FILE) -> float:
+    """As `verify`, of an opened bundle."""
+    bundle, path = retriever.bundle, retriever.bundle.path
     golden = read_json(bundle.file(GOLDEN_FILE), "a bundle")
     _check_embeddings(bundle)
-    _check_origin(bundle, golden, Path(path) / manifest_file)
+    _check_origin(bundle, golden, path / manifest_file)
     expected = Recommendations(golden["ids"], np.array(golden["scores"], dtype=np.float32))
     histories = golden["histories"]
     now = np.array(golden.get("now", [AT_ONCE] * len(histories)), dtype=np.int64)

@@ -1,0 +1,61 @@
+"""One worker process: uvicorn imports this file and calls `application` in each."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from uvicorn.config import STARTUP_FAILURE
+
+from twotower.core.errors import UserError
+from twotower.server import metrics
+from twotower.server.app import Experiment, create_app
+from twotower.server.gate import Gate
+from twotower.server.live_models import LiveModel, LiveModels
+from twotower.server.settings import Settings
+from twotower.server.store.event_store import open_store
+from twotower.server.tokens import Tokens
+from twotower.serving.bundle_format import MANIFEST_FILE
+from twotower.serving.signature import verify_signature
+
+DAY_S = 86_400.0
+STARTED = "started"  # a file beside the location files: a worker has opened all bundles
+
+
+def application() -> Any:
+    """Return the ASGI application of the settings in the environment."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    settings = Settings.from_environment()
+    locations = {bucket: Path(file) for bucket, file in settings.locations.items()}
+    keys = Path(settings.public_keys) if settings.public_keys else None
+    impressions = Path(settings.impressions) if settings.impressions else None
+
+    def check(bundle: Path) -> None:
+        if keys is not None:
+            verify_signature(bundle, MANIFEST_FILE, keys)
+
+    started = next(iter(locations.values())).with_name(STARTED)
+    try:
+        models = LiveModels(locations, check, impressions, count_swap)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        if not started.exists():  # what no worker could open at the start, none will; later, another version may come
+            os._exit(STARTUP_FAILURE)
+        raise SystemExit(1) from None
+    started.touch()
+    length, expiry = settings.history_length, settings.expiry_days * DAY_S
+    store = open_store(settings.store, length, expiry, settings.max_users)
+    experiment = Experiment(settings.salt, settings.share)
+    app = create_app(models, store, experiment, locations, settings.has_page)
+    return Gate(app, Tokens(Path(settings.tokens) if settings.tokens else None), settings.rate)
+
+
+def count_swap(model: LiveModel | None, before: LiveModel | None, error: UserError | None) -> None:
+    """Tell the metrics of a model that was put in place or refused."""
+    if before is not None:
+        metrics.swaps.labels("refused" if error else "swapped").inc()
+    if model is not None:
+        if before is not None:
+            metrics.model_info.labels(before.bucket, before.name, before.version).set(0)
+        metrics.model_info.labels(model.bucket, model.name, model.version).set(1)
