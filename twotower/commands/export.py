@@ -19,6 +19,7 @@ from twotower.segments.events_file import open_events, read_events
 from twotower.segments.segments import write_segments
 from twotower.segments.user_histories import HistorySource, prepared_sessions, require_positive_integer, run_sessions
 from twotower.serving.bundle_format import README_FILE
+from twotower.serving.signature import read_private_key, sign
 from twotower.tracking.lookup import locate
 from twotower.tracking.registry import keep_bundle, require_registrable
 
@@ -50,6 +51,8 @@ def export(config: DictConfig) -> ExportReport:
         if config.register is not None:
             require_registrable(run, str(config.register), str(config.alias))
         report = export_bundle(run, out, config.index)
+        if config.sign_key is not None:
+            sign(out, config.sign_key)
         histories = source_of_histories(run, config.events, config.sessions)
         if segments:
             print(write_segments(out, histories, segments, **config.segments))
@@ -71,6 +74,8 @@ def serve_first_dimensions(run: Run, dim: int) -> None:
 def check_outputs(config: DictConfig, run: Run) -> None:
     """Raise UserError where settings of segments and audiences can't be met, as far as that shows before the work."""
     segments, audience = config.segments, config.audience
+    if config.sign_key is not None:
+        read_private_key(config.sign_key)
     if config.sessions is not None:
         require_positive_integer("sessions", config.sessions)
     if segments.number is not None:

@@ -80,6 +80,14 @@ COMMANDS = {
         takes_bundle=True,
     ),
     "serve": Command("Live", "twotower.server.serve:main", "answer over HTTP, with a memory of users' events"),
+    "sign": Command(
+        "Serve",
+        "twotower.serving.signature:main",
+        "sign a bundle, for servers that ask for it",
+        "BUNDLE KEY\n\nKEY is a file with an ed25519 private key in PEM; make one, and the servers' public key, with:\n"
+        "  openssl genpkey -algorithm ed25519 -out sign.pem\n"
+        "  openssl pkey -in sign.pem -pubout -out trusted.pem",
+    ),
     "retrain": Command("Live", "twotower.commands.main:retrain", "the nightly job: new events to a promoted model"),
     "promote": Command("Live", "twotower.commands.main:promote", "let a candidate replace the champion if no worse"),
     "rollback": Command("Live", "twotower.commands.rollback:main", "one step back: the champion before"),

@@ -13,6 +13,7 @@
     golden.json             histories of the run's validation data with the trained model's results
     README.md, index.html   for people: figures, examples, how the index was chosen
     manifest.json           what the bundle is, where it comes from, and the SHA-256 of each file above
+    signatures/             of manifests, where it is signed: see serving.signature
     versions/               files and manifests of other versions: see serving.updates.versions
 
 The similarity is in the vectors: with `cosine` all have length one, so a dot product ranks in both cases.
