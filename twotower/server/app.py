@@ -362,7 +362,8 @@ def count_unknown(model: LiveModel) -> None:
 def _changed(report: delta.DeltaReport, models: LiveModels) -> dict[str, Any]:
     models.refresh()
     names = ("version", "num_items", "added", "changed", "unchanged", "removed")
-    return {**{name: getattr(report, name) for name in names}, "unknown": list(report.unknown)}
+    counts = {name: getattr(report, name) for name in names}
+    return {**counts, "unknown": list(report.unknown), "ignored": list(report.ignored)}
 
 
 def _facts(model: LiveModel, share: float) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def invalid(error: RequestValidationError, known: Sequence[str]) -> tuple[str, s
         error: pydantic's findings; of those at one place the clearest is told.
         known: the keys that the request may have.
     """
-    found = sorted(error.errors(), key=lambda each: "; expected" not in each["msg"])
+    found = sorted(error.errors(), key=lambda each: ("; expected" not in each["msg"], -len(each["loc"])))
     first = found[0]
     parts = [str(part) for part in first["loc"] if not UNION.match(str(part))]
     where = ".".join(parts) or "body"

@@ -24,7 +24,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-log = logging.getLogger("twotower.access")
+ACCESS_LOG = "twotower.access"
+log = logging.getLogger(ACCESS_LOG)
 BODY, BODY_S = 2**20, 10.0  # bytes of a body, and the seconds in which it must arrive
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 OPEN = ("/health", "/ready", "/openapi.json", "/", "/page")  # without a token

@@ -72,8 +72,7 @@ def main(arguments: Sequence[str]) -> int:
         (memory / "metrics").mkdir()
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(memory / "metrics")
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker has a core
-        _run(options.host, options.port, options.workers, options.ui, options.store)
-    return 0
+        return _run(options.host, options.port, options.workers, options.ui, options.store)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -128,8 +127,10 @@ def _locate(name: str, location: Path, downloads: Path, stack: ExitStack) -> Non
     stack.callback(follower.stop)
 
 
-def _run(host: str, port: int, workers: int, has_page: bool, store: str | None) -> None:
+def _run(host: str, port: int, workers: int, has_page: bool, store: str | None) -> int:
+    """Serve until interrupted; return the exit status: 2 where no worker could start."""
     import uvicorn
+    from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
@@ -148,7 +149,9 @@ def _run(host: str, port: int, workers: int, has_page: bool, store: str | None) 
     address = f"http://{host}:{listening.getsockname()[1]}"
     print(f"{address} with {workers} worker(s); user events {store or 'in memory, gone when the server ends'}")
     print(f"a page to try it: {address}/" if has_page else f"requests: {address}/openapi.json", flush=True)
-    Multiprocess(config, [listening]).run()
+    supervisor = Multiprocess(config, [listening])
+    supervisor.run()
+    return 2 if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes) else 0
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class Tokens:
 
     def refresh(self) -> None:
         """Read the file again where it has changed; raises UserError for one that does not hold tokens."""
-        if self._file is None or self._file.stat().st_mtime_ns == self._changed:
+        if self._file is None or (self._file.exists() and self._file.stat().st_mtime_ns == self._changed):
             return
         roles = read_json(self._file, "a file of tokens")
         if not isinstance(roles, dict) or not roles or not all(role in ROLES for role in roles.values()):

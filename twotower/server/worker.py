@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import orjson
 from uvicorn.config import STARTUP_FAILURE
 
 from twotower.core.errors import UserError
 from twotower.server import metrics
 from twotower.server.app import Experiment, create_app
-from twotower.server.gate import Gate
+from twotower.server.gate import ACCESS_LOG, Gate
 from twotower.server.live_models import LiveModel, LiveModels
 from twotower.server.settings import Settings
 from twotower.server.store.event_store import open_store
@@ -23,9 +24,28 @@ DAY_S = 86_400.0
 STARTED = "started"  # a file beside the location files: a worker has opened all bundles
 
 
+class JsonLines(logging.Formatter):
+    """One JSON object a line.
+
+    >>> JsonLines().format(logging.makeLogRecord({"levelname": "INFO", "name": "twotower", "msg": "ready"}))
+    '{"level":"INFO","logger":"twotower","message":"ready"}'
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as JSON; that of the access log is JSON already."""
+        if record.name == ACCESS_LOG:
+            return record.getMessage()
+        line = {"level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return orjson.dumps(line).decode()
+
+
 def application() -> Any:
     """Return the ASGI application of the settings in the environment."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     settings = Settings.from_environment()
     locations = {bucket: Path(file) for bucket, file in settings.locations.items()}
     keys = Path(settings.public_keys) if settings.public_keys else None
