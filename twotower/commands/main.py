@@ -93,6 +93,11 @@ COMMANDS = {
     "rollback": Command("Live", "twotower.commands.rollback:main", "one step back: the champion before"),
     "drift": Command("Live", "twotower.commands.drift:main", "how far the shop has moved since a training"),
     "erase": Command("Live", "twotower.commands.erase:main", "erase users from files, and name what learnt from them"),
+    "consume": Command(
+        "Live",
+        "twotower.server.streams.consume:main",
+        "events from Kafka or Redis into the server's store, and Parquet",
+    ),
     "delta": Command("Serve", "twotower.serving.updates.delta:main", "add, change or remove a bundle's items", DELTA),
 }
 

@@ -157,9 +157,11 @@ def merged(stored: bytes, added: list[tuple[int, bytes]], length: int) -> bytes:
     b'{"timestamp":1}\n{"timestamp":2}'
     """
     lines = stored.split(b"\n") if stored else []
-    times = [event["timestamp"] for event in parsed(stored)]
-    union = sorted({*zip(times, lines, strict=True), *added})
-    return b"\n".join(line for _, line in union[-length:])
+    new = sorted(set(added))
+    if lines and new[0][0] <= parsed(lines[-1])[0]["timestamp"]:  # else they all stand behind what is stored
+        times = [event["timestamp"] for event in parsed(stored)]
+        lines, new = [], sorted({*zip(times, lines, strict=True), *new})
+    return b"\n".join([*lines, *(line for _, line in new)][-length:])
 
 
 def parsed(lines: bytes) -> list[Event]:
