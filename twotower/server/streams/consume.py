@@ -180,13 +180,14 @@ class StreamConsumer:
 
     def _commit(self, source: "Source") -> None:
         """Write the files, then commit the offsets."""
-        from twotower.server.streams.event_archive import LINES, PARQUET, lines_of, parquet_of, write_once
+        from twotower.server.streams.event_archive import LINES, PARQUET, kept_columns, lines_of, parquet_of, write_once
 
         for partition, dead in self._dead.items():
             write_once(self._dead_letters, partition, LINES, dead, lines_of)
         for partition, rows in self._rows.items():
             assert self._archive is not None  # else no rows wait
-            new = write_once(self._archive, partition, PARQUET, rows, parquet_of)
+            also = kept_columns(self._archive)
+            new = write_once(self._archive, partition, PARQUET, rows, lambda events: parquet_of(events, also))  # noqa: B023
             self.counts["archived"] += new
             self.counts["again"] += len(rows) - new
         self._dead, self._rows = {}, {}

@@ -10,7 +10,7 @@ import fcntl
 import glob
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,13 +21,14 @@ import pyarrow.parquet as pq
 
 from twotower.core.errors import UserError
 from twotower.core.files import write_bytes
-from twotower.core.schema import EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
+from twotower.core.schema import EVENT_TYPE, ITEM_ID, SESSION_ID, SPLIT, TIMESTAMP, USER_ID
 from twotower.core.values import text_of
 from twotower.server.store.event_store import Event
 from twotower.server.streams.messages import Message
 
 Rows = Sequence[tuple[str, Any]]  # offset, and what belongs to it; in the order of offsets
 PARQUET, LINES = "parquet", "jsonl"
+ALIKE = {EVENT_TYPE, SESSION_ID, SPLIT}  # columns that preparation wants in all files of a folder or in none
 
 
 def write_once(folder: Path, partition: str, kind: str, rows: Rows, content: Callable[[list[Any]], bytes]) -> int:
@@ -71,24 +72,33 @@ def _not_written(folder: Path, partition: str, kind: str, rows: Rows) -> list[tu
     return [row for row in rows if not (at := bisect_right(firsts, row[0])) or ends[at - 1] < row[0]]
 
 
-def parquet_of(events: list[tuple[str, Event]]) -> bytes:
+def parquet_of(events: list[tuple[str, Event]], also: Collection[str] = ()) -> bytes:
     """Return events as a Parquet file that `data=events` reads.
 
-    Columns: user_id, item_id (int64 where all are whole numbers, else text), event_type, timestamp, and any others, by
-    name; those without a common type are text.
+    Columns: user_id, item_id (int64 where all are whole numbers, else text), timestamp, and any others, by name; those
+    without a common type are text.
+
+    Args:
+        events: users and their events.
+        also: columns to be there although no event has them; see `kept_columns`.
     """
     rows = [{USER_ID: user, **event} for user, event in events]
-    others = {name for row in rows for name in row} - {USER_ID, ITEM_ID, EVENT_TYPE, TIMESTAMP}
+    others = {name for row in rows for name in row}.union(also) - {USER_ID, ITEM_ID, TIMESTAMP}
     columns: dict[str, Any] = {
         USER_ID: pa.array([row[USER_ID] for row in rows], pa.string()),
         ITEM_ID: _typed([row[ITEM_ID] for row in rows], {int}),
-        EVENT_TYPE: pa.array([text_of(row.get(EVENT_TYPE)) for row in rows], pa.string()),
         TIMESTAMP: pa.array([row[TIMESTAMP] for row in rows], pa.timestamp("ms", tz="UTC")),
     }
     columns |= {name: _typed([row.get(name) for row in rows], {bool, int, float}) for name in sorted(others)}
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())
+
+
+def kept_columns(folder: Path) -> set[str]:
+    """Return which of ALIKE the newest Parquet file of a folder has, so that the next one has them, too."""
+    newest = max(folder.glob(f"*.{PARQUET}"), key=lambda file: file.stat().st_mtime_ns, default=None)
+    return set(pq.read_schema(newest).names) & ALIKE if newest else set()
 
 
 def _typed(values: list[Any], kept: set[type]) -> pa.Array:
