@@ -19,8 +19,9 @@ from twotower.runs import run
 from twotower.runs.histories import History
 from twotower.segments.audiences import write_audience
 from twotower.segments.events_file import read_events
+from twotower.segments.prepared_sessions import run_sessions
 from twotower.segments.segments import write_segments
-from twotower.segments.user_histories import encode, run_sessions
+from twotower.segments.user_histories import encode
 from twotower.serving.retriever import Retriever
 
 IDS = [f"sku {i}" for i in range(40)]

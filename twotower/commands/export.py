@@ -16,8 +16,9 @@ from twotower.exporting.choose_index import check_settings
 from twotower.runs.run import Run, load_run
 from twotower.segments.audiences import check_items, check_sizes, write_audience
 from twotower.segments.events_file import open_events, read_events
+from twotower.segments.prepared_sessions import prepared_sessions, run_sessions
 from twotower.segments.segments import write_segments
-from twotower.segments.user_histories import HistorySource, prepared_sessions, require_positive_integer, run_sessions
+from twotower.segments.user_histories import HistorySource, require_positive_integer
 from twotower.serving.bundle_format import README_FILE
 from twotower.serving.signature import read_private_key, sign
 from twotower.tracking.lookup import locate

@@ -87,6 +87,13 @@ COMMANDS = {
         "BUNDLE KEY\n\nKEY is a file with an ed25519 private key in PEM; make one, and the servers' public key, with:\n"
         "  openssl genpkey -algorithm ed25519 -out sign.pem\n"
         "  openssl pkey -in sign.pem -pubout -out trusted.pem",
+    "score": Command(
+        "Serve", "twotower.commands.score:main", "items for every user of event files, in a batch", takes_bundle=True
+    ),
+    "load": Command(
+        "Serve",
+        "twotower.commands.load:main",
+        "write a bundle's vectors to pgvector, Milvus, Qdrant or LanceDB",
     ),
     "retrain": Command("Live", "twotower.commands.main:retrain", "the nightly job: new events to a promoted model"),
     "promote": Command("Live", "twotower.commands.main:promote", "let a candidate replace the champion if no worse"),

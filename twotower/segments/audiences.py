@@ -65,7 +65,7 @@ def write_audience(
     Args:
         bundle_path: the bundle; it is not changed.
         items: ids; "12" is taken as a number where the catalogue's ids are numbers, and the other way round.
-        source: returns the histories: user_histories.run_sessions or events_file.read_events.
+        source: returns the histories: prepared_sessions.run_sessions or events_file.read_events.
         out: a new Parquet file.
         k: places of an audience; fewer where there are not so many users.
         min_size: the privacy floor: a smaller audience is not written.

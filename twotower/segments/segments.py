@@ -86,7 +86,7 @@ def write_segments(
 
     Args:
         bundle_path: the bundle; it is not changed.
-        source: returns the histories: user_histories.run_sessions or events_file.read_events.
+        source: returns the histories: prepared_sessions.run_sessions or events_file.read_events.
         out: a new folder.
         number: of segments; there are fewer where some would be smaller than `min_size`.
         min_size: the privacy floor: the least number of members of a segment.

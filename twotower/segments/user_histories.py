@@ -1,7 +1,7 @@
 """Histories of many users or sessions in a bundle's item indices and codes, and their vectors.
 
-They come from the run's prepared sessions, which have no ids, or from a file of events (segments.events_file), with the
-ids of its users or sessions.
+They come from the run's prepared sessions (segments.prepared_sessions), which have no ids, or from a file of events
+(segments.events_file), with the ids of its users or sessions.
 
 Shapes: S histories, E events of all of them, one history after the other and oldest first; e events and s histories of
 a part; K event inputs, D embedding dim.
@@ -9,23 +9,16 @@ a part; K event inputs, D embedding dim.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from twotower.core.errors import UserError
-from twotower.core.event_codes import TIME, time_codes
-from twotower.core.files import read_json
-from twotower.core.schema import CATALOGUE_FILE, ITEM_ID, PAD, USER_ID, Prepared, open_prepared
-from twotower.runs.layout import DATA_FILE
-from twotower.runs.run import require_same_data
+from twotower.core.schema import PAD, USER_ID
 from twotower.serving.bundle import Bundle
-from twotower.serving.catalogue import rows_of
 from twotower.serving.histories import KnownEvents
 from twotower.serving.user_tower import encode_histories
 from twotower.serving.users import Users
@@ -86,13 +79,18 @@ def parts(histories: Histories, task: str) -> Iterator[tuple[int, int]]:
     """Yield the bounds start:stop of one part of the histories after the other, with a progress bar."""
     total = len(histories.ids)
     with tqdm(total=total, desc=task, unit=f" {histories.whose}", leave=False, disable=None) as bar:
-        start = 0
-        while start < total:
-            full = int(np.searchsorted(histories.offsets, histories.offsets[start] + EVENTS, side="right")) - 1
-            stop = min(max(full, start + 1), start + HISTORIES, total)
+        for start, stop in bounds(histories, 0, total):
             yield start, stop
             bar.update(stop - start)
-            start = stop
+
+
+def bounds(histories: Histories, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the bounds of parts of the histories start:end that have HISTORIES and EVENTS at most."""
+    while start < end:
+        full = int(np.searchsorted(histories.offsets, histories.offsets[start] + EVENTS, side="right")) - 1
+        stop = min(max(full, start + 1), start + HISTORIES, end)
+        yield start, stop
+        start = stop
 
 
 def known_events(histories: Histories, start: int, stop: int, coded: bool = False) -> tuple[KnownEvents, Array]:
@@ -119,57 +117,3 @@ def known_vectors(bundle: Bundle, histories: Histories, task: str) -> Iterator[t
         users = encode(bundle, histories, start, stop)
         known = np.flatnonzero(~np.isnan(users.vectors[:, 0]))
         yield start + known, users[known]
-
-
-def prepared_sessions(run_path: Path, check: bool = True) -> Prepared:
-    """Open the prepared directory of a run; raises UserError where it is missing, or has other data now.
-
-    Args:
-        run_path: the run directory.
-        check: whether to read all files and compare checksums.
-    """
-    try:
-        prepared = open_prepared(read_json(run_path / DATA_FILE, "a run directory")["path"], check)
-        require_same_data(run_path, prepared)
-    except UserError as error:
-        raise UserError(f"{error}; or take the histories from a file: events=events.parquet") from None
-    return prepared
-
-
-def run_sessions(bundle: Bundle, run_path: Path, newest: int | None = None) -> Histories:
-    """Return the prepared sessions of a run: training, validation and test.
-
-    Args:
-        bundle: of that run.
-        run_path: the run directory.
-        newest: number of sessions, those that begin last; None: all.
-
-    Raises:
-        UserError: the prepared directory is missing, or has other data now.
-    """
-    prepared = prepared_sessions(run_path)
-    total = len(prepared.offsets) - 1
-    first = 0 if newest is None else max(0, total - newest)
-    begin = int(prepared.offsets[first])
-    offsets = np.asarray(prepared.offsets[first:]) - begin
-    ids = pq.read_table(run_path / CATALOGUE_FILE, columns=[ITEM_ID])[ITEM_ID].combine_chunks()
-    item_index = np.concatenate([[PAD], rows_of(ids.cast(bundle.item_ids.type), bundle.item_ids) + 1]).astype(np.int32)
-    inputs = {name: prepared.timestamp if name == TIME else prepared.inputs[name] for name in bundle.inputs}
-
-    def codes(start: int, stop: int) -> Ints:
-        events = slice(begin + int(offsets[start]), begin + int(offsets[stop]))
-        table = np.empty((events.stop - events.start, len(inputs)), dtype=np.int64)
-        for k, (name, column) in enumerate(inputs.items()):
-            table[:, k] = time_codes(column[events]) if name == TIME else column[events]
-        return table
-
-    types = prepared.event_types
-    return Histories(
-        POSITION,
-        pa.array(np.arange(first, total)),
-        item_index[prepared.item_index[begin:]],
-        offsets,
-        prepared.event_type[begin:],
-        types if len(types) > 1 else [],
-        codes,
-    )

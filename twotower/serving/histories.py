@@ -39,6 +39,11 @@ class KnownEvents(NamedTuple):
         """[Q] the position just after each history's newest event."""
         return np.cumsum(self.length)
 
+    @property
+    def rows(self) -> list[Ints]:
+        """[Q] the catalogue's rows of each history's items."""
+        return np.split(self.item_index - 1, self.end)[:-1]
+
 
 def read_histories(
     histories: Any, context: Any, catalogue: Catalogue, encoder: EventEncoder, unknown: Unknown

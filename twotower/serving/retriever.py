@@ -146,10 +146,36 @@ class Retriever:
                 catalogue's, an event without item_id, with a malformed timestamp or a misspelt key, a malformed filter.
         """
         events = self._read(histories, context, timestamp)
-        seen = np.split(events.item_index - 1, events.end[:-1]) if exclude_seen and len(events.length) else None
+        seen = events.rows if exclude_seen else None
         allowed, excluded = self._allowed(filters, include, exclude, len(events.length), seen)
         selection = Selection(positive(k), excluded, self._filter.caps(max_per), *check_exploration(exploration, seed))
         return self._results(self._encode(events, objective), allowed, selection)
+
+    def allowed(self, filters: Any = None, include: Any = None, exclude: Any = None) -> Mask | None:
+        """Return the mask [V] of items that `filters` and the lists `include` and `exclude` allow; None: all."""
+        return self._filter.allowed(filters, include, exclude)
+
+    def recommend_known(
+        self,
+        events: KnownEvents,
+        k: int = 20,
+        *,
+        objective: str | Mapping[str, float] | None = None,
+        timestamp: Any = None,
+        allowed: Mask | None = None,
+        excluded: Sequence[Ints] | None = None,
+        max_per: Mapping[str, int] | None = None,
+    ) -> Recommendations:
+        """As `recommend`, for histories that are in the bundle's codes already: for batches.
+
+        Args:
+            events: of Q histories.
+            k, objective, timestamp, max_per: as there.
+            allowed: of `allowed`.
+            excluded: [Q] rows of the catalogue that each history's results must not have; None: none.
+        """
+        selection = Selection(positive(k), excluded, self._filter.caps(max_per))
+        return self._results(self._encode(self._asked_at(timestamp, events), objective), allowed, selection)
 
     def recommend_encoded(
         self, histories: Sequence[Sequence[ItemId]], codes: Sequence[Any], k: int = 20, now: Ints | None = None
@@ -231,6 +257,9 @@ class Retriever:
 
     def _read(self, histories: Any, context: Any, timestamp: Any) -> KnownEvents:
         events = read_histories(histories, context, self._catalogue, self._bundle.encoder, self._unknown)
+        return self._asked_at(timestamp, events)
+
+    def _asked_at(self, timestamp: Any, events: KnownEvents) -> KnownEvents:
         return asked_at(timestamp, events, self.inputs, self._bundle.manifest.get("query_time", False), self._unknown)
 
     def _item_index(self, items: Any) -> Ints:
