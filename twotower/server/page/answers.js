@@ -10,11 +10,11 @@ const PEOPLE = { champion: "Present model", challenger: "Challenger" };
 let running = new AbortController();
 
 /** Ask all models, show their lists, and return the first one's answer; null where a later request has taken over. */
-export async function refresh(models, usesTime) {
+export async function refresh(models) {
   running.abort();
   running = new AbortController();
   const { signal } = running;
-  const body = request(usesTime);
+  const body = request();
   byId("lists").setAttribute("aria-busy", "true");
   try {
     const buckets = models.map(({ bucket }) => bucket);
@@ -115,16 +115,16 @@ function why(reasons) {
     const bar = element("span", { className: share < 0 ? "bar against" : "bar" });
     bar.style.width = `${Math.max(2, Math.round((100 * Math.abs(share)) / total))}%`;
     const what = event_type ? `${nameOf(item_id)} (${event_type})` : nameOf(item_id);
-    const amount = `${share < 0 ? "against it, " : ""}${percent(Math.abs(share) / total)}`;
+    const amount = `${share < 0 ? "−" : ""}${percent(Math.abs(share) / total)}`;
     return element(
       "li",
       {},
       element("span", { className: "track", "aria-hidden": "true" }, bar),
       element("span", { className: "amount" }, amount),
-      element("span", { className: "what" }, what),
+      element("span", { className: "what" }, what, share < 0 ? element("span", { className: "soft" }, " speaks against it") : null),
     );
   });
-  return element("ul", { className: "why", "aria-label": "because of" }, ...rows);
+  return element("ul", { className: "why", "aria-label": "Because of" }, ...rows);
 }
 
 /** The dialog of items like one. */

@@ -69,7 +69,7 @@ export function itemRow(id, { lead = null, more = null, key } = {}) {
         "button",
         { type: "button", className: "pick", on: () => click(id), "aria-label": label, data: { key: `pick ${key} ${id}`, item: `${id}` } },
         element("span", { className: "name" }, name),
-        element("span", { className: "soft" }, details ? `${details} · ${id}` : `${id}`),
+        element("span", { className: "soft" }, details ? `${details} · ` : "", element("span", { className: "whole" }, `${id}`)),
       ),
       element(
         "button",

@@ -29,13 +29,13 @@ export async function loadMap() {
 }
 
 /** Show the items of an answer, and where the visitor is. */
-export async function showOnMap(answer, usesTime) {
+export async function showOnMap(answer) {
   answers = new Set(answer.items.map((each) => each.item_id));
   const mine = ++asked;
   if (!state.history.length && !state.user) visitor = null;
   else {
     try {
-      const place = await ask("POST", "/map", whom(usesTime));
+      const place = await ask("POST", "/map", whom());
       if (mine !== asked) return;
       visitor = place.x === null ? null : place;
     } catch (error) {

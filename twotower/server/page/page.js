@@ -11,7 +11,6 @@ import { loadUser, setTypes, setUpVisitor, showHistory } from "./visitor.js";
 import { setUpFor, setUpWishes, show as showWishes } from "./wishes.js";
 
 let models = [];
-let usesTime = false;
 const search = setUpSearch();
 
 /** Ask what the server has, and make the controls for it. */
@@ -20,7 +19,7 @@ async function start() {
     ({ models } = await ask("GET", "/model"));
     const [model] = models;
     const keys = model.requests.events ?? {};
-    usesTime = Boolean(keys.timestamp?.inputs?.length) || Boolean(model.query_time);
+    state.usesTime = Boolean(keys.timestamp?.inputs?.length) || Boolean(model.query_time);
     byId("facts").textContent = facts();
     setTypes(keys.event_type?.values ?? []);
     setUpFor(model);
@@ -47,7 +46,7 @@ function facts() {
 
 async function answer() {
   if (!models.length) return;
-  const answers = await refresh(models, usesTime);
+  const answers = await refresh(models);
   if (!answers) return;
   showHistory();
   const isNew = answers.some(({ bucket, model }) => models.some((each) => each.bucket === bucket && each.model !== model));
@@ -56,7 +55,7 @@ async function answer() {
     await start(); // its items and what it can be asked may be others
     return;
   }
-  await showOnMap(answers[0], usesTime);
+  await showOnMap(answers[0]);
 }
 
 const answerSoon = whenQuiet(answer, 120);
@@ -84,7 +83,7 @@ byId("token-form").addEventListener("submit", (event) => {
   showProblem("");
   start();
 });
-byId("skip").addEventListener("click", () => byId("answers-title").focus());
+for (const id of ["skip", "jump"]) byId(id).addEventListener("click", () => byId("answers-title").focus());
 byId("share").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText(location.href);

@@ -11,6 +11,7 @@ export const state = {
   exploration: 0, // percent
   seed: 0,
   filters: {}, // column -> [values] or {min, max}
+  usesTime: false, // whether the model looks at the time of an event
 };
 const PLAIN = { user: "", objective: "", k: 10, exploration: 0, seed: 0 };
 const listeners = [];
@@ -32,18 +33,18 @@ export function click(item) {
 }
 
 /** Events as the server takes them; times only where the model uses them. */
-export function events(usesTime) {
+function events() {
   const times = state.history.map((each) => each.time).sort((a, b) => a - b); // a changed order keeps the times rising
   return state.history.map(({ item, type }, place) => ({
     item_id: item,
     ...(type ? { event_type: type } : {}),
-    ...(usesTime ? { timestamp: times[place] } : {}),
+    ...(state.usesTime ? { timestamp: times[place] } : {}),
   }));
 }
 
 /** The part of a request that says whose items are wanted. */
-export function whom(usesTime) {
-  const history = events(usesTime);
+export function whom() {
+  const history = events();
   return {
     ...(state.user ? { user_id: state.user } : {}),
     ...(history.length ? { history } : {}),
@@ -52,9 +53,9 @@ export function whom(usesTime) {
 }
 
 /** The whole request to /recommend. */
-export function request(usesTime) {
+export function request() {
   return {
-    ...whom(usesTime),
+    ...whom(),
     k: state.k,
     exclude_seen: state.excludeSeen,
     explain: state.explain,
@@ -66,7 +67,7 @@ export function request(usesTime) {
 function toHash() {
   const words = new URLSearchParams();
   const big = (_, value) => (typeof value === "bigint" ? { big: `${value}` } : value);
-  for (const { item, type, time } of state.history) words.append("click", JSON.stringify([item, type, time], big));
+  for (const { item, type, time } of state.history) words.append("click", JSON.stringify(state.usesTime ? [item, type, time] : [item, type], big));
   for (const [name, plain] of Object.entries(PLAIN)) if (state[name] !== plain) words.set(name, state[name]);
   if (state.excludeSeen) words.set("unseen", "1");
   if (!state.explain) words.set("why", "0");
@@ -82,7 +83,7 @@ export function fromAddress() {
     return Number.isInteger(number) && number >= least && number <= most ? number : PLAIN[name];
   };
   change({
-    history: words.getAll("click").map(readJson).filter(Array.isArray).map(toClick),
+    history: words.getAll("click").map(readJson).filter(Array.isArray).map(toClick).filter(({ item }) => item !== null),
     user: words.get("user") ?? "",
     objective: words.get("objective") ?? "",
     k: whole("k", 1, 100),
@@ -90,12 +91,19 @@ export function fromAddress() {
     explain: words.get("why") !== "0",
     exploration: whole("exploration", 0, 100),
     seed: whole("seed", 0, 2 ** 32 - 1),
-    filters: readJson(words.get("only") ?? "{}") ?? {},
+    filters: toFilters(readJson(words.get("only"))),
   });
 }
 
 function toClick([item, type, time]) {
-  return { item: item?.big ? BigInt(item.big) : item, type: type ?? "", time: Number(time) || Date.now() };
+  const big = typeof item === "object" && /^-?\d{1,19}$/.test(item?.big) ? BigInt(item.big) : null;
+  const isItem = typeof item === "string" || Number.isSafeInteger(item);
+  return { item: isItem ? item : big, type: typeof type === "string" ? type : "", time: Number(time) || Date.now() };
+}
+
+function toFilters(value) {
+  const entries = value && typeof value === "object" ? Object.entries(value) : [];
+  return Object.fromEntries(entries.filter(([, each]) => each && typeof each === "object"));
 }
 
 function readJson(text) {

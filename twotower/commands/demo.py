@@ -1,0 +1,57 @@
+"""Serve the bundle that comes with the package, an invented outdoor shop, and open its page in the browser.
+
+    twotower demo
+
+Nothing is trained and nothing is kept: what visitors do is forgotten when the command ends, with Ctrl-C.
+`.ci/demo-bundle` has made the bundle.
+"""
+
+import argparse
+import socket
+import threading
+import time
+import urllib.request
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+BUNDLE = Path(__file__).parents[1] / "server" / "demo"
+HOST = "127.0.0.1"
+PATIENCE_S = 60  # for the server's first answer
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`twotower demo`: serve until interrupted; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="twotower demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--port", type=int, help="(default: a free one)")
+    parser.add_argument("--no-browser", action="store_true", help="only print the address")
+    options = parser.parse_args(arguments)
+
+    from twotower.server import serve
+
+    port = options.port or _free_port()
+    if not options.no_browser:
+        threading.Thread(target=_open_when_ready, args=[f"http://{HOST}:{port}"], daemon=True).start()
+    print("The demo shop; end it with Ctrl-C.")
+    return serve.main([str(BUNDLE), "--ui", "--host", HOST, "--port", str(port)])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _open_when_ready(address: str) -> None:
+    """Open the page once the server answers; without a browser the printed address remains."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(f"{address}/ready", timeout=5):
+                break
+        except OSError:
+            time.sleep(0.1)
+    webbrowser.open(f"{address}/")
