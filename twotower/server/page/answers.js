@@ -1,11 +1,12 @@
 // The recommendations: one list a model, with scores, reasons, and where the other model has an item.
 
 import { ask } from "./api.js";
-import { itemRow, learn, nameOf, number } from "./catalogue.js";
+import { itemRow, learn, nameOf } from "./catalogue.js";
 import { byId, element, replaceKeepingFocus, say, showProblem } from "./dom.js";
 import { request, state } from "./state.js";
 
-const REASONS = 3; // shown of each item
+const REASONS = 3; // shown of each item, if they are
+const LEAST = 0.01; // of all shares, or more
 const PEOPLE = { champion: "Present model", challenger: "Challenger" };
 let running = new AbortController();
 
@@ -37,7 +38,6 @@ export async function refresh(models) {
 function show(answers) {
   const ranks = answers.map(({ items }) => new Map(items.map((each, place) => [each.item_id, place])));
   const lists = answers.map((answer, n) => list(answer, answers.length > 1 ? ranks[1 - n] : null, answers.length > 1));
-  byId("lists").classList.toggle("two", answers.length > 1);
   replaceKeepingFocus(byId("lists"), lists);
   byId("lists").setAttribute("aria-busy", "false");
   byId("about").textContent = about(answers[0]);
@@ -92,10 +92,9 @@ function mark(bucket, id, place, others) {
   if (other === undefined) return element("span", { className: "mark alone" }, "only here");
   if (bucket === "champion") return null;
   const shift = other - place;
-  if (!shift) return element("span", { className: "mark" }, "same place");
-  const text = shift > 0 ? `▲ ${shift}` : `▼ ${-shift}`;
-  const label = `${Math.abs(shift)} places ${shift > 0 ? "higher" : "lower"} than in the present model`;
-  return element("span", { className: `mark ${shift > 0 ? "up" : "down"}`, title: label }, text, element("span", { className: "unseen" }, ` ${label}`));
+  const text = shift > 0 ? `▲ ${shift}` : shift < 0 ? `▼ ${-shift}` : "=";
+  const label = !shift ? "the same place as in the present model" : `${Math.abs(shift)} places ${shift > 0 ? "higher" : "lower"} than in the present model`;
+  return element("span", { className: `mark ${shift > 0 ? "up" : shift < 0 ? "down" : ""}`, title: label }, text, element("span", { className: "unseen" }, ` ${label}`));
 }
 
 function chance(probability) {
@@ -105,13 +104,14 @@ function chance(probability) {
 }
 
 function percent(share) {
-  return share < 0.01 ? `${(100 * share).toFixed(1)} %` : `${number(Math.round(100 * share))} %`;
+  return `${(100 * share).toFixed(share < 0.01 ? 1 : 0)}\u00a0%`;
 }
 
 /** Bars of the events that speak for an item, and of those that speak against it. */
 function why(reasons) {
   const total = reasons.reduce((sum, { share }) => sum + Math.abs(share), 0) || 1;
-  const rows = reasons.slice(0, REASONS).map(({ item_id, event_type, share }) => {
+  const shown = reasons.slice(0, REASONS).filter(({ share }, place) => !place || Math.abs(share) >= LEAST * total);
+  const rows = shown.map(({ item_id, event_type, share }) => {
     const bar = element("span", { className: share < 0 ? "bar against" : "bar" });
     bar.style.width = `${Math.max(2, Math.round((100 * Math.abs(share)) / total))}%`;
     const what = event_type ? `${nameOf(item_id)} (${event_type})` : nameOf(item_id);

@@ -21,6 +21,7 @@ async function start() {
     const keys = model.requests.events ?? {};
     state.usesTime = Boolean(keys.timestamp?.inputs?.length) || Boolean(model.query_time);
     byId("facts").textContent = facts();
+    document.querySelector("main").classList.toggle("two", models.length > 1);
     setTypes(keys.event_type?.values ?? []);
     setUpFor(model);
     const popular = await ask("GET", "/items?search=&limit=100"); // their names and features, in one request
