@@ -1,22 +1,17 @@
 """The page in a real browser, on a real server of the demo bundle; answers are compared with the server's own."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from live_server import live_server
 from playwright.sync_api import BrowserContext, Page, expect
 
 from twotower.commands.demo import BUNDLE
@@ -32,37 +27,10 @@ TOKEN = "a-token-of-this-test"  # reads; the server of two models wants one
 HOSTILE = {"title": [MARKUP], "category": ["<b>Camping</b>"], "brand": [MARKUP], "price": [9.0]}
 
 
-@contextmanager
-def served(*arguments: str) -> Iterator[str]:
-    """The address of a server of its own, ended at the end."""
-    command = [sys.executable, "-m", "twotower.commands.main", "serve", *arguments, "--ui", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}) as server:
-        try:
-            assert server.stdout is not None
-            address = re.search(r"http://\S+:\d+", server.stdout.readline())
-            assert address is not None
-            wait_until_ready(address.group())
-            yield address.group()
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-def wait_until_ready(address: str) -> None:
-    end = time.monotonic() + 60
-    while True:
-        try:
-            with urllib.request.urlopen(f"{address}/ready", timeout=10):
-                return
-        except OSError:
-            assert time.monotonic() < end
-            time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def shop() -> Iterator[str]:
-    with served(str(BUNDLE)) as address:
-        yield address
+    with live_server(BUNDLE, "--ui") as server:
+        yield f"http://127.0.0.1:{server.port}"
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +44,9 @@ def two_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     tents = names.filter(pc.match_substring(names["item_name"], TENT))["item_id"].to_pylist()
     delta.remove(folder / "challenger", Retriever.load(BUNDLE).recommend([tents]).ids[0][1:10:4])
     (folder / "tokens.json").write_text(json.dumps({TOKEN: "read"}))
-    challenger = ["--challenger", str(folder / "challenger"), "--share", "0.5"]
-    with served(str(folder / "champion"), *challenger, "--tokens", str(folder / "tokens.json")) as address:
-        yield address
+    options = ["--ui", "--challenger", folder / "challenger", "--share", 0.5, "--tokens", folder / "tokens.json"]
+    with live_server(folder / "champion", *options) as server:
+        yield f"http://127.0.0.1:{server.port}"
 
 
 def most_frequent(number: int) -> list[str]:

@@ -2,12 +2,13 @@
 
     twotower demo
 
-Nothing is trained and nothing is kept: what visitors do is forgotten when the command ends, with Ctrl-C.
-`.ci/demo-bundle` has made the bundle.
+Nothing is trained, and what visitors do is forgotten when the command ends, with Ctrl-C. `make demo-bundle` made the bundle.
 """
 
 import argparse
+import os
 import socket
+import sys
 import threading
 import time
 import urllib.request
@@ -18,23 +19,21 @@ from pathlib import Path
 BUNDLE = Path(__file__).parents[1] / "server" / "demo"
 HOST = "127.0.0.1"
 PATIENCE_S = 60  # for the server's first answer
+WINDOWS = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")  # without one of these Linux would open a browser in the terminal
 
 
 def main(arguments: Sequence[str]) -> int:
     """`twotower demo`: serve until interrupted; return the exit status."""
-    parser = argparse.ArgumentParser(
+    argparse.ArgumentParser(
         prog="twotower demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--port", type=int, help="(default: a free one)")
-    parser.add_argument("--no-browser", action="store_true", help="only print the address")
-    options = parser.parse_args(arguments)
+    ).parse_args(arguments)
 
     from twotower.server import serve
 
-    port = options.port or _free_port()
-    if not options.no_browser:
+    port = _free_port()
+    if sys.platform in ("darwin", "win32") or any(name in os.environ for name in WINDOWS):
         threading.Thread(target=_open_when_ready, args=[f"http://{HOST}:{port}"], daemon=True).start()
-    print("The demo shop; end it with Ctrl-C.")
+    print("an invented outdoor shop; Ctrl-C ends it")
     return serve.main([str(BUNDLE), "--ui", "--host", HOST, "--port", str(port)])
 
 
@@ -46,7 +45,7 @@ def _free_port() -> int:
 
 
 def _open_when_ready(address: str) -> None:
-    """Open the page once the server answers; without a browser the printed address remains."""
+    """Open the page once the server answers; where no browser opens, the printed address remains."""
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         try:

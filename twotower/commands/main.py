@@ -42,6 +42,7 @@ ACTION BUNDLE ...
   rollback BUNDLE [VERSION]       answer from the version before, or from this one
   versions BUNDLE                 list the versions"""
 COMMANDS = {
+    "demo": Command("Start", "twotower.commands.demo:main", "a small shop's recommendations in the browser, at once"),
     "init": Command("Start", "twotower.commands.init:main", "write a settings file from a look at your own events"),
     "completion": Command("Start", "twotower.commands.completion:main", "set up completion for bash, zsh or fish"),
     "train": Command("Train", "twotower.commands.main:train", "prepare events, train and test a model"),

@@ -205,11 +205,11 @@ def create_app(
         metrics.events.labels("no consent").inc(refused)
         return _json({"stored": len(kept), "ignored": {"no consent": refused} if refused else {}})
 
-    @get("/users/{user_id}", summary="What is held of a user")
+    @get("/users/{user_id:path}", summary="What is held of a user")
     async def user(user_id: str) -> Response:
         return _json({USER_ID: user_id, "events": store.histories([user_id])[0]})
 
-    @delete("/users/{user_id}", summary="Erase a user's events at once")
+    @delete("/users/{user_id:path}", summary="Erase a user's events at once")
     async def erase(user_id: str) -> Response:
         return _json({"erased": store.forget([user_id]) > 0})
 
@@ -221,7 +221,7 @@ def create_app(
         found, total = await in_thread(lambda: searches[model.bucket].of(model).search(search[:200], limit))
         return _json({"items": found, "total": total})
 
-    @get("/items/{item_id}", summary="An item and its features")
+    @get("/items/{item_id:path}", summary="An item and its features")
     async def item(item_id: str, bucket: str = CHAMPION) -> Response:
         model = model_of(bucket)
         is_number = model.retriever.id_type is int and item_id.lstrip("-").isdecimal() and len(item_id) < 20
