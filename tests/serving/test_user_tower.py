@@ -3,6 +3,9 @@
 Shapes: V items, H dim of items in histories, K event inputs.
 """
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from serving_oracle import DIM, toy_tables, toy_tower, toy_user
 
 from twotower.serving.user_tower import open_session, padded, padded_feed
 
+ROOT = Path(__file__).parents[2]
 V, H = 9, 3
 RANDOM = np.random.default_rng(6)
 TABLE = RANDOM.normal(size=(V, H)).astype(np.float32)
@@ -144,3 +148,19 @@ def test_what_is_no_graph(tmp_path: Path) -> None:
     (tmp_path / "tower.onnx").write_bytes(b"not a graph")
     with pytest.raises(Exception, match=r"tower\.onnx"):
         open_session(tmp_path / "tower.onnx")
+
+
+def test_the_runtime_leaves_nothing_and_sends_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)  # as this process has set it
+    code = (
+        "import os, sys; from pathlib import Path; from twotower.serving.user_tower import open_session; "
+        "open_session(Path(sys.argv[1])); print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    tower = tmp_path / "tower.onnx"
+    onnx.save(toy_tower(DIM, toy_tables({}, 0)), tower)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tower)], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["1"] and done.stderr == ""
+    assert list(tmp_path.iterdir()) == [tower]

@@ -14,11 +14,15 @@ Shapes: B histories, L history length of the longest, K event inputs, E events, 
 items in histories.
 """
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# Version 1.31 keeps an id of the device in the home folder, for usage that it reports to its makers, unless this is set.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from twotower.core.arrays import Array, Floats
