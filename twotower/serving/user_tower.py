@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-# Version 1.31 keeps an id of the device in the home folder, for usage that it reports to its makers, unless this is set.
+# Unless this is set, 1.31 reports usage to its makers, and keeps an id of the device in the home folder for it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
