@@ -133,11 +133,14 @@ def _run(host: str, port: int, workers: int, has_page: bool, store: str | None) 
     from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
+    from twotower.server.connections import BoundedConnection
+
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
         "twotower.server.worker:application", factory=True, workers=workers, host=host, port=port,
         access_log=False, log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE_S,
-        timeout_keep_alive=65, lifespan="on", limit_concurrency=2048, h11_max_incomplete_event_size=65_536,
+        timeout_keep_alive=65, lifespan="on", limit_concurrency=2048, http=BoundedConnection, ws="none",
+        proxy_headers=False,  # any client can send them
     )  # fmt: skip
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
