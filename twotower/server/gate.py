@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -27,6 +28,9 @@ Send = Callable[[Message], Awaitable[None]]
 ACCESS_LOG = "twotower.access"
 log = logging.getLogger(ACCESS_LOG)
 BODY, BODY_S = 2**20, 10.0  # bytes of a body, and the seconds in which it must arrive
+SINGLE = (b"authorization", b"content-length", b"content-type", b"content-encoding", b"host", b"origin")
+LOOPBACK = re.compile(rb"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
+DISCARD, DISCARD_S = 8 * BODY, 1.0  # of a refused body that is read all the same
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 OPEN = ("/health", "/ready", "/openapi.json", "/", "/page")  # without a token
 NEEDED = {  # the first part of a path -> role by method
@@ -87,6 +91,7 @@ class Gate:
             if refused is None and scope["method"] != "GET":
                 body, refused = await _read(receive)
             if refused is not None:
+                await _discard(receive, headers)
                 await _refuse(refused, request_id, sending)
             else:
                 await self._app(scope, _once(body, receive), sending)
@@ -101,6 +106,12 @@ class Gate:
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str, str] | None:
         """The status, the place and the message of a refusal by the head alone."""
+        if len(headers) < len(scope["headers"]):  # a proxy might have read another of them
+            names = [name for name, _ in scope["headers"]]
+            if twice := [name.decode() for name in SINGLE if names.count(name) > 1]:
+                return 400, f"headers.{twice[0]}", "the header is there more than once; send it once"
+        if self._tokens.are_absent and (refused := _foreign(headers)):
+            return refused
         path, method = scope["path"], scope["method"]
         first = path.split("/", 2)[1] if path.startswith("/") else ""
         authorization = headers.get(b"authorization", b"").decode("latin-1")
@@ -123,9 +134,22 @@ class Gate:
             return 413, "body", f"the body has {length.decode('latin-1')[:20]} bytes; at most {BODY:,} are accepted"
         if headers.get(b"content-encoding", b"identity") != b"identity":
             return 415, "headers.content-encoding", "the body is compressed; send it as it is"
-        if int(length) and not headers.get(b"content-type", b"").lower().startswith(b"application/json"):
+        has_body = int(length) or b"transfer-encoding" in headers
+        if has_body and not headers.get(b"content-type", b"").lower().startswith(b"application/json"):
             return 415, "headers.content-type", "expected the content type application/json"
         return None
+
+
+def _foreign(headers: dict[bytes, bytes]) -> tuple[int, str, str] | None:
+    """Refuse what a page of another site makes a browser on this machine send to a server without tokens."""
+    host, origin = headers.get(b"host", b"localhost"), headers.get(b"origin")
+    if not LOOPBACK.fullmatch(host):
+        arrived = f"the request is for the host {host.decode('latin-1')[:100]!r}"
+        return 403, "headers.host", f"{arrived}; without --tokens the server answers to localhost and 127.0.0.1 alone"
+    if origin is not None and origin.partition(b"://")[2] != host:
+        arrived = f"the request is from a page of {origin.decode('latin-1')[:100]!r}"
+        return 403, "headers.origin", f"{arrived}; without --tokens the server answers to its own page alone"
+    return None
 
 
 async def _read(receive: Receive) -> tuple[bytes, tuple[int, str, str] | None]:
@@ -147,6 +171,22 @@ async def _read(receive: Receive) -> tuple[bytes, tuple[int, str, str] | None]:
         return b"", (408, "body", f"the body did not arrive within {BODY_S:g} s")
 
 
+async def _discard(receive: Receive, headers: dict[bytes, bytes]) -> None:
+    """Read the rest of a refused body, up to a bound: unread, it would reset the connection before its answer."""
+    length = headers.get(b"content-length", b"0")
+    is_waiting = b"expect" in headers  # for this, before it sends the body
+    if is_waiting or not length.isdigit() or int(length) > DISCARD:
+        return
+    size = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_S):
+            while size < DISCARD:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    return
+
+
 def _once(body: bytes, receive: Receive) -> Receive:
     """The body as one message, then what the connection brings."""
     is_first = True
@@ -163,10 +203,15 @@ def _once(body: bytes, receive: Receive) -> Receive:
 
 async def _refuse(refused: tuple[int, str, str], request_id: str, send: Send) -> None:
     status, where, message = refused
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    body = body_of(message, where, request_id)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"connection", b"close"),
+        (b"content-length", b"%d" % len(body)),
+    ]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if status == 429:
         headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body_of(message, where, request_id)})
+    await send({"type": "http.response.body", "body": body})

@@ -28,6 +28,11 @@ class Tokens:
         if file is not None:
             self.refresh()
 
+    @property
+    def are_absent(self) -> bool:
+        """Whether everybody may do everything."""
+        return self._file is None
+
     def refresh(self) -> None:
         """Read the file again where it has changed; raises UserError for one that does not hold tokens."""
         if self._file is None or (self._file.exists() and self._file.stat().st_mtime_ns == self._changed):
