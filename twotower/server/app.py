@@ -139,6 +139,7 @@ def create_app(
         docs_url=None,  # they load scripts from other hosts
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,  # to an address that the Host header says
     )
     app.router.route_class = _JsonRoute
     post = partial(app.post, responses=_responses())
@@ -311,7 +312,9 @@ def create_app(
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        return _failure(request, error.status_code, "path", str(error.detail).lower())
+        path, allowed = request.scope["path"][:100], {**(error.headers or {})}.get("Allow")
+        expected = f"it answers to {allowed}" if allowed else "/openapi.json says what there is"
+        return _failure(request, error.status_code, "path", f"{request.method} {path!r} is not there; {expected}")
 
     @app.exception_handler(Refused)
     async def refused_here(request: Request, error: Refused) -> Response:

@@ -17,6 +17,7 @@ from twotower.server.live_models import LiveModel, LiveModels
 from twotower.server.settings import Settings
 from twotower.server.store.event_store import open_store
 from twotower.server.tokens import Tokens
+from twotower.serving import unknown
 from twotower.serving.bundle_format import MANIFEST_FILE
 from twotower.serving.signature import verify_signature
 
@@ -46,6 +47,7 @@ def application() -> Any:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger(unknown.__name__).setLevel(logging.ERROR)  # warnings quote requests; the metrics count them
     settings = Settings.from_environment()
     locations = {bucket: Path(file) for bucket, file in settings.locations.items()}
     keys = Path(settings.public_keys) if settings.public_keys else None
