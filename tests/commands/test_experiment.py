@@ -91,20 +91,23 @@ def test_read_prints_differences_and_preference(
                 bought.append((user, drafted.result.ids[0][drafted.teams.index(1)], time + HOUR))
     events = write_events(tmp_path / "events.parquet", bought)
     command = ["experiment", "read", str(tmp_path / "log"), events]
-    assert main([*command, "--shares", "old=0.5", "new=0.5", "--planned-users", "3000"]) == 0
+    assert main([*command, "--shares", "old=0.5", "new=0.5", "--planned-users", "4000"]) == 0
     output = capsys.readouterr().out
-    old, new, difference, _, once, always, _ = (*numbers(output, "conversion")[:7], 0.0)[:7]
-    assert new - old == pytest.approx(difference, abs=0.01) and once < always < difference
+    old, new, difference, _, once, daily = numbers(output, "conversion")[:6]
+    assert new - old == pytest.approx(difference, abs=0.01) and once < daily < difference
+    assert "variance" not in output  # nobody bought before
     assert "new, conversion: better" in output and "fit their shares" in output
     assert "visitors prefer the second ranking" in output
-    assert main([*command, "--shares", "old=0.8", "new=0.2"]) == 0
+    assert main([*command, "--shares", "old=0.8", "new=0.2", "--planned-users", "3000"]) == 0
     output = capsys.readouterr().out
     assert "error: the sizes of the buckets do not fit" in output and "better" not in output
     assert main(command) == 0
     assert "conversion" not in capsys.readouterr().out
     for wrong in (["old=0.5"], ["old", "new"], ["a=0.5", "b=x"], ["old=0.5", "neu=0.5"]):
-        assert main([*command, "--shares", *wrong]) == 2
+        assert main([*command, "--shares", *wrong, "--planned-users", "3000"]) == 2
         assert "expected" in capsys.readouterr().err
+    assert main([*command, "--shares", "old=0.5", "new=0.5"]) == 2
+    assert "needs --planned-users" in capsys.readouterr().err
 
 
 def test_power_prints_users_and_days(capsys: pytest.CaptureFixture[str]) -> None:

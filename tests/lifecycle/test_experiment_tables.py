@@ -37,7 +37,10 @@ def ab_users(lift: float, sizes: tuple[int, int, int] = (600, 600, 600)) -> AbUs
     bucket = np.repeat(["a", "b", "c"], sizes)
     value = np.random.default_rng(0).normal(1 + lift * (bucket != "a"), 0.5)
     conversion = (value > 1).astype(float)
-    return AbUsers(bucket, conversion, value, np.zeros(len(value)), dict(zip("abc", sizes, strict=True)), 2)
+    mixed = np.random.default_rng(1).permutation(len(value))  # the buckets' users come in turn
+    bucket, value, conversion = (column[mixed] for column in (bucket, value, conversion))
+    day, assigned = np.linspace(0, 14, len(value)), dict(zip("abc", sizes, strict=True))
+    return AbUsers(bucket, day, conversion, value, np.zeros(len(value)), assigned, 2)
 
 
 def test_several_treatments_are_each_beside_the_control() -> None:
@@ -56,9 +59,17 @@ def test_several_treatments_are_each_beside_the_control() -> None:
 
 def test_a_broken_or_open_test_has_no_winner() -> None:
     thirds = {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}
-    assert sum("open; go on" in line for line in ab_test_table(ab_users(0.0), thirds, 1200).lines) == 4
+    assert sum("open; go on" in line for line in ab_test_table(ab_users(0.0), thirds, 1201).lines) == 4
+    assert sum("no difference is seen" in line for line in ab_test_table(ab_users(0.0), thirds, 1200).lines) == 4
     broken = ab_test_table(ab_users(0.4, (600, 600, 400)), thirds, 1200).lines
     assert "error: the sizes" in broken[-1] and not any("better" in line for line in broken)
+
+
+def test_users_beyond_the_plan_change_nothing() -> None:
+    halves, users = {"a": 0.5, "b": 0.5}, ab_users(0.05, (600, 600, 0))._replace(assigned={"a": 600, "b": 600})
+    first = AbUsers(*(column[:900] for column in users[:5]), users.assigned, users.in_several)
+    assert ab_test_table(users, halves, 900).rows == ab_test_table(first, halves, 900).rows
+    assert ab_test_table(users, halves, 1200).rows != ab_test_table(first, halves, 1200).rows
 
 
 def test_preference_in_words() -> None:

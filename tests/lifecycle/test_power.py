@@ -26,14 +26,16 @@ def test_unequal_buckets_and_cuped_and_power() -> None:
     assert users_needed(1.0, 0.1, power=0.9) > half
 
 
-@pytest.mark.parametrize("always", [False, True])
-def test_simulated_tests_of_that_size_see_the_difference_in_four_of_five(always: bool) -> None:
-    random, users = np.random.default_rng(0), users_needed(1.0, 0.25, always=always)
+@pytest.mark.parametrize("days", [1, 5])
+def test_simulated_tests_of_that_size_see_the_difference_in_four_of_five(days: int) -> None:
+    random, each = np.random.default_rng(0), -(-users_needed(1.0, 0.25, daily=days > 1) // (2 * days))
     seen = []
     for _ in range(1000):
-        old, new = random.normal(0, 1, (2, users // 2))
-        found = difference(old, new + 0.25, planned=users)
-        seen.append(found.difference > (found.always if always else found.once))
+        old, new = random.normal(0, 1, (2, days * each))
+        looks = [
+            difference(old[: day * each], new[: day * each] + 0.25, 2 * days * each, day) for day in range(1, days + 1)
+        ]
+        seen.append(any(found.difference > (found.daily if days > 1 else found.once) for found in looks))
     assert np.mean(seen) == pytest.approx(0.8, abs=0.04)
 
 

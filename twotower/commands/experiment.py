@@ -30,10 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         "--shares", nargs="+", default=[], metavar="BUCKET=SHARE", help="of the users; the control first"
     )
     after.add_argument(
-        "--planned-users",
-        type=int,
-        default=10_000,
-        help="of both buckets, fixed beforehand: sequential intervals are narrowest there (default: %(default)s)",
+        "--planned-users", type=int, default=0, help="of both buckets, fixed before the test: see `power`"
     )
     after.set_defaults(run=_read)
     power = actions.add_parser("power", help="users and days until a difference is seen")
@@ -88,6 +85,8 @@ def _read(options: argparse.Namespace) -> None:
     log, events = read_impressions(options.log), _events(options)
     drafted = log.filter(log["teams"].is_not_null())
     if options.shares:
+        if options.planned_users < 1:
+            raise UserError("an A/B test needs --planned-users, fixed before it began; `experiment power` computes it")
         shares = _shares(options.shares)
         print_rows(*ab_test_table(ab_users(log, events, options.hours, [*shares]), shares, options.planned_users))
     if drafted.height:

@@ -1,4 +1,4 @@
-"""Read out an A/B test: differences of buckets per user, with intervals for one look and for any number of looks.
+"""Read out an A/B test: differences of buckets per user, with intervals for one look and for one each day.
 
 Variance is reduced by what users did before the test (CUPED, Deng et al. 2013): the part of the outcome that a linear
 function of it explains is taken off in both buckets alike. Shapes: U users.
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.stats import chisquare
 
 from twotower.core.errors import UserError
-from twotower.lifecycle.confidence_sequence import fixed_half_width, sequential_half_width
+from twotower.lifecycle.group_sequential import daily_half_width, fixed_half_width
 
 Array = npt.NDArray[Any]
 FEWEST = 30  # users of a bucket, for the normal approximation
@@ -27,7 +27,7 @@ class Difference(NamedTuple):
     treatment: float
     difference: float  # with CUPED that of the adjusted means
     once: float  # half width of the 95 % interval for one look, planned beforehand
-    always: float  # of the one that may be looked at every day
+    daily: float  # of the one that may be looked at every day
     explained: float  # share of the variance that CUPED took off; 0 without it
 
     @property
@@ -36,19 +36,22 @@ class Difference(NamedTuple):
         return self.difference / self.control if self.control else math.nan
 
 
-def difference(control: Array, treatment: Array, planned: int, before: tuple[Array, Array] | None = None) -> Difference:
+def difference(
+    control: Array, treatment: Array, planned: int, days: float, before: tuple[Array, Array] | None = None
+) -> Difference:
     """Compare an outcome per user.
 
     >>> random = np.random.default_rng(0)
     >>> old, new = random.normal(10, 2, 5000), random.normal(10.5, 2, 5000)
-    >>> result = difference(old, new, planned=10_000)
-    >>> bool(abs(result.difference - 0.5) < result.once < result.always)
+    >>> result = difference(old, new, planned=10_000, days=28)
+    >>> bool(abs(result.difference - 0.5) < result.once < result.daily)
     True
 
     Args:
         control: [U] of the control's users.
         treatment: [U] of the treatment's users.
-        planned: users of both together that the test was planned for; see confidence_sequence.
+        planned: users of both together, at least those of now, that the test was planned for; see group_sequential.
+        days: since the first user came.
         before: the same two of a figure from before the test, such as the users' revenue then.
 
     Raises:
@@ -73,7 +76,7 @@ def difference(control: Array, treatment: Array, planned: int, before: tuple[Arr
         treatment=float(treatment.mean()),
         difference=float(adjusted[1].mean() - adjusted[0].mean()),
         once=fixed_half_width(error),
-        always=sequential_half_width(error, users, planned),
+        daily=daily_half_width(error, users / planned, max(days, 1.0) * planned / users),
         explained=explained,
     )
 

@@ -24,7 +24,8 @@ BUCKET = "bucket"
 class AbUsers(NamedTuple):
     """Users of one bucket alone whose hours are over."""
 
-    bucket: Array  # [U] names
+    bucket: Array  # [U] names, by time of the first impression
+    day: Array  # [U] of the first impression, from the start of the log on
     conversion: Array  # [U] 1 with an event, else 0
     value: Array  # [U] of all events
     before: Array  # [U] the value of the events before the first impression
@@ -48,10 +49,10 @@ def ab_users(log: pl.DataFrame, events: pl.DataFrame, hours: float, buckets: lis
     found = sorted(test[BUCKET].unique().to_list())
     if not found or set(found) - set(buckets):
         raise UserError(f"the log has the buckets {', '.join(found) or '(none)'}; expected {', '.join(buckets)}")
-    users = test.group_by(USER, maintain_order=True).agg(
+    users = test.group_by(USER).agg(
         pl.col(TIMESTAMP).min().alias("first"), pl.col(BUCKET).first(), (pl.col(BUCKET).n_unique() > 1).alias("several")
     )
-    single = users.filter(~pl.col("several"))
+    single = users.filter(~pl.col("several")).sort("first", USER)
     counts = dict(single[BUCKET].value_counts().rows())
     end = events[TIMESTAMP].max()
     done = single.filter(pl.col("first") + int(hours * HOUR) <= (0 if end is None else end))
@@ -66,6 +67,7 @@ def ab_users(log: pl.DataFrame, events: pl.DataFrame, hours: float, buckets: lis
     table = done.join(sums, on=USER, how="left", maintain_order="left").fill_null(0.0)
     return AbUsers(
         bucket=np.array(table[BUCKET].to_list(), dtype=str),
+        day=(table["first"].to_numpy() - log[TIMESTAMP].min()) / (24 * HOUR),
         conversion=table["conversion"].to_numpy(),
         value=table[VALUE].to_numpy(),
         before=table["before"].to_numpy(),

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 from twotower.core.errors import UserError
 from twotower.lifecycle.ab_test import MISMATCH, Difference, difference, sample_ratio
 from twotower.lifecycle.ab_users import AbUsers
@@ -55,7 +57,7 @@ def off_policy_table(result: OffPolicy, clip: float) -> Said:
 def ab_test_table(users: AbUsers, shares: Mapping[str, float], planned: int) -> Said:
     """Describe an A/B test; the first of the shares is the control."""
     control, *others = shares
-    rows = [["", *shares, "difference", "relative", "± once", "± always", "CUPED"]]
+    rows = [["", *shares, "difference", "relative", "± once", "± daily", "CUPED"]]
     if len(others) > 1:
         rows[0] = ["", "control", "treatment", *rows[0][-5:]]
     lines = [
@@ -64,11 +66,13 @@ def ab_test_table(users: AbUsers, shares: Mapping[str, float], planned: int) -> 
     broken = sample_ratio(users.assigned, shares)
     verdicts = []
     for name in others:
+        pair = np.flatnonzero(np.isin(users.bucket, [control, name]))[:planned]
+        one, other = (pair[users.bucket[pair] == bucket] for bucket in (control, name))
+        days = float(np.ptp(users.day[pair])) if len(pair) else 0.0
         for what, figure in (("conversion", users.conversion), ("value per user", users.value)):
-            one, other = (users.bucket == bucket for bucket in (control, name))
-            found = difference(figure[one], figure[other], planned, (users.before[one], users.before[other]))
+            found = difference(figure[one], figure[other], planned, days, (users.before[one], users.before[other]))
             rows.append([f"{what}{f', {name}' if len(others) > 1 else ''}", *_difference_cells(found)])
-            verdicts.append(f"{name}, {what}: {_verdict(found)}")
+            verdicts.append(f"{name}, {what}: {_verdict(found, len(pair) == planned)}")
     if users.in_several:
         lines.append(f"{users.in_several:,} users were in several buckets and are left out; is the user key stable?")
     if broken < MISMATCH:
@@ -77,15 +81,16 @@ def ab_test_table(users: AbUsers, shares: Mapping[str, float], planned: int) -> 
             rows, [*lines, f"error: the sizes of the buckets do not fit their shares (p = {broken:.1g}): {reason}"]
         )
     lines.append(f"the sizes of the buckets fit their shares (p = {broken:.2g})")
-    return Said(
-        rows, [*lines, *verdicts, "± once is for one look on a day fixed beforehand; ± always for any number of looks"]
-    )
+    legend = f"± once is for one look on a day fixed beforehand; ± daily for one each day, up to {planned:,} users"
+    return Said(rows, [*lines, *verdicts, legend])
 
 
-def _verdict(found: Difference) -> str:
-    if abs(found.difference) > found.always:
+def _verdict(found: Difference, done: bool) -> str:
+    if abs(found.difference) > found.daily:
         return f"{'better' if found.difference > 0 else 'worse'}; the test may end"
-    return "open; go on until the planned number of users is there"
+    return (
+        "no difference is seen; the test ends as planned" if done else "open; go on until the planned users are there"
+    )
 
 
 def _difference_cells(found: Difference) -> list[str]:
@@ -95,8 +100,8 @@ def _difference_cells(found: Difference) -> list[str]:
         f"{found.difference:+.4g}",
         "" if math.isnan(found.relative) else f"{found.relative:+.1%}",
         f"{found.once:.4g}",
-        f"{found.always:.4g}",
-        f"-{found.explained:.0%} variance",
+        f"{found.daily:.4g}",
+        f"-{found.explained:.0%} variance" if found.explained >= 0.005 else "",
     ]
 
 
@@ -133,8 +138,8 @@ def power_table(
     spread = deviation if rate is None else math.sqrt(rate * (1 - rate))
     assert base is not None and spread is not None
     rows = [["", "users of both buckets", *(["days"] if users_per_day is not None else [])]]
-    for name, always in (("one look, planned", False), ("a look each day", True)):
-        users = users_needed(spread, base * lift, share, explained, always)
+    for name, daily in (("one look, planned", False), ("a look each day", True)):
+        users = users_needed(spread, base * lift, share, explained, daily)
         days = [] if users_per_day is None else [f"{days_needed(users, users_per_day):,}"]
         rows.append([name, f"{users:,}", *days])
     lines = [

@@ -2,11 +2,10 @@
 
 import math
 
-from scipy.optimize import brentq
 from scipy.stats import norm
 
 from twotower.core.errors import UserError
-from twotower.lifecycle.confidence_sequence import sequential_half_width
+from twotower.lifecycle.group_sequential import daily_effect
 
 POWER, LEVEL = 0.8, 0.95
 
@@ -16,15 +15,14 @@ def users_needed(
     difference: float,
     share: float = 0.5,
     explained: float = 0.0,
-    always: bool = False,
+    daily: bool = False,
     power: float = POWER,
     level: float = LEVEL,
 ) -> int:
     """Return the users of both buckets together after which the difference is seen with probability `power`.
 
-    For one look the usual formula, (z_level + z_power)^2 * variance / difference^2. For intervals that may be looked
-    at each day: where the interval at that number, planned for it, leaves out 0 with probability `power`; who looks
-    before will often be done earlier.
+    For one look the usual formula, (z_level + z_power)^2 * variance / difference^2. For a look each day: where an
+    interval leaves out 0 at one of the looks until then with probability `power`; often that is long before.
 
     >>> users_needed(deviation=1.0, difference=0.1)  # 2 * 1,570
     3140
@@ -34,7 +32,7 @@ def users_needed(
         difference: between the buckets' means, in the outcome's unit.
         share: of the users that the treatment gets.
         explained: share of the variance that CUPED takes off: the squared correlation with the figure from before.
-        always: for sequential intervals.
+        daily: for a look each day; see group_sequential.
         power: probability to see the difference if it is there.
         level: of the interval, two-sided.
 
@@ -52,16 +50,8 @@ def users_needed(
     if wrong:
         raise UserError(wrong[0])
     per_user = deviation * math.sqrt((1 - explained) * (1 / share + 1 / (1 - share)))  # standard error * sqrt(users)
-    z_level, z_power = float(norm.ppf((1 + level) / 2)), float(norm.ppf(power))
-    once = ((z_level + z_power) * per_user / difference) ** 2
-    if not always:
-        return math.ceil(once)
-
-    def missing(users: float) -> float:
-        half = sequential_half_width(per_user / math.sqrt(users), math.ceil(users), math.ceil(users), level)
-        return half + z_power * per_user / math.sqrt(users) - abs(difference)
-
-    return math.ceil(float(brentq(missing, once, 100 * once)))  # twice as many, about
+    effect = daily_effect(power, level) if daily else float(norm.ppf((1 + level) / 2) + norm.ppf(power))
+    return math.ceil((effect * per_user / difference) ** 2)
 
 
 def days_needed(users: int, users_per_day: float) -> int:
