@@ -33,6 +33,8 @@ def test_nights_in_their_order(folder: Path) -> None:
     first = ["preparation.until=2025-01-17", "trainer.max_epochs=2"]
     status, lines = retrain(folder, *first)
     assert status == 0 and "promoted: models:/shop@champion is version 1" in lines, lines
+    assert sum("rows read" in line for line in lines) == 1  # the data is prepared once
+    assert not any(line.startswith("next: ") or "not found" in line for line in lines)  # the night exports by itself
     status, lines = retrain(folder, *first)
     assert status == 0 and lines[-1].endswith("promoted: models:/shop@champion is version 1")
     assert lines[-1].startswith("nothing new since ") and len(list((folder / "retrained/shop").iterdir())) == 1

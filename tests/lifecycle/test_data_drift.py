@@ -78,7 +78,9 @@ def test_the_command_prints_writes_and_tells_by_its_status(
     monkeypatch.chdir(tmp_path)
     same, carts = (str(shop(name, **chances).path) for name, chances in (("same", {}), ("carts", {"carts": 0.6})))
     assert main(["drift", same, same]) == 0
-    assert capsys.readouterr().out.splitlines()[-2] == "as before"
+    assert capsys.readouterr().out.splitlines()[-2:] == ["as before", "page: drift/drift.html"]
+    assert main(["drift", same, same]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "page: drift-2/drift.html"  # the first one stays
     assert main(["drift", carts, carts, "--out", "found"]) == BEYOND
     assert "beyond the limit: event type" in capsys.readouterr().out.splitlines()
     assert "beyond the limit: event type" in (tmp_path / "found" / "drift.html").read_text()

@@ -27,7 +27,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--unknown", type=float, default=0.1, help="most unknown events, a share (default: %(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=Path("drift"), help="a folder for page and JSON (default: drift)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("drift"), help="a new folder for page and JSON (default: drift)"
+    )
     parser.add_argument("--tracking-uri", default="sqlite:///mlflow.db", help="MLflow's (default: %(default)s)")
     parser.add_argument("--log", action="store_true", help="also log the values to OLD's MLflow run")
     options = parser.parse_args(arguments)
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     from contextlib import suppress
 
     from twotower.core.errors import UserError
-    from twotower.core.files import write_bytes, write_json
+    from twotower.core.files import new_directory, write_bytes, write_json
     from twotower.core.schema import TOWER_FILE, open_prepared
     from twotower.evaluation.backtest import read_run
     from twotower.evaluation.terminal_tables import print_rows
@@ -70,12 +72,8 @@ def main(arguments: Sequence[str]) -> int:
     worst = {"error": FAR, "warning": SHIFTED}.get(level)
     named = ", ".join(row.name for row in rows if row.verdict == worst)
     words = f"{worst}: {named}" if worst else "as before"
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_bytes(
-        options.out / "drift.html", drift_page(f"{options.old} and {options.new}", level, words, cells).encode()
-    )
-    write_json(
-        options.out / "drift.json", {"words": words, "rows": [{**r._asdict(), "verdict": r.verdict} for r in rows]}
-    )
-    print_rows([HEAD, *cells], [words, f"page: {options.out / 'drift.html'}"])
+    out = new_directory(options.out)
+    write_bytes(out / "drift.html", drift_page(f"{options.old} and {options.new}", level, words, cells).encode())
+    write_json(out / "drift.json", {"words": words, "rows": [{**r._asdict(), "verdict": r.verdict} for r in rows]})
+    print_rows([HEAD, *cells], [words, f"page: {out / 'drift.html'}"])
     return BEYOND if level == "error" else 0

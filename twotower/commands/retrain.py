@@ -62,8 +62,9 @@ def retrain(config: DictConfig) -> dict[str, Any]:
             print(f"nothing new since {night.name}: {facts['words']}")
             return facts
         night.mkdir(exist_ok=True)
-        run = train(training_config(config, night))
+        run = train(training_config(config, night), prepared)
         version = registered(config, run, night / "bundle")
+        print(f"bundle: {night / 'bundle'}")
         shutil.rmtree(night / "promotion", ignore_errors=True)  # of a process that was killed there
         decision = promote(promotion_config(config, night, prepared, version))
         facts = {

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from twotower.commands.evaluate import evaluate
 from twotower.core.command_line import command, override
 from twotower.core.errors import UserError
+from twotower.core.schema import Prepared
 from twotower.core.threads import use_threads
 from twotower.runs import resume
 from twotower.runs.layout import CONFIG_FILE
@@ -21,8 +22,12 @@ from twotower.training.processes import first_process_first, on_first_process, p
 log = logging.getLogger(__name__)
 
 
-def train(config: DictConfig) -> Path:
+def train(config: DictConfig, prepared: Prepared | None = None) -> Path:
     """Train or resume a run; or, where the configuration asks for it, evaluate a model, or run a trial of a sweep.
+
+    Args:
+        config: of training.
+        prepared: the data, of a caller that goes on by itself; None: it is prepared, and the next command is printed.
 
     Returns:
         The folder that holds the result: the run directory, the evaluation's or the trial's.
@@ -43,21 +48,24 @@ def train(config: DictConfig) -> Path:
         if config.resume and config.resume != "auto":
             asked_for, config = config.resume, resume.resumed_config(runs[0])
             config.resume = asked_for
-        prepared = first_process_first(lambda: prepare(config.data, config.accept))
-        path = on_first_process(lambda: resume.claim_run(runs, new, config, prepared, locks))
+        alone = prepared is None
+        data = prepared or first_process_first(lambda: prepare(config.data, config.accept))
+        path = on_first_process(lambda: resume.claim_run(runs, new, config, data, locks))
         on_first_process(lambda: resume.continue_log(new, path))
         config.run_dir = str(path)
         if on_first_process(lambda: resume.is_finished(path)):
-            print_once(f"finished already\nnext: {command('export', override('run', path.resolve()))}\nrun: {path}")
-            return path
-        if path in runs:
-            log.info("resuming %s", path)
-        try:
-            run_pipeline(config, prepared, locks)
-        except KeyboardInterrupt:
-            if (path / CONFIG_FILE).exists():
-                print_once(f"interrupted; next: {resume.resume_command(path)}\nrun: {path}")
-            raise
+            print_once("finished already")
+        else:
+            if path in runs:
+                log.info("resuming %s", path)
+            try:
+                run_pipeline(config, data, locks)
+            except KeyboardInterrupt:
+                if alone and (path / CONFIG_FILE).exists():
+                    print_once(f"interrupted; next: {resume.resume_command(path)}\nrun: {path}")
+                raise
+        next_line = f"next: {command('export', override('run', path.resolve()))}\n" if alone else ""
+        print_once(f"{next_line}run: {path}")
         return path
 
 
@@ -68,3 +76,4 @@ def silence_libraries() -> None:
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")  # always, when a run is resumed
     for name in ("pytorch_lightning", "faiss.loader"):  # devices, tips and the like
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("pytorch_lightning.loggers.mlflow").setLevel(logging.ERROR)  # that a new experiment is new

@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +113,34 @@ def _explain_key(error: Exception, config_name: str, overrides: Sequence[str]) -
         return text.splitlines()[0]
     if key in known:  # a mapping that is to get new keys
         return f"{key}: new keys need a + in front: '+{key}=...'"
-    same_parent = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
-    hint = nearest(key, same_parent) or nearest(key, known) or "."
-    return f"{key}: there is no such setting{hint} All settings: twotower {config_name} --cfg job"
+    return f"{key}: there is no such setting{meant(key, known)} All settings: twotower {config_name} --cfg job"
+
+
+def meant(key: str, known: Sequence[str]) -> str:
+    """Return `; did you mean 'x'?` for the setting with this name or these initials, or for a similar one beside it.
+
+    Without one it tells what there is beside it.
+
+    >>> meant("optimizer.lr", ["optimizer.eps", "optimizer.learning_rate"])
+    "; did you mean 'optimizer.learning_rate'?"
+    >>> meant("optimizer.momentum", ["optimizer.eps", "optimizer.learning_rate"])
+    '; there are eps, learning_rate.'
+    """
+    folder, _, name = key.rpartition(".")
+    parts = [(*other.rpartition(".")[::2], other) for other in known if not re.search(r"(^|\.)_", other)]
+    parts.sort(key=lambda part: part[0] != folder)  # those beside it first
+    beside = {last: other for place, last, other in parts if place == folder}
+    found = [other for _, last, other in parts if name in (last, _initials(last))]
+    found += [beside[last] for last in get_close_matches(name, beside, n=1, cutoff=0.5)]
+    if found:
+        return nearest(found[0], found[:1])
+    return f"; there are {', '.join(beside)}." if folder and beside else nearest(key, known) or "."
+
+
+def _initials(name: str) -> str:
+    """lr of learning_rate; of one word the word."""
+    words = name.split("_")
+    return "".join(word[:1] for word in words) if len(words) > 1 else name
 
 
 def _keys(config_name: str, overrides: Sequence[str]) -> Iterator[str]:

@@ -65,7 +65,7 @@ class Unknown:
         if self._strict:
             raise UserError(message)
         if is_first or (each_time and len(values) == number):
-            log.warning("%s. Retriever.unknown counts what is unknown; strict=True refuses it", message)
+            log.warning(message)
 
 
 def listed(values: Sequence[Any]) -> str:

@@ -14,7 +14,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
 
-from twotower.core.command_line import command, override
 from twotower.core.distributed import is_first_process
 from twotower.core.files import read_json
 from twotower.core.schema import Prepared
@@ -40,7 +39,7 @@ class Trained(NamedTuple):
 
 
 def run_pipeline(config: DictConfig, prepared: Prepared, locks: ExitStack) -> None:
-    """Do every step that the run in `config.run_dir` has not done yet, and print what to do next.
+    """Do every step that the run in `config.run_dir` has not done yet.
 
     Args:
         config: of the run.
@@ -75,8 +74,7 @@ def run_pipeline(config: DictConfig, prepared: Prepared, locks: ExitStack) -> No
             print(f"mlflow: run {logger.run_id} in {config.logger.tracking_uri}")
 
     on_first_process(report)
-    next_line = command("export", override("run", path.resolve()))
-    print_once(f"report: {path / layout.REPORT_FILE}\nnext: {next_line}\nrun: {path}")
+    print_once(f"report: {path / layout.REPORT_FILE}")
 
 
 def train_with_validation(
