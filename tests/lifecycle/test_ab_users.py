@@ -51,9 +51,9 @@ def test_users_are_those_of_a_loop(tmp_path: Path) -> None:
 
 def test_buckets_are_those_of_the_log(tmp_path: Path) -> None:
     log = read_impressions(write_log(tmp_path / "log", [{"item_ids": ["a"], "bucket": "neu"}]))
-    events = read_outcome_events(write_events(tmp_path / "e.parquet", [("u", "a", 30, "buy")]), "user_id")
+    outcomes = read_outcome_events(write_events(tmp_path / "e.parquet", [("u", "a", 30, "buy")]), "user_id")
     with pytest.raises(UserError, match=r"the buckets neu; expected old, new"):
-        ab_users(log, events, 24, ["old", "new"])
+        ab_users(log, outcomes, 24, ["old", "new"])
     with pytest.raises(UserError, match=r"\(none\)"):
-        ab_users(log.with_columns(bucket=log["user"].str.slice(9)), events, 24, ["old", "new"])
-    assert len(ab_users(log, events.clear(), 24, ["neu", "old"]).bucket) == 0
+        ab_users(log.with_columns(bucket=log["user"].str.slice(9)), outcomes, 24, ["old", "new"])
+    assert len(ab_users(log, outcomes._replace(end=None), 24, ["neu", "old"]).bucket) == 0

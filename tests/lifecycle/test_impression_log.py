@@ -58,7 +58,7 @@ def test_outcomes_are_those_of_a_loop(tmp_path: Path) -> None:
     price = random.integers(1, 9, 150).astype(float)
     log = read_impressions(write_log(tmp_path / "log", rows, pa.int64()))
     path = write_events(tmp_path / "events.parquet", happened, price=price)
-    events = read_outcome_events(path, "user_id", ["buy"], "price")
+    events = read_outcome_events(path, "user_id", ["buy"], "price").events
     shown = shown_items(log, events, hours=3)
     expected: dict[tuple[int, int], list[float]] = {}
     lists = log.select("impression", "user", "timestamp", "item_ids").rows()
@@ -82,24 +82,26 @@ def test_outcomes_are_those_of_a_loop(tmp_path: Path) -> None:
 def test_ids_of_log_and_events_are_compared_as_texts(tmp_path: Path) -> None:
     log = read_impressions(write_log(tmp_path / "log", [{"item_ids": ["12", "ü"], "user": "7.0", "teams": [1, 0]}]))
     path = write_events(tmp_path / "events.parquet", [(7, 12.0, 1, "buy")])
-    shown = shown_items(log, read_outcome_events(path, "user_id"), hours=2)
+    shown = shown_items(log, read_outcome_events(path, "user_id").events, hours=2)
     assert shown["count"].to_list() == [1, 0] and shown["teams"].to_list() == [1, 0]
 
 
 def test_only_impressions_whose_hours_are_over_count(tmp_path: Path) -> None:
     rows = [{"item_ids": ["a"], "timestamp": NOON + hour * HOUR} for hour in (0, 1, 2)]
     log = read_impressions(write_log(tmp_path / "log", rows))
-    events = read_outcome_events(write_events(tmp_path / "e.parquet", [("u", "a", 3, "buy")]), "user_id")
-    assert complete(log, events, 2)["impression"].to_list() == [0, 1]
+    path = write_events(tmp_path / "e.parquet", [("u", "a", 1, "buy"), ("v", "b", 3, "view")])
+    events, end = read_outcome_events(path, "user_id", ["buy"])
+    assert events.height == 1 and end == NOON + 3 * HOUR  # who only looked on tells that time has passed, too
+    assert complete(log, end, 2)["impression"].to_list() == [0, 1]
     with pytest.raises(UserError, match="no impression's"):
-        complete(log, events, 4)
+        complete(log, end, 4)
     with pytest.raises(UserError, match="no impression's"):
-        complete(log, events.clear(), 1)
+        complete(log, None, 1)
 
 
 def test_columns_and_types_that_are_missing_are_named(tmp_path: Path) -> None:
     path = write_events(tmp_path / "e.parquet", [("u", "a", 3, "buy"), ("u", "a", 3, "view")])
-    assert read_outcome_events(path, "user_id", ["view"]).height == 1
+    assert read_outcome_events(path, "user_id", ["view"]).events.height == 1
     with pytest.raises(UserError, match=r"no event of type sale; its types: .*buy"):
         read_outcome_events(path, "user_id", ["sale"])
     wrong: list[dict[str, Any]] = [{"key": "customer"}, {"key": "user_id", "value": "price"}]

@@ -56,7 +56,7 @@ def _add_log(parser: argparse.ArgumentParser, hours: float) -> None:
     parser.add_argument("--hours", type=float, default=hours, help="how long outcomes count (default: %(default)g)")
 
 
-def _events(options: argparse.Namespace) -> Any:
+def _outcomes(options: argparse.Namespace) -> Any:
     from twotower.lifecycle.impression_log import read_outcome_events
 
     return read_outcome_events(options.events, options.key, options.types, options.value)
@@ -70,7 +70,7 @@ def _estimate(options: argparse.Namespace) -> None:
     from twotower.serving.retriever import Retriever
 
     retriever = Retriever.load(options.bundle)
-    log, lists = replay(retriever, options.log, _events(options), options.hours, options.value is not None)
+    log, lists = replay(retriever, options.log, _outcomes(options), options.hours, options.value is not None)
     print_rows(*off_policy_table(estimate(log, lists, options.clip), options.clip))
 
 
@@ -82,15 +82,15 @@ def _read(options: argparse.Namespace) -> None:
     from twotower.lifecycle.impression_log import complete, read_impressions, shown_items
     from twotower.lifecycle.preference import preference
 
-    log, events = read_impressions(options.log), _events(options)
+    log, outcomes = read_impressions(options.log), _outcomes(options)
     drafted = log.filter(log["teams"].is_not_null())
     if options.shares:
         if options.planned_users < 1:
             raise UserError("an A/B test needs --planned-users, fixed before it began; `experiment power` computes it")
         shares = _shares(options.shares)
-        print_rows(*ab_test_table(ab_users(log, events, options.hours, [*shares]), shares, options.planned_users))
+        print_rows(*ab_test_table(ab_users(log, outcomes, options.hours, [*shares]), shares, options.planned_users))
     if drafted.height:
-        shown = shown_items(complete(drafted, events, options.hours), events, options.hours)
+        shown = shown_items(complete(drafted, outcomes.end, options.hours), outcomes.events, options.hours)
         votes = preference(*(shown[name].to_numpy() for name in ("user", "teams", "count")))
         print_rows(*preference_table(votes))
     elif not options.shares:

@@ -15,7 +15,7 @@ from twotower.core.errors import UserError
 from twotower.core.schema import TIMESTAMP
 from twotower.core.values import TextForm
 from twotower.data.text_form import ids
-from twotower.lifecycle.impression_log import HOUR, USER, VALUE
+from twotower.lifecycle.impression_log import HOUR, USER, VALUE, Outcomes
 
 Array = npt.NDArray[Any]
 BUCKET = "bucket"
@@ -33,12 +33,12 @@ class AbUsers(NamedTuple):
     in_several: int  # users of several buckets, left out
 
 
-def ab_users(log: pl.DataFrame, events: pl.DataFrame, hours: float, buckets: list[str]) -> AbUsers:
+def ab_users(log: pl.DataFrame, outcomes: Outcomes, hours: float, buckets: list[str]) -> AbUsers:
     """Return the outcomes of all users of the test.
 
     Args:
         log: impressions; those of an empty bucket are no part of the test.
-        events: see impression_log.read_outcome_events.
+        outcomes: from impression_log.read_outcome_events.
         hours: how long a user's outcomes count.
         buckets: their names.
 
@@ -54,10 +54,9 @@ def ab_users(log: pl.DataFrame, events: pl.DataFrame, hours: float, buckets: lis
     )
     single = users.filter(~pl.col("several")).sort("first", USER)
     counts = dict(single[BUCKET].value_counts().rows())
-    end = events[TIMESTAMP].max()
-    done = single.filter(pl.col("first") + int(hours * HOUR) <= (0 if end is None else end))
+    done = single.filter(pl.col("first") + int(hours * HOUR) <= (outcomes.end or 0))
     after = (pl.col(TIMESTAMP) - pl.col("first")).alias("after")
-    mine = events.join(done.select(USER, "first"), on=USER).with_columns(after)
+    mine = outcomes.events.join(done.select(USER, "first"), on=USER).with_columns(after)
     inside = pl.col("after").is_between(0, int(hours * HOUR))
     sums = mine.group_by(USER).agg(
         inside.any().cast(pl.Float64).alias("conversion"),

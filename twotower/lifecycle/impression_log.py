@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,6 +21,13 @@ from twotower.serving.impressions import schema_of
 HOUR = 3_600_000  # milliseconds
 USER, IMPRESSION, PLACE, VALUE, COUNT = "user", "impression", "place", "value", "count"
 LISTS = ("item_ids", "propensities", "ranks", "teams")
+
+
+class Outcomes(NamedTuple):
+    """What happened after impressions, and until when that is known."""
+
+    events: pl.DataFrame  # USER, ITEM_ID (texts), TIMESTAMP (ms), VALUE, by time; of the types that count
+    end: int | None  # time of the last event of any type, in ms; None: there is no event
 
 
 def read_impressions(folder: Path) -> pl.DataFrame:
@@ -54,8 +61,8 @@ def read_impressions(folder: Path) -> pl.DataFrame:
 
 def read_outcome_events(
     path: str, key: str, types: Collection[str] = (), value: str | None = None, unit: str = "auto"
-) -> pl.DataFrame:
-    """Return USER, ITEM_ID (texts), TIMESTAMP (ms) and VALUE of events, by time.
+) -> Outcomes:
+    """Return the events that count, and when all events end.
 
     Args:
         path: a file, a folder or a glob, as in training.
@@ -74,31 +81,31 @@ def read_outcome_events(
     if missing:
         raise UserError(f"{path} has no column {', '.join(missing)} (it has: {', '.join(source.columns)})")
     events = pl.concat(list(source.chunks(wanted)))
+    time = whole_timestamps(events[TIMESTAMP], choose_unit(count_units(events[TIMESTAMP]), unit)) // 1000
+    events = events.with_columns(time.alias(TIMESTAMP))
+    end: Any = time.max()
     if types:
         known = Counter(dict(texts(events[EVENT_TYPE]).value_counts().rows()))
         events = events.filter(texts(events[EVENT_TYPE]).is_in(list(types)))
         if events.height == 0:
             raise UserError(f"{path} has no event of type {', '.join(types)}; its types: {', '.join(map(str, known))}")
-    time = whole_timestamps(events[TIMESTAMP], choose_unit(count_units(events[TIMESTAMP]), unit))
-    return pl.DataFrame(
-        {
-            USER: ids(events["user_id"], TextForm()),
-            ITEM_ID: ids(events[ITEM_ID], TextForm()),
-            TIMESTAMP: time // 1000,
-            VALUE: events[value].cast(pl.Float64, strict=False).fill_null(0.0) if value else np.ones(events.height),
-        }
-    ).sort(TIMESTAMP, maintain_order=True)
+    table = {
+        USER: ids(events["user_id"], TextForm()),
+        ITEM_ID: ids(events[ITEM_ID], TextForm()),
+        TIMESTAMP: events[TIMESTAMP],
+        VALUE: events[value].cast(pl.Float64, strict=False).fill_null(0.0) if value else np.ones(events.height),
+    }
+    return Outcomes(pl.DataFrame(table).sort(TIMESTAMP, maintain_order=True), end)
 
 
-def complete(log: pl.DataFrame, events: pl.DataFrame, hours: float) -> pl.DataFrame:
-    """Return the impressions whose window had ended when the events did; raises UserError where there are none."""
-    end = events[TIMESTAMP].max() if events.height else None
+def complete(log: pl.DataFrame, end: int | None, hours: float) -> pl.DataFrame:
+    """Return the impressions whose window had ended at `end`, in ms; raises UserError where there are none."""
     done = log.filter(pl.col(TIMESTAMP) + int(hours * HOUR) <= end) if end is not None else log.clear()
     if done.height == 0:
         first, last = (_told(time) for time in (log[TIMESTAMP].min(), end))
         raise UserError(
             f"no impression's {hours:g} hours had ended at the last event: the first impression is of {first},"
-            f" the last event of these types {last}. Wait, shorten --hours, or give events of the same time"
+            f" the last event {last}. Wait, shorten --hours, or give events of the same time"
         )
     return done
 

@@ -15,6 +15,7 @@ from twotower.lifecycle.impression_log import (
     PLACE,
     USER,
     VALUE,
+    Outcomes,
     complete,
     read_impressions,
     shown_items,
@@ -28,7 +29,7 @@ AT_ONCE = 256  # histories of one call of the retriever
 
 
 def replay(
-    retriever: Retriever, folder: Path, events: pl.DataFrame, hours: float, by_value: bool
+    retriever: Retriever, folder: Path, outcomes: Outcomes, hours: float, by_value: bool
 ) -> tuple[LoggedLists, Array]:
     """Return the logged lists with their outcomes, and the bundle's own lists, for off_policy.estimate.
 
@@ -37,13 +38,13 @@ def replay(
     Args:
         retriever: of the new bundle.
         folder: an impression log.
-        events: see impression_log.read_outcome_events.
+        outcomes: from impression_log.read_outcome_events.
         hours: how long after an impression its outcomes count.
         by_value: an outcome is the value of the events; else 1 where there is one.
     """
-    log = complete(read_impressions(folder).filter(pl.col("teams").is_null()), events, hours)
+    log = complete(read_impressions(folder).filter(pl.col("teams").is_null()), outcomes.end, hours)
     log = log.drop(IMPRESSION).with_row_index(IMPRESSION)
-    shown = shown_items(log, events, hours)
+    shown = shown_items(log, outcomes.events, hours)
     code, lists = coded(shown["item_ids"].to_numpy(), lists_of(retriever, log))
     outcome = shown[VALUE] if by_value else (shown[COUNT] > 0).cast(pl.Float64)
     user = log[USER].rank("dense").to_numpy()
