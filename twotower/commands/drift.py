@@ -1,10 +1,12 @@
 """Compare what a model has learnt from with what came since, or two bundles: how far has the shop moved?
 
 OLD is a run, whose training data is compared, or a prepared directory; NEW a newer run or prepared directory. What came
-since are the events from the beginning of OLD's test on. Two bundles are compared by their items and answers.
+since are the events from the beginning of OLD's test on. Two bundles are compared by their items and answers; of a
+bundle and a folder of serving.impressions it is told what requests named and the bundle does not have.
 
     twotower drift runs/monday runs/friday
     twotower drift bundles/monday bundles/friday
+    twotower drift bundles/monday impressions
 
 Prints a table, writes drift.html and drift.json, and ends with status 3 where something is beyond its limit.
 """
@@ -45,6 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     from twotower.lifecycle.bundle_drift import bundle_drift
     from twotower.lifecycle.data_drift import data_drift, prepared_of, quality_rows, windows
     from twotower.lifecycle.drift import FAR, SHIFTED
+    from twotower.lifecycle.impression_log import read_impressions
+    from twotower.lifecycle.request_drift import request_drift
     from twotower.report.drift_page import HEAD, drift_cells, drift_page
     from twotower.runs.layout import ASSESSMENT_FILE
     from twotower.serving.bundle import open_bundle
@@ -56,8 +60,11 @@ def main(arguments: Sequence[str]) -> int:
         are_bundles = [(folder / TOWER_FILE).is_file() for folder in (old, new)]
         if all(are_bundles):
             rows = bundle_drift(open_bundle(old), open_bundle(new), options.unknown)
+        elif are_bundles[0] and any(new.glob("*.parquet")):
+            rows = request_drift(open_bundle(old), read_impressions(new), options.unknown)
         elif any(are_bundles):
-            raise UserError(f"{options.old} and {options.new}: one is a bundle; expected two bundles, or two of data")
+            expected = "expected two bundles, a bundle and impressions, or two of data"
+            raise UserError(f"{options.old} and {options.new}: one is a bundle; {expected}")
         else:
             before, after = (open_prepared(prepared_of(folder), check=False) for folder in (old, new))
             rows = data_drift(*windows(before, after), options.limit, options.unknown)
