@@ -150,7 +150,9 @@ def test_a_history_of_clicks_gets_the_servers_answers_and_reasons(page: Page, sh
     link = page.url
     page.get_by_label(re.compile("^Remove")).first.click()
     expect_answer(page, shop, {"history": history[:1]})
-    opened(page, shop, link.removeprefix(f"{shop}/") + "&click=nonsense&k=-1")  # the link that was there before shows the same again
+    opened(
+        page, shop, link.removeprefix(f"{shop}/") + "&click=nonsense&k=-1"
+    )  # the link that was there before shows the same again
     expect_answer(page, shop, {"history": [{"item_id": jacket, "event_type": "purchase"}, history[0]]})
 
 

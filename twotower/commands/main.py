@@ -80,7 +80,6 @@ COMMANDS = {
         "BUNDLE",
         takes_bundle=True,
     ),
-    "serve": Command("Live", "twotower.server.serve:main", "answer over HTTP, with a memory of users' events"),
     "sign": Command(
         "Serve",
         "twotower.serving.signature:main",
@@ -88,6 +87,7 @@ COMMANDS = {
         "BUNDLE KEY\n\nKEY is a file with an ed25519 private key in PEM; make one, and the servers' public key, with:\n"
         "  openssl genpkey -algorithm ed25519 -out sign.pem\n"
         "  openssl pkey -in sign.pem -pubout -out trusted.pem",
+    ),
     "score": Command(
         "Serve", "twotower.commands.score:main", "items for every user of event files, in a batch", takes_bundle=True
     ),
@@ -96,6 +96,7 @@ COMMANDS = {
         "twotower.commands.load:main",
         "write a bundle's vectors to pgvector, Milvus, Qdrant or LanceDB",
     ),
+    "serve": Command("Live", "twotower.server.serve:main", "answer over HTTP, with a memory of users' events"),
     "retrain": Command("Live", "twotower.commands.main:retrain", "the nightly job: new events to a promoted model"),
     "promote": Command("Live", "twotower.commands.main:promote", "let a candidate replace the champion if no worse"),
     "rollback": Command("Live", "twotower.commands.rollback:main", "one step back: the champion before"),
