@@ -82,21 +82,22 @@ def measure(bundle: str, calls: int) -> dict[str, Any]:
 
 def measure_served(bundle: Path, calls: int, scratch: Path) -> dict[str, float]:
     """Milliseconds through MLflow's server."""
-    from served import Client, serve
+    from served import MLFLOW, Client, encoded, serve
 
     from twotower.tracking.registry import save_model
 
     save_model(bundle, scratch / "model")
     histories = fixed_histories(Retriever.load(bundle))
-    with serve(scratch / "model", scratch / "server.log") as server:
+    with serve(MLFLOW, scratch / "model", scratch / "server.log") as server:
         client = Client(server.port)
+        requests = [encoded(server.route, {"inputs": [each], "params": {"k": K}}) for each in histories]
 
         def ask(number: int) -> None:
-            reply = client.ask({"inputs": [histories[number % len(histories)]], "params": {"k": K}})
+            reply = client.send(requests[number % len(requests)])
             assert reply.status == 200, reply.body
 
         p50, p99 = percentiles(ask, calls)
-        ping, _ = percentiles(lambda _: client.ping(), 500)
+        ping, _ = percentiles(lambda _: client.send(encoded("/ping", None)), 500)
     return {"served, p50": p50, "served, p99": p99, "  floor: the server's /ping, p50": ping}
 
 

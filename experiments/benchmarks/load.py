@@ -1,12 +1,14 @@
-"""Does `mlflow models serve` stand a load, keep its memory, and refuse what is malformed, hostile or huge?
+"""How much load does `twotower serve` bear, beside `mlflow models serve`, and does it keep its promises under it?
 
     python experiments/benchmarks/load.py --minutes 10
+    python experiments/benchmarks/load.py --minutes 2 --swaps 50 --kills 20 --rounds 0
 
-Serves a bundle (yours, or one of 50,000 items made by made_bundle.py) with one worker of one thread. A few connections
-ask without a pause, each for the next of a mix: bare ids, events, filters, caps, exploration. Then come requests that
-hypothesis makes (tests/hostile_requests.py), each of which must get a status from 400 to 499 and a clear message, and
-after them a good one, which must be answered as before. Prints a table and, as its last line, one line of JSON; ends
-with status 1 where anything was not so.
+Serves a bundle (yours, or one of 50,000 items made by made_bundle.py) with each server in turn. Some connections ask
+without a pause: requests a second. Then they ask at 70 % of that rate, whether answers have come or not, for the
+minutes given, `twotower serve` alone: its latency, counted from when a request was due, and its memory. Then one
+connection stores events and asks anew: the time from an event to the changed answer. With --swaps and --kills the
+bundle changes its version, and workers are killed, under that load: each answer must be one of a version's own.
+Prints a table and, as its last line, one line of JSON; ends with status 1 where an answer was wrong or missing.
 """
 
 import json
@@ -15,68 +17,52 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
-from harness import ROOT, command_line, report
-from hypothesis import HealthCheck, Phase, given, seed, settings
+import psutil
+from harness import command_line, report
 from latency import fixed_histories
 from made_bundle import make_bundle
-from served import Client, Server, serve
+from served import LIVE, MLFLOW, Client, Server, encoded, serve
 
 from twotower.serving.retriever import Retriever
+from twotower.serving.updates import delta
+from twotower.serving.updates.versions import rollback
 from twotower.tracking.registry import save_model
 
-sys.path.append(str(ROOT / "tests"))
-from hostile_requests import HOSTILE, Hostile, wrong_with
-
-SAMPLE_S = 1.0  # between two looks at the server's memory
-WARM = 0.2  # of the time, in which caches fill
-GROWTH = 0.02  # of the memory that the last quarter may have more than the first, to be called flat
+K, BURST_S, WARM, LOAD = 20, 15.0, 0.2, 0.7  # results; seconds of a round without pauses; left out; of the capacity
 
 
-def mixed_requests(retriever: Retriever) -> list[dict[str, Any]]:
-    """Good requests of each kind that the bundle can answer."""
-    takes_events = bool(retriever.bundle.manifest.get("inputs"))
-    columns = set(pq.read_schema(retriever.bundle.file("items.parquet")).names)
-    kinds: list[dict[str, Any]] = [{}, {"exclude_seen": True}, {}, {}, {}, {"exploration": 0.2}]
-    if "category" in columns:
-        kinds[2], kinds[4] = {"filters": '{"category": "c1"}'}, {"max_per": '{"category": 3}'}
-    if "price" in columns:
-        kinds[3] = {"filters": '{"price": {"max": 100}}'}
-    requests = []
-    for number, history in enumerate(fixed_histories(retriever)):
-        events: list[Any] = history
-        if takes_events and number % 2:
-            times = (1_700_000_000_000 + 1000 * i for i in range(len(history)))
-            events = [{"item_id": i, "event_type": "view", "timestamp": t} for i, t in zip(history, times, strict=True)]
-        params = {"k": 20, **kinds[number % len(kinds)]}
-        requests.append({"inputs": [events], "params": params | ({"seed": number} if "exploration" in params else {})})
-    return requests
-
-
-def drive(server: Server, requests: list[dict[str, Any]], seconds: float, connections: int) -> dict[str, Any]:
-    """Ask with so many connections at once until the time is over; figures of answers, times and memory."""
-    statuses: Counter[int] = Counter()
-    failures: list[str] = []
+def drive(
+    server: Server, requests: list[bytes], seconds: float, connections: int, rate: float | None = None
+) -> dict[str, Any]:
+    """Ask until the time is over, without pauses or `rate` times a second; a request that breaks is sent again."""
     milliseconds: list[list[float]] = [[] for _ in range(connections)]
-    begin = time.monotonic()
-    bodies = [json.dumps(request).encode() for request in requests]
+    outcomes: Counter[str] = Counter()
+    bodies: list[set[bytes]] = [set() for _ in range(connections)]
+    begin = time.perf_counter()
 
     def ask(number: int) -> None:
         client, place = Client(server.port), number
-        while time.monotonic() - begin < seconds:
-            start = time.perf_counter()
-            try:
-                reply = client.post(bodies[place % len(bodies)])
-            except Exception as error:
-                failures.append(repr(error))
-                client.close()
-                continue
-            milliseconds[number].append(1000 * (time.perf_counter() - start))
-            statuses[reply.status] += 1
+        while (due := begin + place / rate if rate else time.perf_counter()) < begin + seconds:
+            time.sleep(max(0.0, due - time.perf_counter()))
+            for _ in range(100):
+                try:
+                    reply = client.send(requests[place % len(requests)])
+                    break
+                except OSError:
+                    outcomes["sent again"] += 1
+                    client.close()
+                    time.sleep(0.01)
+            milliseconds[number].append(1000 * (time.perf_counter() - due))
+            outcomes[str(reply.status)] += 1
+            if place % len(requests) == 0:
+                bodies[number].add(reply.body)
             place += connections
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(connections)]
@@ -84,86 +70,114 @@ def drive(server: Server, requests: list[dict[str, Any]], seconds: float, connec
         thread.start()
     memory = []
     while any(thread.is_alive() for thread in threads):
-        memory.append((time.monotonic() - begin, server.process.memory_info().rss))
-        time.sleep(SAMPLE_S)
-    taken, answered = time.monotonic() - begin, statuses[200]
+        with suppress(psutil.NoSuchProcess):
+            memory.append(max(worker.memory_info().rss for worker in server.workers()) / 1e6)
+        time.sleep(min(1.0, seconds / 20))
     p50, p99 = np.percentile(np.concatenate(milliseconds), [50, 99])
+    later = memory[int(WARM * len(memory)) :]
+    quarter = max(1, len(later) // 4)
     return {
-        "seconds": taken,
-        "answered": answered,
-        "errors": sum(statuses.values()) - answered + len(failures),
-        "answers/s": answered / taken,
+        "answers": outcomes["200"],
+        "answers/s": outcomes["200"] / (time.perf_counter() - begin),
         "p50 ms": float(p50),
         "p99 ms": float(p99),
-        **memory_growth(memory),
-        "failures": failures[:5],
+        "errors": sum(outcomes.values()) - outcomes["200"] - outcomes["sent again"],
+        "sent again": outcomes["sent again"],
+        "MB at first": median(later[:quarter]),
+        "MB at last": median(later[-quarter:]),
+        "first request": set().union(*bodies),
     }
 
 
-def memory_growth(memory: list[tuple[float, int]]) -> dict[str, float]:
-    """After the warm-up: megabytes at first and at last (the median of a quarter), their ratio, and the slope."""
-    times, sizes = np.array(memory).T
-    later = times >= WARM * times[-1]
-    minutes, megabytes = times[later] / 60, sizes[later] / 1e6
-    quarter = max(1, len(megabytes) // 4)
-    first, last = float(np.median(megabytes[:quarter])), float(np.median(megabytes[-quarter:]))
-    slope = float(np.polyfit(minutes, megabytes, 1)[0]) if len(minutes) > 1 else 0.0
-    return {"first MB": first, "last MB": last, "growth": last / first - 1, "MB a minute": slope}
+def fresh_answers(server: Server, items: list[Any], times: int) -> list[float]:
+    """Milliseconds from an event to an answer with it; every other user has been there before."""
+    client, milliseconds = Client(server.port), []
+    for number in range(times):
+        user, item = f"user-{number // 2}", items[number % len(items)]
+        event = encoded("/events", {"events": [{"user_id": user, "item_id": item}]})
+        asks, why = (encoded("/recommend", {"user_id": user, "k": K, "explain": explain}) for explain in (False, True))
+        begin = time.perf_counter()
+        replies = client.send(event), client.send(asks)
+        milliseconds.append(1000 * (time.perf_counter() - begin))
+        reasons = json.loads(client.send(why).body)["items"][0]["reasons"]
+        assert [each.status for each in replies] == [200, 200] and item in [reason["item_id"] for reason in reasons]
+    return milliseconds
 
 
-def fuzz(client: Client, number: int, start: int) -> tuple[Counter[str], dict[str, str]]:
-    """Send so many hostile requests; how many of each kind, and of each kind that was not refused an example."""
-    sent: Counter[str] = Counter()
-    wrong: dict[str, str] = {}
-    plan = settings(
-        max_examples=number, database=None, deadline=None, phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+def disturb(
+    server: Server, bundle: Path, swaps: int, kills: int, seconds: float, removed: list[Any]
+) -> Callable[[], None]:
+    """Start to change versions and to kill workers, spread over the time; call the result to wait for the end."""
+    steps = sorted([(place / max(1, swaps), "swap") for place in range(swaps)]
+                   + [((place + 0.5) / max(1, kills), "kill") for place in range(kills)])  # fmt: skip
 
-    @seed(start)
-    @plan
-    @given(HOSTILE)
-    def send(request: Hostile) -> None:
-        sent[request.what] += 1
-        try:
-            problem = wrong_with(*client.post(request.body, request.headers))
-        except Exception as error:
-            client.close()
-            problem = f"no answer: {error!r}"
-        if problem is not None:
-            wrong.setdefault(request.what, f"{request!r}: {problem}")
+    def run() -> None:
+        begin = time.monotonic()
+        for number, (share, what) in enumerate(steps):
+            time.sleep(max(0.0, begin + share * seconds - time.monotonic()))
+            if what == "kill":
+                server.workers()[number % 2].kill()
+            elif len(removed) > 1:
+                delta.remove(bundle, [removed.pop()])
+            else:
+                rollback(bundle, 1 + number % 3)
 
-    send()
-    return sent, wrong
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread.join
 
 
 def main() -> int:
-    """Load, fuzz, ask again; 0: all went as it should."""
+    """Measure; 0: all answers were right."""
     parser = command_line(__doc__)
-    parser.add_argument("--bundle", type=Path, help="in place of a made one")
+    parser.add_argument("--bundle", type=Path, help="in place of a made one; it gets new versions with --swaps")
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--connections", type=int, default=4)
-    parser.add_argument("--fuzz", type=int, default=2000, help="hostile requests")
-    parser.add_argument("--seed", type=int, default=0, help="of the fuzz")
+    parser.add_argument("--connections", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3, help="of both servers in turn")
+    parser.add_argument("--rate", type=float, help="requests a second in place of 70 %% of what was reached")
+    parser.add_argument("--store", help="of user events, as in `twotower serve`")
+    parser.add_argument("--swaps", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=0)
     options = parser.parse_args()
+    rows, is_fine = [], True
     with tempfile.TemporaryDirectory(prefix="load-") as folder:
         bundle = options.bundle or make_bundle(Path(folder, "bundle"), 50_000, inputs=True)
-        requests = mixed_requests(Retriever.load(bundle))
+        histories = fixed_histories(Retriever.load(bundle))
         save_model(bundle, Path(folder, "model"))
-        with serve(Path(folder, "model"), Path(folder, "server.log")) as server:
-            client = Client(server.port)
-            before = client.ask(requests[0])
-            figures = drive(server, requests, 60 * options.minutes, options.connections)
-            sent, wrong = fuzz(client, options.fuzz, options.seed)
-            after = client.ask(requests[0])
-            figures["MB after the fuzz"] = server.process.memory_info().rss / 1e6
-    figures |= {"hostile requests": sum(sent.values()), "kinds": len(sent), "not refused": len(wrong)}
-    figures["answers as before"] = after == before and after.status == 200
-    for problem in [*figures["failures"], *wrong.values()]:
-        print(f"- {problem}")
-    rows = [{"load, then fuzz": name, "value": value} for name, value in figures.items() if name != "failures"]
-    report(rows, wrong=wrong, failures=figures["failures"])
-    is_fine = figures["answers as before"] and figures["growth"] <= GROWTH and not figures["errors"] and not wrong
+        of_mlflow = [encoded("/invocations", {"inputs": [each], "params": {"k": K}}) for each in histories]
+        requests = [encoded("/recommend", {"history": each, "k": K}) for each in histories]
+        kinds = {MLFLOW: (Path(folder, "model"), of_mlflow, []), LIVE: (bundle, requests, [])}
+        for number in range(options.rounds):
+            for kind, (source, asked, reached) in kinds.items():
+                with serve(kind, source, Path(folder, f"{number}-{kind[0]}.log"), options.workers) as server:
+                    drive(server, asked, 2.0, options.connections)
+                    figures = drive(server, asked, BURST_S, options.connections)
+                reached.append(figures["answers/s"])
+                rows.append({"what": f"{kind}, no pauses", **figures})
+                is_fine &= figures["errors"] == 0
+        more = ["--store", options.store] if options.store else []
+        with serve(LIVE, bundle, Path(folder, "live.log"), options.workers, more) as server:
+            rate = options.rate or LOAD * median(kinds[LIVE][2] or [500.0])
+            truth = {tuple(Retriever.load(bundle).recommend([histories[0]], K).ids[0])}
+            wait = disturb(
+                server, bundle, options.swaps, options.kills, 60 * options.minutes, list(histories[1])[: options.swaps]
+            )
+            figures = drive(server, requests, 60 * options.minutes, options.connections, rate)
+            wait()
+            for file in [*(bundle / "versions").glob("[0-9]*.json")]:
+                rollback(bundle, int(file.stem))
+                truth.add(tuple(Retriever.load(bundle).recommend([histories[0]], K).ids[0]))
+            seen = {tuple(i["item_id"] for i in json.loads(body)["items"]) for body in figures["first request"]}
+            rows.append({"what": f"{LIVE}, {rate:.0f} requests a second", **figures})
+            milliseconds = fresh_answers(server, histories[0], 2000)
+        p50, p99 = np.percentile(milliseconds, [50, 99])
+        rows.append({"what": "event, then an answer with it", "p50 ms": float(p50), "p99 ms": float(p99)})
+        is_fine &= figures["errors"] == 0 and seen <= truth
+    for row in rows:
+        row.pop("first request", None)
+    ratio = median(kinds[LIVE][2]) / median(kinds[MLFLOW][2]) if options.rounds else None
+    report(rows, ratio=ratio, wrong=len(seen - truth), versions=len(truth))
     return 0 if is_fine else 1
 
 
