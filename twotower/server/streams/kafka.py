@@ -154,6 +154,8 @@ class KafkaSource:
                 [TopicPartition(self._topic, number) for number in sorted(partitions)], timeout=ANSWER_S
             )
             for each in committed:
+                if each.error:
+                    raise StreamUnavailable(f"{self._place} doesn't tell offsets: {each.error.str()}.")
                 first, end = self._consumer.get_watermark_offsets(each, timeout=ANSWER_S)
                 each.offset = max(each.offset, self._next.get(each.partition, each.offset))
                 if each.offset > end:
