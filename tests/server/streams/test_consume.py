@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 from kafka_brokers import KafkaBrokers, consume
-from redis_process import RedisProcess, running_redis
+from redis_process import RedisProcess, free_port, running_redis
 
 from twotower.core.errors import UserError
 from twotower.server.store.event_store import open_store
@@ -216,6 +216,15 @@ def test_a_store_that_is_away_is_waited_for(stream: tuple[str, Send], tmp_path: 
         printed, _ = process.communicate(timeout=SOON)
         assert process.returncode == 0 and "reachable again" in printed and "20 events" in printed
         assert sum(map(len, stored(store).values())) == 20
+
+
+@pytest.mark.slow
+def test_a_broker_that_is_away_is_waited_for(tmp_path: Path) -> None:
+    address = f"kafka://127.0.0.1:{free_port()}/events"
+    process = consume(address, "--store", f"sqlite:{tmp_path / 'events.db'}", cwd=tmp_path)
+    assert process.stdout is not None and "Waiting" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert "doesn't answer" in process.communicate(timeout=SOON)[0] and process.returncode == 2
 
 
 def test_a_redis_stream_that_was_trimmed_too_early_is_noticed(server: RedisProcess, tmp_path: Path) -> None:

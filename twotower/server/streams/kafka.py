@@ -21,7 +21,7 @@ from twotower.core.errors import UserError, nearest
 from twotower.server.streams.messages import Message
 from twotower.server.streams.source import StreamUnavailable
 
-ANSWER_S = 10.0
+ANSWER_S = 5.0
 HOPELESS = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -110,6 +110,9 @@ class KafkaSource:
         offsets = [TopicPartition(self._topic, number, offset) for number, offset in self._next.items() if offset >= 0]
         if not offsets:
             return
+        if self._silent:  # a commit would wait for a minute
+            self._partitions()
+            self._silent = False
         try:
             done = self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
