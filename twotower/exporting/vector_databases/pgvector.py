@@ -111,8 +111,13 @@ class PgVector:
         names = [name for (name,) in tables if is_version(name, self._name)]
         others = [name for name in names if name != versioned(self._name, version)]
         with self._connection.transaction():
-            self._execute(self._sql("drop view if exists {}", self._name))
-            self._execute(self._sql("create view {} as select * from {}", self._name, versioned(self._name, version)))
+            show = "create or replace view {} as select * from {}"  # keeps what is granted and depends on it
+            try:
+                with self._connection.transaction():
+                    self._execute(self._sql(show, self._name, versioned(self._name, version)))
+            except psycopg.errors.InvalidTableDefinition:  # other columns
+                self._execute(self._sql("drop view {}", self._name))
+                self._execute(self._sql(show, self._name, versioned(self._name, version)))
             for other in others:
                 self._execute(self._sql("drop table {}", other))
 
