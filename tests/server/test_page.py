@@ -249,10 +249,12 @@ def test_the_keyboard_alone_is_enough(page: Page, shop: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_wider_than_a_phone_and_all_texts_have_contrast(page: Page, two_models: str, scheme: Any) -> None:
+def test_a_phone_is_wide_enough_nothing_jumps_and_texts_have_contrast(page: Page, two_models: str, scheme: Any) -> None:
     page.emulate_media(color_scheme=scheme)
+    page.add_init_script(SHIFTS)
     page.set_viewport_size({"width": 360, "height": 740})
     opened(page, two_models)
+    assert page.evaluate("shifts") < 0.1  # what web.dev calls good
     pick(page, TENT)
     expect(page.locator(".why").first).to_be_visible()
     page.get_by_text("Only some items").click()
@@ -261,6 +263,9 @@ def test_nothing_is_wider_than_a_phone_and_all_texts_have_contrast(page: Page, t
     page.set_viewport_size({"width": 1400, "height": 1000})
 
 
+SHIFTS = """window.shifts = 0;
+new PerformanceObserver((list) => list.getEntries().forEach((each) => { window.shifts += each.value; }))
+    .observe({ type: "layout-shift", buffered: true });"""
 CONTRAST = """() => {
     // The least contrast of a text with what lies behind it.
     const light = (colour) => {

@@ -7,7 +7,7 @@ import { request, state } from "./state.js";
 
 const REASONS = 3; // shown of each item, if they are
 const LEAST = 0.01; // of all shares, or more
-const PEOPLE = { champion: "Present model", challenger: "Challenger" };
+export const PEOPLE = { champion: "Present model", challenger: "Challenger" };
 let running = new AbortController();
 
 /** Ask all models, show their lists, and return the first one's answer; null where a later request has taken over. */

@@ -1,7 +1,7 @@
 // Starts the page: asks what the server has, and lets each part follow the state.
 
 import { ask, setToken, whenTokenIsMissing } from "./api.js";
-import { refresh, showSimilar } from "./answers.js";
+import { PEOPLE, refresh, showSimilar } from "./answers.js";
 import { learn, number, remember, setUpSearch, whenSimilarIsAsked } from "./catalogue.js";
 import { byId, say, showProblem, whenQuiet } from "./dom.js";
 import { setUpLive } from "./live.js";
@@ -21,7 +21,7 @@ async function start() {
     const keys = model.requests.events ?? {};
     state.usesTime = Boolean(keys.timestamp?.inputs?.length) || Boolean(model.query_time);
     byId("facts").textContent = facts();
-    document.querySelector("main").classList.toggle("two", models.length > 1);
+    byId("parts").classList.toggle("two", models.length > 1);
     setTypes(keys.event_type?.values ?? []);
     setUpFor(model);
     const popular = await ask("GET", "/items?search=&limit=100"); // their names and features, in one request
@@ -34,13 +34,15 @@ async function start() {
   } catch (error) {
     showProblem(error.message);
   }
+  if (models.length) byId("parts").classList.remove("waiting");
+  else byId("facts").textContent = "";
 }
 
 function facts() {
   const [model] = models;
   const versions = models.map(({ bucket, model: name, version, share }) => {
     const part = models.length > 1 ? `, ${Math.round(100 * share)} % of the visitors` : "";
-    return `${models.length > 1 ? `${bucket} ` : "model "}${name.slice(0, 8)}, version ${version}${part}`;
+    return `${models.length > 1 ? PEOPLE[bucket].toLowerCase() : "model"} ${name.slice(0, 8)}, version ${version}${part}`;
   });
   return [`${number(model.num_items)} items`, ...versions].join(" · ");
 }
