@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: help install demo test quick lint types docs gpu wheel wheel-check clean
+.PHONY: help install demo demo-bundle test quick lint types docs gpu wheel wheel-check clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ demo: install ## train on the embedded marketplace, export, answer a query
 	$(BIN)/twotower train run_dir=runs/demo hydra.run.dir=runs/demo
 	$(BIN)/twotower export run=runs/demo out=bundles/demo
 	$(BIN)/twotower retrieve bundles/demo sku-00001 sku-00002
+	@echo "with a page to click histories together: $(BIN)/twotower serve bundles/demo --ui"
+
+demo-bundle: install ## make the bundle anew that `twotower demo` serves: a few minutes
+	.ci/demo-bundle $(BIN)/python
 
 # Two processes of several threads each would wait for one another: one thread each.
 test: install ## run all tests; print the slowest 25

@@ -98,7 +98,8 @@ def expect_answer(page: Page, address: str, body: dict[str, Any], bucket: str | 
         """([bucket, wanted]) => {
             const rows = [...document.querySelectorAll(`[data-bucket=${bucket}] [data-answer]`)];
             const scores = rows.map((row) => row.querySelector("[title=score]")?.textContent).filter(Boolean);
-            return JSON.stringify([rows.map((row) => row.dataset.answer), scores]) === JSON.stringify(JSON.parse(wanted));
+            const shown = JSON.stringify([rows.map((row) => row.dataset.answer), scores]);
+            return shown === JSON.stringify(JSON.parse(wanted));
         }""",
         arg=[bucket or "champion", wanted],
     )
@@ -150,9 +151,7 @@ def test_a_history_of_clicks_gets_the_servers_answers_and_reasons(page: Page, sh
     link = page.url
     page.get_by_label(re.compile("^Remove")).first.click()
     expect_answer(page, shop, {"history": history[:1]})
-    opened(
-        page, shop, link.removeprefix(f"{shop}/") + "&click=nonsense&k=-1"
-    )  # the link that was there before shows the same again
+    opened(page, shop, link.removeprefix(f"{shop}/") + "&click=nonsense&k=-1")  # shows the same as then
     expect_answer(page, shop, {"history": [{"item_id": jacket, "event_type": "purchase"}, history[0]]})
 
 
@@ -269,7 +268,8 @@ new PerformanceObserver((list) => list.getEntries().forEach((each) => { window.s
 CONTRAST = """() => {
     // The least contrast of a text with what lies behind it.
     const light = (colour) => {
-        const [r, g, b] = colour.match(/[\\d.]+/g).map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+        const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        const [r, g, b] = colour.match(/[\\d.]+/g).map((v) => linear(v / 255));
         return 0.2126 * r + 0.7152 * g + 0.0722 * b;
     };
     const behind = (e) => {

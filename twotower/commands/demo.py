@@ -2,7 +2,8 @@
 
     twotower demo
 
-Nothing is trained, and what visitors do is forgotten when the command ends, with Ctrl-C. `make demo-bundle` made the bundle.
+Nothing is trained, and what visitors do is forgotten when the command ends, with Ctrl-C. `make demo-bundle` has made
+the bundle.
 """
 
 import argparse
