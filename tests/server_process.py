@@ -37,9 +37,10 @@ class Server(NamedTuple):
     def ask(
         self, method: str, path: str, content: Any = None, token: str | None = None, headers: Mapping[str, str] = {}
     ) -> Reply:
-        """Send one request; `content` is bytes, or else becomes JSON."""
-        body = content if content is None or isinstance(content, bytes) else json.dumps(content).encode()
-        sent = {} if body is None else {"content-type": "application/json"}
+        """Send one request; `content` is bytes, or becomes JSON and says so."""
+        is_raw = content is None or isinstance(content, bytes)
+        body = content if is_raw else json.dumps(content).encode()
+        sent = {} if is_raw else {"content-type": "application/json"}
         sent |= {} if token is None else {"authorization": f"Bearer {token}"}
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:

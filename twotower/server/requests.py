@@ -5,6 +5,7 @@ A request's own keys are checked here; event keys, values and filters by the bun
 
 from typing import Annotated, Any, Literal
 
+from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from twotower.core.schema import ITEM_ID
@@ -18,6 +19,7 @@ Value = StrictBool | StrictInt | StrictFloat | Annotated[StrictStr, Field(max_le
 K = Annotated[StrictInt, Field(ge=1, le=MOST_K)]
 Ids = Annotated[list[ItemId], Field(max_length=IDS)]
 Bucket = Literal["champion", "challenger"]
+Limit = Annotated[int, Query(ge=1, le=100, description="items of a search")]
 
 
 def _with_item(event: dict[str, Any]) -> dict[str, Any]:
