@@ -9,14 +9,18 @@ import polars as pl
 import polars.testing
 import pyarrow.parquet as pq
 import pytest
+import torch
 from composed import composed
 
 from twotower.commands.main import main
+from twotower.commands.train import train
 from twotower.core.errors import UserError
 from twotower.core.files import write_json
 from twotower.core.values import TextForm
 from twotower.lifecycle.erasure import erase_rows
 from twotower.lifecycle.lineage import BUNDLE, PREPARED, RUN, STORE, Descendant, descendants
+from twotower.runs.checkpoint import read_checkpoint
+from twotower.runs.layout import checkpoint_of
 from twotower.training.prepare import prepare
 
 CSV = 'item_id,"user_id",note\r\na,12,plain\r\nb,"12.0","two\nlines, one ""quote"""\r\nc,13,é\r\nd,,\r\ne,012,x'
@@ -135,6 +139,37 @@ def test_the_command_erases_deletes_names_and_proves(
     assert shop() == never_seen != learnt, "what is trained from now on is what never saw the user"
     assert main(["erase", "u4", "--events", "events/*.parquet", "--yes"]) == 2
     assert "erasure.json exists already; name another" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quiet")
+def test_a_training_after_an_erasure_is_one_that_never_saw_the_users(shop: Callable[..., str], tmp_path: Path) -> None:
+    """Weights are compared bit for bit; u4 alone has an item, which must leave the vocabulary, too."""
+    first = pl.read_parquet("events/1.parquet")
+    own = pl.when(pl.col("user_id") == "u4").then(pl.lit("only-u4")).otherwise(pl.col("item_id"))
+    first.with_columns(item_id=own).write_parquet("events/1.parquet")
+    for folder in ("never", "before"):
+        (tmp_path / folder).mkdir()
+    for file in ("1.parquet", "2.parquet"):
+        seen = pl.read_parquet(f"events/{file}")
+        seen.write_parquet(f"before/{file}")
+        seen.filter(~pl.col("user_id").is_in(["u2", "u4"])).write_parquet(f"never/{file}")
+
+    def weights(where: str) -> dict[str, torch.Tensor]:
+        settings = ["model.dim=8", "trainer.max_epochs=1", "trainer.accelerator=cpu", "positions_per_batch=64"]
+        settings += ["threads=1", "logger=none", "evaluation.baselines=false", "evaluation.replicates=0"]
+        settings += [f"data.path={tmp_path}/{where}", f"prepared_root={tmp_path}/prepared", "accept=[few_queries]"]
+        config = composed("data=events", *settings)
+        config.run_dir = f"{tmp_path}/trained/{where}"
+        state = read_checkpoint(checkpoint_of(train(config)))["state_dict"]
+        return {name: weight for name, weight in state.items() if name.startswith("model.")}
+
+    assert main(["erase", "u2", "u4", "--events", "events/*.parquet", "--yes"]) == 0
+    erased, never, before = (weights(where) for where in ("events", "never", "before"))
+    assert erased.keys() == never.keys()
+    assert all(torch.equal(weight, never[name]) for name, weight in erased.items())
+    table = "model.item_tower.embedding.weight"
+    assert len(before[table]) == len(never[table]) + 1, "with the users there is an item more"
 
 
 def test_a_killed_erasure_goes_on_and_names_what_the_first_call_would_have(
