@@ -14,10 +14,10 @@ from twotower.core.arrays import Floats, Ints, Mask
 from twotower.core.schema import ITEM_ID
 from twotower.segments.item_tables import Exclusions
 from twotower.segments.user_histories import Histories, known_events
+from twotower.serving.batch_retriever import BatchRetriever
 from twotower.serving.bundle import Bundle
 from twotower.serving.catalogue import ItemId
 from twotower.serving.histories import KnownEvents
-from twotower.serving.retriever import Retriever
 
 NUMBERS = 2**22  # that the largest array of a batch has
 RANK, SCORE = "rank", "score"
@@ -48,7 +48,7 @@ def schema(histories: Histories, bundle: Bundle) -> pa.Schema:
 
 
 def answers(
-    retriever: Retriever,
+    retriever: BatchRetriever,
     histories: Histories,
     start: int,
     stop: int,

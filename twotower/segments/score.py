@@ -26,7 +26,7 @@ from twotower.segments.batch_answers import RANK, Scoring, answers, schema
 from twotower.segments.events_file import read_events
 from twotower.segments.item_tables import Exclusions, exclusions, read_item_lists
 from twotower.segments.user_histories import Histories, bounds
-from twotower.serving.retriever import Retriever
+from twotower.serving.batch_retriever import BatchRetriever
 
 USERS = 2**16  # of a file
 REQUEST_FILE, SUMMARY_FILE = "_request.json", "_score.json"  # names with _ are skipped by readers of folders
@@ -90,7 +90,7 @@ def score_users(
     """
     if out.exists():
         raise UserError(f"{out} exists already; delete it, or name another folder")
-    retriever = Retriever.load(bundle_path, threads)
+    retriever = BatchRetriever.load(bundle_path, threads)
     bundle = retriever.bundle
     asked = {name: getattr(scoring, name) for name in ("k", "objective", "timestamp", "filters", "max_per")}
     retriever.recommend([], **asked)  # refuses what the bundle can't answer before the events are read

@@ -6,7 +6,7 @@ Shapes: Q queries, k results each, V items, K event inputs, D embedding dim.
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Retriever:
         self._novelty = novelty(bundle.train_count, bundle.age_days)  # [V]
 
     @classmethod
-    def load(cls, path: str | Path, threads: int = 1, int8: bool = False, strict: bool = False) -> "Retriever":
+    def load(cls, path: str | Path, threads: int = 1, int8: bool = False, strict: bool = False) -> Self:
         """Open a bundle.
 
         Args:
@@ -151,32 +151,6 @@ class Retriever:
         selection = Selection(positive(k), excluded, self._filter.caps(max_per), *check_exploration(exploration, seed))
         return self._results(self._encode(events, objective), allowed, selection)
 
-    def allowed(self, filters: Any = None, include: Any = None, exclude: Any = None) -> Mask | None:
-        """Return the mask [V] of items that `filters` and the lists `include` and `exclude` allow; None: all."""
-        return self._filter.allowed(filters, include, exclude)
-
-    def recommend_known(
-        self,
-        events: KnownEvents,
-        k: int = 20,
-        *,
-        objective: str | Mapping[str, float] | None = None,
-        timestamp: Any = None,
-        allowed: Mask | None = None,
-        excluded: Sequence[Ints] | None = None,
-        max_per: Mapping[str, int] | None = None,
-    ) -> Recommendations:
-        """As `recommend`, for histories that are in the bundle's codes already: for batches.
-
-        Args:
-            events: of Q histories.
-            k, objective, timestamp, max_per: as there.
-            allowed: of `allowed`.
-            excluded: [Q] rows of the catalogue that each history's results must not have; None: none.
-        """
-        selection = Selection(positive(k), excluded, self._filter.caps(max_per))
-        return self._results(self._encode(self._asked_at(timestamp, events), objective), allowed, selection)
-
     def recommend_encoded(
         self, histories: Sequence[Sequence[ItemId]], codes: Sequence[Any], k: int = 20, now: Ints | None = None
     ) -> Recommendations:
@@ -257,9 +231,6 @@ class Retriever:
 
     def _read(self, histories: Any, context: Any, timestamp: Any) -> KnownEvents:
         events = read_histories(histories, context, self._catalogue, self._bundle.encoder, self._unknown)
-        return self._asked_at(timestamp, events)
-
-    def _asked_at(self, timestamp: Any, events: KnownEvents) -> KnownEvents:
         return asked_at(timestamp, events, self.inputs, self._bundle.manifest.get("query_time", False), self._unknown)
 
     def _item_index(self, items: Any) -> Ints:
