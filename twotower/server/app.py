@@ -5,6 +5,7 @@ process has an application of its own; they share the store of user events, the 
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -38,6 +39,7 @@ from twotower.server.store.event_store import EventStore, StoreUnavailable
 from twotower.serving.buckets import bucket_of
 from twotower.serving.updates import delta
 
+log = logging.getLogger(__name__)
 LOOK_S = 0.25  # between two looks at the location files and manifests
 FLUSH_S = 10.0  # between two files of impressions
 PAGE = Path(__file__).parent / "page"
@@ -127,7 +129,7 @@ def create_app(
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-            models.close()
+            models.flush()
             store.close()
 
     app = FastAPI(
@@ -336,20 +338,24 @@ async def _watch(models: LiveModels, store: EventStore) -> None:
     flushed = time.monotonic()
     while True:
         await asyncio.sleep(LOOK_S)
-        await asyncio.to_thread(models.refresh)
-        for bucket in models.buckets:
-            count_unknown(models[bucket])
         try:
-            store.check()
-            metrics.store_up.set(1)
-        except StoreUnavailable:
-            metrics.store_up.set(0)
-        if time.monotonic() - flushed > FLUSH_S:
-            flushed = time.monotonic()
+            await asyncio.to_thread(models.refresh)
             for bucket in models.buckets:
-                log = models[bucket].impressions
-                if log is not None:
-                    await asyncio.to_thread(log.flush)
+                count_unknown(models[bucket])
+            metrics.store_up.set(await asyncio.to_thread(_answers, store))
+            if time.monotonic() - flushed > FLUSH_S:
+                flushed = time.monotonic()
+                await asyncio.to_thread(models.flush)
+        except Exception:  # whatever it is, the next look may go well
+            log.exception("looking for new models failed; it goes on")
+
+
+def _answers(store: EventStore) -> bool:
+    try:
+        store.check()
+    except StoreUnavailable:
+        return False
+    return True
 
 
 def count_unknown(model: LiveModel) -> None:

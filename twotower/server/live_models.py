@@ -121,14 +121,17 @@ class LiveModels:
         """Put new models in place; one that is not sound is refused once, and the present one stays."""
         with self._lock:
             for bucket in self._locations:
+                state: Any = None
                 try:
                     state = self._state(bucket)
                     if state == self._seen[bucket]:
                         continue
                     loaded = self._load(bucket, state[0])
                 except UserError as error:
-                    log.error("the %s stays as it is: %s", bucket, error)
-                    self._swapped(None, self._models[bucket], error)
+                    state = state or str(error)
+                    if state != self._seen[bucket]:
+                        log.error("the %s stays as it is: %s", bucket, error)
+                        self._swapped(None, self._models[bucket], error)
                     self._seen[bucket] = state
                 except OSError:  # the files are being replaced: look again
                     continue
@@ -156,8 +159,8 @@ class LiveModels:
             raise UserError(f"{folder / MANIFEST_FILE} is missing: {folder} is not a bundle") from None
         return folder, facts.st_mtime_ns, facts.st_ino
 
-    def close(self) -> None:
-        """Write the impressions that wait."""
+    def flush(self) -> None:
+        """Write the impressions that wait; where that fails they wait for the next time."""
         for model in self._models.values():
             if model.impressions is not None:
-                model.impressions.close()
+                model.impressions.flush()

@@ -3,6 +3,7 @@
 Shapes: Q queries, answered together where they ask for the same.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from twotower.server.requests import Recommend
 from twotower.server.store.event_store import EventStore, StoreUnavailable
 from twotower.serving.answers import Recommendations
 
+log = logging.getLogger(__name__)
 NOT_REACHED = "user events are not reachable"
 OPTIONS = ("context", "filters", "include", "exclude", "max_per")  # a request that has one is answered alone
 
@@ -90,16 +92,27 @@ def _answer_group(
         answer = _as_json(result, scores[row], row, query)
         if query.request.explain:
             _add_reasons(answer, query, history)
-        log = query.model.impressions
-        if log is not None and query.request.user_id is not None:
-            parameters = {name: value for name, value in arguments.items() if value and name != "timestamp"}
-            parameters |= {} if times[row] is None else {"timestamp": times[row]}
-            log.write(
-                query.request.user_id, history, result, row,
-                parameters=parameters, bucket=query.model.bucket, request_id=query.request_id,
-            )  # fmt: skip
+        parameters = {name: value for name, value in arguments.items() if value and name != "timestamp"}
+        parameters |= {} if times[row] is None else {"timestamp": times[row]}
+        _keep_impression(query, history, result, row, parameters)
         answers.append(answer)
     return answers
+
+
+def _keep_impression(
+    query: Query, history: Sequence[Any], result: Recommendations, row: int, parameters: dict[str, Any]
+) -> None:
+    """Log what is shown; where the folder can't be written to, the rows wait, and the user gets the answer."""
+    impressions, user = query.model.impressions, query.request.user_id
+    if impressions is None or user is None:
+        return
+    try:
+        impressions.write(
+            user, history, result, row,
+            parameters=parameters, bucket=query.model.bucket, request_id=query.request_id,
+        )  # fmt: skip
+    except UserError as error:
+        log.error("%s", error)
 
 
 def _as_json(result: Recommendations, scores: list[float], row: int, query: Query) -> dict[str, Any]:

@@ -5,11 +5,15 @@ The file of `--tokens` is JSON, {"TOKEN": "read" | "write" | "admin", ...}; it i
 
 import hashlib
 import hmac
+import logging
+import time
 from pathlib import Path
 
 from twotower.core.errors import UserError
 from twotower.core.files import read_json
 
+log = logging.getLogger(__name__)
+LOOK_S = 1.0  # between two looks at the file
 ROLES = ("read", "write", "admin")
 SHORTEST = 16  # characters of a token
 
@@ -24,7 +28,7 @@ class Tokens:
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._roles: dict[bytes, str] = {}
-        self._changed = -1
+        self._changed, self._looked = -1, 0.0
         if file is not None:
             self.refresh()
 
@@ -53,6 +57,12 @@ class Tokens:
         """
         if self._file is None:
             return ROLES[-1]
+        if time.monotonic() - self._looked > LOOK_S:
+            self._looked = time.monotonic()
+            try:
+                self.refresh()
+            except UserError as error:
+                log.error("the tokens stay as they are: %s", error)
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
             return None
