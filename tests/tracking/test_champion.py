@@ -1,5 +1,6 @@
 """The champion's alias: it moves with its reasons, back again step by step, and never over another's promotion."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from mlflow import MlflowClient
 
 from twotower.core.errors import UserError
 from twotower.tracking.champion import TAG_LENGTH, Registered, Registry, champion_version
-from twotower.tracking.lookup import RUN_DIR_TAG
+from twotower.tracking.lookup import RUN_DIR_TAG, locate
 from twotower.tracking.registry import require_registrable
 
 CHAMPION = "models:/shop@champion"
@@ -60,13 +61,25 @@ def test_a_champion_that_was_replaced_meanwhile_is_not_overruled(shop: Shop) -> 
 
 
 def test_what_is_not_there_is_named(shop: Shop, tmp_path: Path) -> None:
-    registry, _ = shop(1)
+    registry, client = shop(1)
     for address in ("shop", "models:/shop", "runs/1", "models:/shop@"):
         with pytest.raises(UserError, match=f"{address} is no registered model; expected models:/NAME@ALIAS"):
             registry.find(address)
-    for address in ("models:/shoes@champion", "models:/shop/7"):
-        with pytest.raises(UserError, match=r"MLflow at .* answers: "):
-            registry.find(address)
+    for address, message in (
+        ("models:/shpo@champion", "no model is registered as shpo; did you mean 'shop'?; the registry has: shop"),
+        ("models:/zzz/1", "no model is registered as zzz; the registry has: shop"),
+        ("models:/shop/7", "shop has no version 7; the newest that it has: 1"),
+    ):
+        for look in (registry.find, lambda name: locate(name, registry.tracking_uri, tmp_path)):
+            with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+                look(address)
+    client.set_registered_model_alias("shop", "champion", "1")
+    message = re.escape("no version of shop has the alias champoin; did you mean 'champion'?; it has: champion")
+    with pytest.raises(UserError, match=f"^{message}$"):
+        registry.roll_back(registry.find("models:/shop@champoin"), "returns went up")
+    with pytest.raises(UserError, match=f"^{message}$"):
+        locate("models:/shop@champoin", registry.tracking_uri, tmp_path)
+    client.delete_registered_model_alias("shop", "champion")
     with pytest.raises(UserError, match="there is no MLflow database"):
         Registry(f"sqlite:///{tmp_path}/none.db")
     assert champion_version(f"sqlite:///{tmp_path}/none.db", "shop", "champion") is None

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from twotower.core.schema import Prepared, read_item_features
 from twotower.features.encoder import encode_single
 from twotower.runs.build import build_model
 from twotower.runs.checkpoint import read_checkpoint
-from twotower.runs.run import Run, lineage, load_run
+from twotower.runs.run import Run, lineage, load_run, run_of_bundle
 from twotower.training import pipeline
 from twotower.training.prepare import prepare
 from twotower.training.warm_start import WarmStart, place_new_items
@@ -219,10 +220,30 @@ def test_data_without_a_common_item_and_no_run_are_refused(configure: Configure,
     with pytest.raises(UserError, match="nowhere is no folder"):
         train(configure("today", "from-nowhere", "warm_start=nowhere"))
     assert not (shop / "runs" / "now" / "from-nowhere").exists(), "no run has begun"
-    (shop / "bundle").mkdir()
-    (shop / "bundle" / "user_tower.onnx").touch()
-    with pytest.raises(UserError, match="is a bundle, which has no weights to train; name the run"):
-        train(configure("today", "from-bundle", f"warm_start={shop / 'bundle'}"))
+
+
+@pytest.mark.parametrize(("beside", "same"), [(True, True), (True, False), (False, True)])
+def test_a_bundle_stands_for_its_run_where_that_is_there(
+    configure: Configure, yesterday: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool, same: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / ("old" if beside else "runs/2025-01-01/old")
+    shutil.copytree(yesterday.path, place)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "user_tower.onnx").touch()
+    fingerprint = yesterday.data["fingerprint"] if same else "of other data"
+    manifest = {"run": "old", "dataset_fingerprint": fingerprint}
+    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(manifest))
+    assert run_of_bundle(tmp_path / "bundle") == (
+        place.relative_to(tmp_path) if not beside else place if same else None
+    )
+    bundle = replace(yesterday, path=tmp_path / "bundle")
+    if same:
+        today, _ = begun(configure, bundle)
+        assert json.loads((today.path / "warm_start.json").read_text())["source"] == str(bundle.path)
+    else:
+        with pytest.raises(UserError, match=r"a bundle, which has no weights to train, and its run is neither beside"):
+            begun(configure, bundle)
 
 
 @pytest.mark.slow

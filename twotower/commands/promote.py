@@ -69,7 +69,9 @@ def promote(config: DictConfig) -> Decision:
         raise UserError('force="" gives no reason; expected force="the reason", which is kept with the version')
     registry = Registry(config.tracking_uri)
     candidate, champion = registry.find(str(config.candidate)), registry.find(str(config.champion))
-    _require_pair(candidate, champion, config)
+    _require_pair(registry, candidate, champion, config)
+    if champion.version is None:
+        print(f"no version of {champion.model} has the alias {champion.alias} yet{registry.hint(champion)}")
     if candidate.version == champion.version:
         print(f"{config.champion} is version {champion.version} already")
         return Decision(True, [], "the champion already")
@@ -100,12 +102,12 @@ def promote(config: DictConfig) -> Decision:
     return decision
 
 
-def _require_pair(candidate: Registered, champion: Registered, config: DictConfig) -> None:
+def _require_pair(registry: Registry, candidate: Registered, champion: Registered, config: DictConfig) -> None:
     if champion.alias is None:
         raise UserError(f"champion={config.champion} names a version; expected the alias to move: {MODELS}NAME@ALIAS")
     if candidate.version is None:
-        raise UserError(f"no version of {candidate.model} has the alias {candidate.alias}; register one first: "
-                        f"{command('export', 'run=RUN', f'register={candidate.model}')}")  # fmt: skip
+        missing = f"no version of {candidate.model} has the alias {candidate.alias}{registry.hint(candidate)}"
+        raise UserError(f"{missing}; register one first: {command('export', 'run=RUN', f'register={candidate.model}')}")
     if candidate.model != champion.model:
         raise UserError(f"an alias of {champion.model} can't name a version of {candidate.model}; register it there")
 

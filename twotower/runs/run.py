@@ -1,6 +1,7 @@
 """The run directory: written before training, read back with its model. Its files are named in runs.layout."""
 
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from omegaconf.errors import ConfigAttributeError
 from twotower.core.arrays import Array
 from twotower.core.errors import UserError
 from twotower.core.files import read_json, write_bytes, write_json
-from twotower.core.schema import Prepared, read_item_features
+from twotower.core.schema import MANIFEST_FILE, Prepared, read_item_features
 from twotower.model.two_tower import TwoTower
 from twotower.runs import layout
 from twotower.runs.build import build_model, input_sizes
@@ -95,6 +96,20 @@ def load_run(path: str | Path) -> Run:
     file = path / layout.METRICS_FILE
     metrics = read_json(file, "a run directory") if file.is_file() else {}
     return Run(path, config, data, metrics, model.eval())
+
+
+def run_of_bundle(bundle: Path) -> Path | None:
+    """Return the run that a bundle was exported from, where it lies beside the bundle or in ./runs; else None.
+
+    The manifest has the run folder's name and the fingerprint of its data, no path: bundles travel.
+    """
+    manifest = read_json(bundle / MANIFEST_FILE, "a bundle")
+    name = str(manifest["run"])
+    for place in [bundle.resolve().parent / name, *sorted(Path("runs").rglob(escape(name)))]:
+        data = place / layout.DATA_FILE
+        if data.is_file() and read_json(data, "a run directory")["fingerprint"] == manifest["dataset_fingerprint"]:
+            return place
+    return None
 
 
 def has_learnt_validation(path: Path) -> bool:

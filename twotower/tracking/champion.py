@@ -1,14 +1,12 @@
 """The champion of a registered model: the version that an alias names, moved by a promotion and moved back."""
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from twotower.core.errors import UserError
-from twotower.tracking.lookup import MODELS, answering, client_of
+from twotower.tracking.lookup import ADDRESS, MODELS, alias_hint, aliases_of, answering, client_of, version_of
 
-ADDRESS = re.compile(rf"{MODELS}([^/@]+)(?:@([^/@]+)|/(\d+))")
 TAG_LENGTH = 2000  # characters of a tag's value that every store takes
 
 
@@ -60,10 +58,15 @@ class Registry:
         model, alias, version = match.groups()
         with answering(self.tracking_uri):
             if version is None:
-                version = self._client.get_registered_model(model).aliases.get(alias)
+                version = aliases_of(self._client, model).get(alias)
             else:
-                self._client.get_model_version(model, version)
-        return Registered(model, alias, None if version is None else str(version))
+                version_of(self._client, model, None, version)
+        return Registered(model, alias, version)
+
+    def hint(self, registered: Registered) -> str:
+        """What to say of an alias that no version has: the nearest of the model's, and which it has."""
+        with answering(self.tracking_uri):
+            return alias_hint(str(registered.alias), aliases_of(self._client, registered.model))
 
     def promote(self, candidate: Registered, champion: Registered, reasons: Mapping[str, str]) -> None:
         """Move the champion's alias to the candidate's version; reasons become the version's tags.
@@ -96,13 +99,13 @@ class Registry:
         """Move the alias back to the version that it was promoted over, and return that.
 
         Raises:
-            UserError: no promotion has moved the alias to its version.
+            UserError: there is no such alias, or no promotion has moved it to its version.
         """
         model, alias, version = champion
         with answering(self.tracking_uri):
-            before = None
-            if version is not None:
-                before = self._client.get_model_version(model, version).tags.get(f"{alias}.previous")
+            if version is None:
+                raise UserError(f"no version of {model} has the alias {alias}{self.hint(champion)}")
+            before = self._client.get_model_version(model, version).tags.get(f"{alias}.previous")
             if before is None:
                 raise UserError(
                     f"{MODELS}{model}@{alias} is version {version}, which was not promoted over another; move it by "

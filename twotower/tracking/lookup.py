@@ -3,18 +3,21 @@
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from twotower.core.errors import UserError
+from twotower.core.errors import UserError, nearest
 from twotower.serving.bundle_format import MANIFEST_FILE
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # else a server that is down is asked for minutes
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each folder of a bundle
 MODELS = "models:/"  # begins the address of a registered model
-MLFLOW_NAME = re.compile(rf"[0-9a-f]{{32}}|{MODELS}[^/@]+(@[^/@]+|/\d+)")
+ADDRESS = re.compile(rf"{MODELS}([^/@]+)(?:@([^/@]+)|/(\d+))")
+MLFLOW_NAME = re.compile(rf"[0-9a-f]{{32}}|{ADDRESS.pattern}")
+NOT_THERE = "RESOURCE_DOES_NOT_EXIST"  # MLflow's code of an error
+SHOWN = 5  # versions that a message names
 BUNDLE = "bundle"  # a run's tag, and the folder among artifacts of run and model
 RUN_DIR_TAG = "run_dir"  # tag of an MLflow run: the absolute path of its run directory
 SQLITE = "sqlite:///"
@@ -83,7 +86,7 @@ def locate(
         if not name.startswith(MODELS):
             source = {"run_id": name, "artifact_path": BUNDLE if wanted == "bundle" else file}
         else:
-            version = _version(client, name.removeprefix(MODELS))
+            version = _version(client, name)
             source = {"run_id": version.run_id, "artifact_path": file}
             if wanted == "bundle":
                 source = {"artifact_uri": f"{version.source}/artifacts"}
@@ -98,7 +101,48 @@ def locate(
     return manifests[0].parent
 
 
+def aliases_of(client: Any, model: str) -> dict[str, str]:
+    """Return the version of each alias of a registered model; raises UserError where there is no such model."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = client.get_registered_model(model).aliases
+    except MlflowException as error:
+        if error.error_code != NOT_THERE:
+            raise
+        names = [each.name for each in client.search_registered_models()]
+        raise UserError(
+            f"no model is registered as {model}{nearest(model, names)}; the registry has: {', '.join(names) or 'none'}"
+        ) from None
+    return {alias: str(version) for alias, version in aliases.items()}
+
+
+def version_of(client: Any, model: str, alias: str | None, number: str | None) -> Any:
+    """MLflow's record of a version, by alias or number; raises UserError where there is no such model or version."""
+    from mlflow.exceptions import MlflowException
+
+    aliases = aliases_of(client, model)
+    if alias is not None and alias not in aliases:
+        raise UserError(f"no version of {model} has the alias {alias}{alias_hint(alias, aliases)}")
+    try:
+        return client.get_model_version(model, aliases[alias] if alias is not None else number)
+    except MlflowException as error:
+        if error.error_code != NOT_THERE:
+            raise
+        numbers = sorted(
+            (int(each.version) for each in client.search_model_versions(f"name = '{model}'")), reverse=True
+        )
+        told = ", ".join(map(str, numbers[:SHOWN])) or "none"
+        raise UserError(f"{model} has no version {number}; the newest that it has: {told}") from None
+
+
+def alias_hint(alias: str, aliases: Iterable[str]) -> str:
+    """What to say after an alias that there is not: the nearest of a model's, and which it has."""
+    known = sorted(aliases)
+    return f"{nearest(alias, known)}; it has: {', '.join(known) or 'none'}"
+
+
 def _version(client: Any, name: str) -> Any:
-    model, alias, version = name.partition("@") if "@" in name else name.partition("/")
-    get = client.get_model_version_by_alias if alias == "@" else client.get_model_version
-    return get(model, version)
+    match = ADDRESS.fullmatch(name)
+    assert match is not None  # as MLFLOW_NAME says
+    return version_of(client, *match.groups())

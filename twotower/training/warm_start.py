@@ -28,7 +28,7 @@ from twotower.runs import layout
 from twotower.runs.build import input_sizes
 from twotower.runs.checkpoint import read_checkpoint, write_checkpoint
 from twotower.runs.identity import differing_settings, listed
-from twotower.runs.run import Run, load_run, load_weights
+from twotower.runs.run import Run, load_run, load_weights, run_of_bundle
 from twotower.training.matched_weights import Matched, Vocabulary, matched_weights
 from twotower.training.overlap import learnt_until, require_unlearnt_test
 from twotower.training.processes import on_first_process
@@ -51,7 +51,7 @@ class WarmStart:
 
     Args:
         model: of the new run.
-        source: a run's folder, an MLflow run id, or models:/NAME@ALIAS.
+        source: a run's folder, an MLflow run id, models:/NAME@ALIAS, or a bundle whose run is there: run_of_bundle.
         settings: the new configuration's group `model`.
         prepared: the new data.
         path: the new run directory.
@@ -82,11 +82,13 @@ class WarmStart:
             # Random draws go on as in a run that is resumed and finds its file.
             with TemporaryDirectory() as scratch, torch.random.fork_rng(devices=[]):
                 folder = locate(source, tracking_uri or DEFAULT_TRACKING_URI, Path(scratch))
-                if (folder / TOWER_FILE).exists():
+                run = folder if not (folder / TOWER_FILE).exists() else run_of_bundle(folder)
+                if run is None:
                     raise UserError(
-                        f"warm_start: {source} is a bundle, which has no weights to train; name the run it comes from"
+                        f"warm_start: {source} is a bundle, which has no weights to train, and its run is neither "
+                        "beside it nor in runs/; give that run's folder, its MLflow id or models:/NAME@ALIAS"
                     )
-                self._found.append(start_from(load_run(folder), source, model, settings, prepared))
+                self._found.append(start_from(load_run(run), source, model, settings, prepared))
 
         if not on_first_process(self._file.exists):
             on_first_process(find)
