@@ -38,11 +38,17 @@ ALL = [snippet for page in PAGES for snippet in snippets(page)]
 PROGRAMS = (
     "bash",
     "curl",
+    "docker",
+    "echo",
     "eval",
     "export",
+    "kubectl",
     "make",
+    "mkdir",
     "mlflow",
+    "openssl",
     "pip",
+    "printf",
     "python",
     "set",
 )  # others in blocks that aren't run

@@ -3,7 +3,7 @@
 A request's own keys are checked here; event keys, values and filters by the bundle, which knows its own.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, S
 from twotower.core.schema import ITEM_ID
 
 EVENTS, IDS, USERS, MOST_K = 5_000, 10_000, 10_000, 1_000  # in one request
-CHAMPION, CHALLENGER = "champion", "challenger"
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
 
 Text = Annotated[StrictStr, Field(min_length=1, max_length=512)]
 ItemId = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Text
