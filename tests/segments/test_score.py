@@ -191,7 +191,8 @@ def test_each_user_gets_what_recommend_answers(bundle: Path, tmp_path: Path, nam
     size, k = [len(found.get(user, [])) for user in lists], asked.get("k", 20)
     assert (report.users, report.rows, report.unknown, report.unusable) == (len(lists), sum(size), 1, 1)
     assert (report.short, report.without) == (sum(n < k for n in size), size.count(0))
-    assert report.omitted == (2 if tables else 0)
+    assert report.skipped == sum(event["item_id"] == 7 for event in events)
+    assert report.omitted == (3 if tables else 0)
     assert "1 users have no item of the bundle" in str(report) and "1 events were left out" in str(report)
     assert sorted(file.name for file in (tmp_path / "out").iterdir())[:2] == ["_score.json", "part-00000.parquet"]
     assert json.loads((tmp_path / "out" / "_score.json").read_text())["rows"] == report.rows

@@ -24,7 +24,7 @@ from twotower.core.schema import ITEM_ID, PAD
 from twotower.data.readers.files import find_files
 from twotower.segments.batch_answers import RANK, Scoring, answers, schema
 from twotower.segments.events_file import read_events
-from twotower.segments.item_tables import Exclusions, exclusions, read_item_lists
+from twotower.segments.item_tables import exclusions, read_item_lists
 from twotower.segments.user_histories import Histories, bounds
 from twotower.serving.batch_retriever import BatchRetriever
 
@@ -43,8 +43,9 @@ class ScoreReport:
     unknown: int  # users without an item of the bundle, who get the popular items
     short: int  # users with fewer than k results, as no more were allowed
     without: int  # of these, users without any result
+    skipped: int  # events of items that the bundle does not have
     unusable: int  # rows of events without id, item, time or consent
-    omitted: int  # rows of the tables of exclusions without effect
+    omitted: int  # rows of the tables to exclude or include without effect
     resumed: int  # files that a killed call had finished
 
     def __str__(self) -> str:
@@ -54,8 +55,9 @@ class ScoreReport:
             (self.unknown, f"{self.whose} have no item of the bundle: they get the popular ones, without a score"),
             (self.short, f"{self.whose} have fewer than k results, as no more items are allowed"),
             (self.without, f"{self.whose} of these have none"),
+            (self.skipped, "events are of items that the bundle does not have, and do not count"),
             (self.unusable, "events were left out: no id, item, time or consent"),
-            (self.omitted, f"rows to exclude have no effect: not of these {self.whose}, or an unknown item"),
+            (self.omitted, f"rows to exclude or include have no effect: not of these {self.whose}, or an unknown item"),
             (self.resumed, "files were there already"),
         ):
             text += f"\n{number:,} {words}" if number else ""
@@ -104,6 +106,8 @@ def score_users(
         [*read_item_lists(scoring.include, "--include", "", bundle.encoder.form)[ITEM_ID]] if scoring.include else None
     )
     allowed = retriever.allowed(scoring.filters, include, for_all)
+    omitted = sum(retriever.unknown.get(f"ids in {name}", 0) for name in ("include", "exclude"))
+    omitted += excluded.omitted if excluded else 0
     unfinished = out.with_name(f".{out.name}.unfinished")
     unfinished.mkdir(parents=True, exist_ok=True)
     with locked_folder(unfinished, f"another process writes {out}; wait for it, or name another folder"):
@@ -120,7 +124,7 @@ def score_users(
                             bar.update(end - begin)
 
                 create_file_once(unfinished / f"part-{number:05}.parquet", write)
-        report = _report(unfinished, out, histories, scoring.k, excluded, resumed)
+        report = _report(unfinished, out, histories, scoring.k, omitted, resumed)
         write_json(unfinished / SUMMARY_FILE, {**request, **asdict(report), "path": str(out)})
         (unfinished / REQUEST_FILE).unlink()
         unfinished.rename(out)
@@ -147,9 +151,7 @@ def _left_by_a_kill(folder: Path, request: dict[str, Any]) -> int:
     return 0
 
 
-def _report(
-    folder: Path, out: Path, histories: Histories, k: int, excluded: Exclusions | None, resumed: int
-) -> ScoreReport:
+def _report(folder: Path, out: Path, histories: Histories, k: int, omitted: int, resumed: int) -> ScoreReport:
     """Count what was written."""
     begin = np.concatenate([[0], np.cumsum(histories.item_index != PAD)])[histories.offsets]
     rows = first = full = 0
@@ -165,7 +167,8 @@ def _report(
         unknown=int((np.diff(begin) == 0).sum()),
         short=users - full,
         without=users - first,
+        skipped=int((histories.item_index == PAD).sum()),
         unusable=histories.unusable,
-        omitted=excluded.omitted if excluded else 0,
+        omitted=omitted,
         resumed=resumed,
     )
