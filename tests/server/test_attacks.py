@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from server_process import Server, read_all, running_server
+from live_server import LiveServer, live_server, read_all
 from toy_bundle import MakeBundle
 
 from twotower.server import tokens
@@ -33,20 +33,20 @@ def bundle(make_bundle: MakeBundle) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("server")
     (folder / "tokens.json").write_text(json.dumps({READ: "read", WRITE: "write", ADMIN: "admin"}))
-    with running_server(bundle, folder, "--tokens", folder / "tokens.json", "--ui") as running:
+    with live_server(bundle, "--tokens", folder / "tokens.json", "--ui") as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
-def still_answers(server: Server) -> Iterator[None]:
+def still_answers(server: LiveServer) -> Iterator[None]:
     """After each attack an honest request is answered, and the log has no traceback."""
     yield
-    reply = server.ask("POST", "/recommend", {"history": ["i1"], "k": 2}, READ)
-    assert reply.status == 200 and len(reply.json["items"]) == 2
-    assert "Traceback" not in server.log.read_text()
+    reply = server.ask("POST", "/recommend", {"history": ["i1"], "k": 2}, token=READ)
+    assert reply.status == 200 and len(reply.json()["items"]) == 2
+    assert "Traceback" not in server.log()
 
 
 def head(method: str = "POST", path: str = "/recommend", token: str = READ, *more: str) -> str:
@@ -96,7 +96,7 @@ def require_refusal(answer: bytes, *statuses: int) -> str:
         f"Bearer {READ}, Bearer {ADMIN}",
     ],
 )
-def test_a_missing_or_wrong_token_is_refused_everywhere(server: Server, authorization: str) -> None:
+def test_a_missing_or_wrong_token_is_refused_everywhere(server: LiveServer, authorization: str) -> None:
     line = [f"Authorization: {authorization}"] if authorization else []
     for method, path in [("POST", "/recommend"), ("GET", "/users/u"), ("GET", "/metrics"), ("POST", "/rollback")]:
         answer = server.send(raw(*line, method=method, path=path, token=""))
@@ -106,7 +106,7 @@ def test_a_missing_or_wrong_token_is_refused_everywhere(server: Server, authoriz
         require_refusal(server.send(raw(method="GET", path=path, token="")), 401)
 
 
-def test_two_tokens_in_one_request_are_refused(server: Server) -> None:
+def test_two_tokens_in_one_request_are_refused(server: LiveServer) -> None:
     for first, second in ((READ, ADMIN), (ADMIN, READ), ("x", ADMIN)):
         answer = server.send(raw(f"Authorization: Bearer {first}", method="GET", path="/model", token=second))
         assert "more than once" in require_refusal(answer, 400)
@@ -140,12 +140,12 @@ def test_all_tokens_are_compared_in_constant_time(tmp_path: Path, monkeypatch: p
         (READ, "GET", "http://localhost/users/u"),
     ],
 )
-def test_a_role_does_no_more_than_it_may(server: Server, token: str, method: str, path: str) -> None:
+def test_a_role_does_no_more_than_it_may(server: LiveServer, token: str, method: str, path: str) -> None:
     answer = server.send(raw("X-Role: admin", "X-Forwarded-User: admin", method=method, path=path, token=token))
     assert "role" in require_refusal(answer, 403)
 
 
-def test_no_spelling_of_a_path_gets_around_its_role(server: Server) -> None:
+def test_no_spelling_of_a_path_gets_around_its_role(server: LiveServer) -> None:
     for path in [
         "//users/u",
         "/./users/u",
@@ -160,9 +160,9 @@ def test_no_spelling_of_a_path_gets_around_its_role(server: Server) -> None:
         assert status_of(server.send(raw(method="GET", path=path, token=""))) in (401, 404), path
 
 
-def test_another_method_is_no_way_around(server: Server) -> None:
+def test_another_method_is_no_way_around(server: LiveServer) -> None:
     body = b'{"user_id": "u"}'
-    server.ask("POST", "/events", {"events": [{"user_id": "u", "item_id": "i1"}]}, WRITE)
+    server.ask("POST", "/events", {"events": [{"user_id": "u", "item_id": "i1"}]}, token=WRITE)
     for name in ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"):
         assert status_of(server.send(sized(body, f"{name}: DELETE"))) == 200  # what POST says, nothing else
         require_refusal(server.send(raw(f"{name}: DELETE", method="GET", path="/users/u?_method=DELETE")), 403)
@@ -171,14 +171,14 @@ def test_another_method_is_no_way_around(server: Server) -> None:
         assert status_of(answer) in (404, 405), method
         assert b"echo-me" not in answer and b"access-control" not in answer.lower()
     assert status_of(server.send(raw(method="CONNECT", path="localhost:22"))) in (400, 404)
-    assert len(server.ask("GET", "/users/u", token=WRITE).json["events"]) == 1
+    assert len(server.ask("GET", "/users/u", token=WRITE).json()["events"]) == 1
 
 
 # Paths and hosts.
 
 
 @pytest.mark.parametrize("ups", ["../", "..%2f", "%2e%2e/", "%2e%2e%2f", "..%5c", "..\\", "....//", "%252e%252e/"])
-def test_no_path_leaves_the_page_s_folder(server: Server, ups: str) -> None:
+def test_no_path_leaves_the_page_s_folder(server: LiveServer, ups: str) -> None:
     for target in ("tokens.py", "server/tokens.py", "etc/passwd"):
         for count in (1, 2, 12):
             answer = server.send(raw(method="GET", path=f"/page/{ups * count}{target}", token=""))
@@ -189,12 +189,12 @@ def test_no_path_leaves_the_page_s_folder(server: Server, ups: str) -> None:
     assert server.ask("GET", "/page/index.html").status == 200
 
 
-def test_ids_are_no_paths(server: Server) -> None:
+def test_ids_are_no_paths(server: LiveServer) -> None:
     for item in ("..%2f..%2fetc%2fpasswd", "%2e%2e", "i1%00", "i1%0a", "%ed%a0%80", "%ff", "i" * 5000):
         require_refusal(server.send(raw(method="GET", path=f"/items/{item}")), 404)
 
 
-def test_a_wrong_host_leads_nowhere(server: Server, bundle: Path, tmp_path: Path) -> None:
+def test_a_wrong_host_leads_nowhere(server: LiveServer) -> None:
     for path in ("/events/", "/items/", "/health/", "/page"):
         answer = server.send(raw(method="GET", path=path).replace(b"Host: localhost", b"Host: evil.example"))
         assert b"evil.example" not in answer and status_of(answer) in (404, 405, 401, 200), answer[:200]
@@ -205,14 +205,14 @@ def test_a_wrong_host_leads_nowhere(server: Server, bundle: Path, tmp_path: Path
 # Sizes and times.
 
 
-def test_a_body_that_says_it_is_too_large_is_refused_unread(server: Server) -> None:
+def test_a_body_that_says_it_is_too_large_is_refused_unread(server: LiveServer) -> None:
     for length in (str(MEGABYTE + 1), "9" * 15):
         require_refusal(server.send(raw(f"Content-Length: {length}", "Content-Type: application/json")), 413)
     for length in ("9" * 40, "-1", "1e9", "0x10", "+5", ""):
         require_refusal(server.send(raw(f"Content-Length: {length}", "Content-Type: application/json")), 400, 413)
 
 
-def test_an_endless_body_is_refused_and_takes_no_memory(server: Server) -> None:
+def test_an_endless_body_is_refused_and_takes_no_memory(server: LiveServer) -> None:
     before = server.memory()
     chunk = b"%x\r\n%s\r\n" % (MEGABYTE, b" " * MEGABYTE)
     endless = raw("Transfer-Encoding: chunked", "Content-Type: application/json") + 64 * chunk
@@ -226,7 +226,7 @@ def test_an_endless_body_is_refused_and_takes_no_memory(server: Server) -> None:
     assert "more than" in require_refusal(server.send(small), 413)
 
 
-def test_compressed_bodies_are_refused(server: Server) -> None:
+def test_compressed_bodies_are_refused(server: LiveServer) -> None:
     bomb = zlib.compress(b" " * 50 * MEGABYTE, wbits=31)
     for coding in ("gzip", "deflate", "br", "zstd", "identity, gzip", "GZIP"):
         require_refusal(server.send(sized(bomb, f"Content-Encoding: {coding}")), 415)
@@ -236,7 +236,7 @@ def test_compressed_bodies_are_refused(server: Server) -> None:
     assert status_of(server.send(sized(bomb))) in (400, 422)
 
 
-def test_heads_are_bounded(server: Server) -> None:
+def test_heads_are_bounded(server: LiveServer) -> None:
     before = server.memory()
     attacks = [
         raw("X-Large: " + "x" * 8 * MEGABYTE),
@@ -260,7 +260,7 @@ def test_heads_are_bounded(server: Server) -> None:
 
 
 @pytest.mark.slow  # it waits for the limit of ten seconds
-def test_slow_requests_end_and_hinder_nobody(server: Server) -> None:
+def test_slow_requests_end_and_hinder_nobody(server: LiveServer) -> None:
     body_head = raw("Content-Length: 100", "Content-Type: application/json")
     beginnings = {
         "body": (body_head, b"{", 408),
@@ -295,7 +295,7 @@ def test_slow_requests_end_and_hinder_nobody(server: Server) -> None:
     with ThreadPoolExecutor(60) as pool:
         slow = {name: [pool.submit(drip, case) for _ in range(8)] for name, case in beginnings.items()}
         for _ in range(50):
-            assert server.ask("POST", "/recommend", {"history": ["i1"]}, READ).status == 200
+            assert server.ask("POST", "/recommend", {"history": ["i1"]}, token=READ).status == 200
         for name, futures in slow.items():
             for future in futures:
                 seconds, answer = future.result()
@@ -326,13 +326,13 @@ def test_slow_requests_end_and_hinder_nobody(server: Server) -> None:
         ["X: \x00"],
     ],
 )
-def test_smuggled_requests_are_not_answered(server: Server, lines: list[str]) -> None:
+def test_smuggled_requests_are_not_answered(server: LiveServer, lines: list[str]) -> None:
     smuggled = b"0\r\n\r\n" + raw(method="GET", path="/model", token=ADMIN)
     answer = server.send(raw("Content-Type: application/json", *lines, body=smuggled))
     require_refusal(answer, 400)
 
 
-def test_a_second_head_in_a_body_is_a_body(server: Server) -> None:
+def test_a_second_head_in_a_body_is_a_body(server: LiveServer) -> None:
     answer = server.send(sized(raw(method="GET", path="/model", token=ADMIN)))
     assert "not JSON" in require_refusal(answer, 400, 422)
 
@@ -349,11 +349,11 @@ def test_a_second_head_in_a_body_is_a_body(server: Server) -> None:
         bytes(range(256)),
     ],
 )
-def test_what_is_no_http_is_refused(server: Server, data: bytes) -> None:
+def test_what_is_no_http_is_refused(server: LiveServer, data: bytes) -> None:
     require_refusal(server.send(data), 400)
 
 
-def test_no_websocket_is_opened(server: Server) -> None:
+def test_no_websocket_is_opened(server: LiveServer) -> None:
     upgrade = ["Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"]
     data = raw(*upgrade, method="GET", path="/users/u").replace(b"Connection: close", b"Connection: upgrade, close")
     require_refusal(server.send(data), 403)
@@ -394,7 +394,7 @@ DEEP = 100_000
         b'{"max_per": {"title": 0}}',
     ],
 )
-def test_hostile_json_is_refused(server: Server, body: bytes) -> None:
+def test_hostile_json_is_refused(server: LiveServer, body: bytes) -> None:
     require_refusal(server.send(sized(body)), 400, 413, 422)
     if b"filters" in body:
         item = body.replace(b'{"filters"', b'{"item_id": "i1", "filters"', 1)
@@ -406,54 +406,55 @@ IDS = ["*", "u*", LINE, "u\r\nDEL *\r\n", "'; DROP TABLE events; --", '"; DELETE
        "u:v", "../../u", "${jndi:ldap://evil}", "{{7*7}}", "\u202eu", "u" * 512]  # fmt: skip
 
 
-def test_ids_are_nothing_but_ids(server: Server) -> None:
+def test_ids_are_nothing_but_ids(server: LiveServer) -> None:
     known = [*IDS, "u", "v", "plain"]
     for user in known:
         events = [{"user_id": user, "item_id": "i2", "event_type": "x"}]
-        assert server.ask("POST", "/events", {"events": events}, WRITE).json == {"stored": 1, "ignored": {}}
-        assert server.ask("POST", "/recommend", {"user_id": user, "k": 1}, READ).status == 200
-    found = server.ask("POST", "/audience", {"item_id": "i2", "k": 1000}, READ).json["users"]
+        assert server.ask("POST", "/events", {"events": events}, token=WRITE).json() == {"stored": 1, "ignored": {}}
+        assert server.ask("POST", "/recommend", {"user_id": user, "k": 1}, token=READ).status == 200
+    found = server.ask("POST", "/audience", {"item_id": "i2", "k": 1000}, token=READ).json()["users"]
     assert {each["user_id"] for each in found} >= set(known)
     for user in ("*", "%", "_", "u*", IDS[4], IDS[3]):
-        assert server.ask("DELETE", f"/users/{quote(user, safe='')}", token=WRITE).json == {"erased": True}
-        left = server.ask("POST", "/audience", {"item_id": "i2", "user_ids": ["u", "v", "plain", user]}, READ).json
+        assert server.ask("DELETE", f"/users/{quote(user, safe='')}", token=WRITE).json() == {"erased": True}
+        asked = {"item_id": "i2", "user_ids": ["u", "v", "plain", user]}
+        left = server.ask("POST", "/audience", asked, token=READ).json()
         held = {each["user_id"] for each in left["users"] if each["score"] is not None}
         assert {"u", "v", "plain"} <= held  # no other user has lost an event
 
 
-def test_nothing_of_a_request_gets_into_the_log_or_the_metrics(server: Server) -> None:
+def test_nothing_of_a_request_gets_into_the_log_or_the_metrics(server: LiveServer) -> None:
     secret = "person-4711"
     for path in [f"/users/{secret}", f"/items/{secret}", f"/items?search={secret}", f"/nowhere/{secret}", f"/{secret}"]:
         server.ask("GET", path, token=WRITE)
     for body in ({"user_id": secret}, {"user_id": 5, "x": secret}, {"history": [{"item_id": secret, secret: 1}]}):
-        server.ask("POST", "/recommend", body, READ)
+        server.ask("POST", "/recommend", body, token=READ)
     given = {"x-request-id": 'a" b\t{}', "user-agent": LINE.replace("\r\n", " ").strip(), "referer": secret}
     reply = server.ask("GET", "/health", headers=given)
     assert re.fullmatch(r"[0-9a-f]{32}", reply.headers["x-request-id"])
     assert server.ask("GET", "/health", headers={"x-request-id": "trace-1"}).headers["x-request-id"] == "trace-1"
-    log = server.log.read_text()
+    log = server.log()
     assert secret not in log and "forged" not in log and READ not in log and "DROP TABLE" not in log
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     assert lines and all(set(line) == {"id", "method", "route", "status", "ms"} for line in lines)
     assert all(line["route"] == "none" or line["route"].startswith("/") for line in lines)
     server.ask("GET", "/metrics", token=READ)
-    exposed = server.ask("GET", "/metrics", token=READ).body.decode()
+    exposed = server.ask("GET", "/metrics", token=READ).content.decode()
     assert secret not in exposed and "forged" not in exposed
     routes = set(re.findall(r'route="([^"]*)"', exposed))
     for number in range(50):
         server.ask("GET", f"/made-up/{number}", token=READ)
-    now = server.ask("GET", "/metrics", token=READ).body.decode()
+    now = server.ask("GET", "/metrics", token=READ).content.decode()
     assert set(re.findall(r'route="([^"]*)"', now)) <= routes | {"none"}
 
 
-def test_a_script_in_an_item_s_name_stays_text(server: Server) -> None:
+def test_a_script_in_an_item_s_name_stays_text(server: LiveServer) -> None:
     search = server.ask("GET", "/items?search=%3Cscript%3E", token=READ)
-    assert search.json["items"][0]["title"] == SCRIPT
+    assert search.json()["items"][0]["title"] == SCRIPT
     echoes = [
         search,
         server.ask("GET", "/items/i0", token=READ),
         server.ask("GET", "/items/%3Cscript%3Ealert(1)", token=READ),
-        server.ask("POST", "/recommend", {SCRIPT: 1}, READ),
+        server.ask("POST", "/recommend", {SCRIPT: 1}, token=READ),
         server.ask("GET", "/%3Cscript%3E", token=READ),
     ]
     for reply in echoes:
@@ -480,13 +481,13 @@ def test_a_script_in_an_item_s_name_stays_text(server: Server) -> None:
         "limit=-1",
     ],
 )
-def test_hostile_queries_are_refused(server: Server, query: str) -> None:
+def test_hostile_queries_are_refused(server: LiveServer, query: str) -> None:
     require_refusal(server.send(raw(method="GET", path=f"/items?{query}")), 400, 404, 422)
 
 
-def test_a_search_is_no_pattern(server: Server) -> None:
+def test_a_search_is_no_pattern(server: LiveServer) -> None:
     def total(text: str) -> Any:
-        return server.ask("GET", f"/items?search={quote(text, safe='')}", token=READ).json["total"]
+        return server.ask("GET", f"/items?search={quote(text, safe='')}", token=READ).json()["total"]
 
     assert (total("50%"), total("%"), total("."), total(".*"), total("(a+)+$"), total("_"), total("[")) == (
         1,
@@ -504,26 +505,26 @@ def test_a_search_is_no_pattern(server: Server) -> None:
 
 
 @pytest.fixture(scope="module")
-def open_server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(bundle, tmp_path_factory.mktemp("open"), "--rate", 40) as running:
+def open_server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with live_server(bundle, "--rate", 40) as running:
         yield running
 
 
-def test_pages_of_other_sites_do_not_reach_a_server_without_tokens(open_server: Server) -> None:
+def test_pages_of_other_sites_do_not_reach_a_server_without_tokens(open_server: LiveServer) -> None:
     own = f"127.0.0.1:{open_server.port}"
     for host in ("evil.example", f"evil.example:{open_server.port}", "127.0.0.1.evil.example", "localhost.evil"):
         reply = open_server.ask("GET", "/users/u", headers={"host": host})  # a name that leads to 127.0.0.1
-        assert reply.status == 403 and "--tokens" in reply.json["error"]["message"]
+        assert reply.status == 403 and "--tokens" in reply.json()["error"]["message"]
     for origin in ("https://evil.example", f"http://127.0.0.1:{open_server.port + 1}", "null", "http://localhost"):
         reply = open_server.ask("POST", "/rollback", headers={"origin": origin})  # a form sends this unasked
-        assert reply.status == 403 and reply.json["error"]["where"] == "headers.origin"
+        assert reply.status == 403 and reply.json()["error"]["where"] == "headers.origin"
     assert open_server.ask("POST", "/events", b"events=1", headers={"content-type": "text/plain"}).status == 415
     assert open_server.ask("GET", "/model", headers={"origin": f"http://{own}"}).status == 200
     for host in (own, f"localhost:{open_server.port}", "localhost", f"[::1]:{open_server.port}"):
         assert open_server.ask("GET", "/model", headers={"host": host}).status == 200
 
 
-def test_one_client_can_not_take_all(open_server: Server) -> None:
+def test_one_client_can_not_take_all(open_server: LiveServer) -> None:
     asked = (open_server.ask("GET", "/model", headers={"x-forwarded-for": f"10.0.0.{n}"}) for n in range(2000))
     refused = next(reply for reply in asked if reply.status != 200)
     assert refused.status == 429 and refused.headers["retry-after"]

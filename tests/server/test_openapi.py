@@ -10,8 +10,8 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
+from live_server import LiveServer, live_server
 from schemathesis import checks
-from server_process import Server, running_server
 from toy_bundle import MakeBundle
 
 EXAMPLES = settings(
@@ -20,9 +20,9 @@ EXAMPLES = settings(
 
 
 @pytest.fixture(scope="module")
-def server(make_bundle: MakeBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(make_bundle: MakeBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     bundle = make_bundle([f"i{n}" for n in range(30)], columns={"category": ["a", "b", None] * 10, "price": range(30)})
-    with running_server(bundle, tmp_path_factory.mktemp("server")) as running:
+    with live_server(bundle) as running:
         yield running
 
 
@@ -36,7 +36,7 @@ CHECKS = [
 
 @pytest.mark.slow  # schemathesis takes longer to make requests than the server to answer
 @pytest.mark.parametrize("mode", [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE])
-def test_every_answer_is_as_the_openapi_says(server: Server, mode: Any) -> None:
+def test_every_answer_is_as_the_openapi_says(server: LiveServer, mode: Any) -> None:
     description = schemathesis.openapi.from_url(f"http://127.0.0.1:{server.port}/openapi.json")
     operations = [result.ok() for result in description.get_all_operations()]
     assert len(operations) >= 15
