@@ -20,6 +20,7 @@ import pyarrow as pa
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.convertors import register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
@@ -32,6 +33,7 @@ from twotower.server.item_map import ItemMap
 from twotower.server.live_models import LiveModel, LiveModels
 from twotower.server.locations import rollback
 from twotower.server.openapi import describe
+from twotower.server.path_ids import PathId
 from twotower.server.recommendations import NOT_REACHED, Query, answer_all
 from twotower.server.requests import CHALLENGER, CHAMPION
 from twotower.server.search_items import ItemSearch
@@ -53,6 +55,7 @@ KEYS = {  # of requests, for messages
     "/items": [*requests.Items.model_fields, *requests.ItemIds.model_fields],
 }
 NAMES = ("name", "title", "product_name")  # columns that people know an item by
+register_url_convertor("id", PathId())
 
 
 @dataclass(frozen=True)
@@ -207,11 +210,11 @@ def create_app(
         metrics.events.labels("no consent").inc(refused)
         return _json({"stored": len(kept), "ignored": {"no consent": refused} if refused else {}})
 
-    @get("/users/{user_id:path}", summary="What is held of a user")
+    @get("/users/{user_id:id}", summary="What is held of a user")
     async def user(user_id: str) -> Response:
         return _json({USER_ID: user_id, "events": store.histories([user_id])[0]})
 
-    @delete("/users/{user_id:path}", summary="Erase a user's events at once")
+    @delete("/users/{user_id:id}", summary="Erase a user's events at once")
     async def erase(user_id: str) -> Response:
         return _json({"erased": store.forget([user_id]) > 0})
 
@@ -221,7 +224,7 @@ def create_app(
         found, total = await in_thread(lambda: searches[model.bucket].of(model).search(search[:200], limit))
         return _json({"items": found, "total": total})
 
-    @get("/items/{item_id:path}", summary="An item and its features")
+    @get("/items/{item_id:id}", summary="An item and its features")
     async def item(item_id: str, bucket: requests.Bucket = CHAMPION) -> Response:
         model = model_of(bucket)
         is_number = model.retriever.id_type is int and item_id.lstrip("-").isdecimal() and len(item_id) < 20
