@@ -8,8 +8,10 @@ the bundle.
 
 import argparse
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -35,7 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     if sys.platform in ("darwin", "win32") or any(name in os.environ for name in WINDOWS):
         threading.Thread(target=_open_when_ready, args=[f"http://{HOST}:{port}"], daemon=True).start()
     print("an invented outdoor shop; Ctrl-C ends it")
-    return serve.main([str(BUNDLE), "--ui", "--host", HOST, "--port", str(port)])
+    with tempfile.TemporaryDirectory(prefix="twotower-demo-") as folder:  # a visitor may change items
+        bundle = shutil.copytree(BUNDLE, Path(folder, "shop"))
+        return serve.main([str(bundle), "--ui", "--host", HOST, "--port", str(port)])
 
 
 def _free_port() -> int:

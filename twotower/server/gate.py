@@ -96,7 +96,7 @@ class Gate:
             else:
                 await self._app(scope, _once(body, receive), sending)
         finally:
-            route = getattr(scope.get("route"), "path", "none")
+            route = getattr(scope.get("route"), "path_format", "none")
             seconds = time.perf_counter() - begin
             metrics.requests.labels(route, status).inc()
             metrics.request_seconds.labels(route).observe(seconds)

@@ -148,6 +148,7 @@ def _run(host: str, port: int, workers: int, has_page: bool, store: str | None) 
         listening.bind((host, port))
     except OSError as error:
         raise UserError(f"--port {port} of {host} can't be used: {error.strerror}; name another port") from None
+    listening.listen(2048)  # who connects before a worker is there waits for it
     listening.set_inheritable(True)
     address = f"http://{host}:{listening.getsockname()[1]}"
     print(f"{address} with {workers} worker(s); user events {store or 'in memory, gone when the server ends'}")

@@ -40,6 +40,7 @@ from twotower.serving.updates.item_table import ItemTable, as_ids, differing, me
 from twotower.serving.updates.versions import locked, number_of, rollback, versions
 from twotower.serving.updates.write_version import Change, NewVectors, write_version
 
+TAKEN_UP = "`twotower serve` answers from it at once, other processes once they load the bundle again"
 USAGE = (__doc__ or "").split("\n\n")[1]
 
 
@@ -229,15 +230,15 @@ def _print_version(path: str, report: DeltaReport) -> None:
     if report.added + report.changed + report.removed == 0:
         print(f"nothing to change: version {report.version} of {path} stays")
         return
-    print(f"{path} is at version {report.version}, {report.num_items:,} items; running servers keep the old one until")
-    print("they load the bundle again\nto undo:", command("delta", "rollback", Path(path).resolve()))
+    print(f"{path} is at version {report.version}, {report.num_items:,} items; {TAKEN_UP}")
+    print("to undo:", command("delta", "rollback", Path(path).resolve()))
 
 
 def _rollback(path: str, version: str | None = None) -> None:
     if version is not None and not version.isdecimal():
         raise UserError(f"{version!r} is no version number; list them: {command('delta', 'versions', path)}")
     number = rollback(path, None if version is None else int(version))
-    print(f"{path} is at version {number}; running servers keep the other one until they load the bundle again")
+    print(f"{path} is at version {number}; {TAKEN_UP}")
 
 
 def _versions(path: str) -> None:
