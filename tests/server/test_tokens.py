@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from twotower.core.errors import UserError
-from twotower.server.tokens import Tokens, allows
+from twotower.server.tokens import LOOK_S, Tokens, allows
 
 READ, WRITE = "r" * 20, "w" * 20
 
@@ -47,3 +47,21 @@ def test_roles_include_the_ones_before() -> None:
     assert [[allows(role, needed) for needed in roles] for role in roles] == [
         [True, False, False], [True, True, False], [True, True, True],
     ]  # fmt: skip
+
+
+def test_tokens_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("twotower.server.tokens.time.monotonic", lambda: clock[0])
+    file = tmp_path / "tokens.json"
+    file.write_text(json.dumps({"a" * 20: "admin"}))
+    tokens = Tokens(file)
+    assert tokens.role("Bearer " + "a" * 20) == "admin"
+    for content, roles in (
+        (json.dumps({"b" * 20: "read"}), (None, "read")),
+        ("{", (None, "read")),  # while it is written
+        (json.dumps({"a" * 20: "write"}), ("write", None)),
+    ):
+        file.with_suffix(".new").write_text(content)
+        file.with_suffix(".new").replace(file)
+        clock[0] += 1.01 * LOOK_S
+        assert (tokens.role("Bearer " + "a" * 20), tokens.role("Bearer " + "b" * 20)) == roles

@@ -106,7 +106,12 @@ class _PerModel:
 
 
 def create_app(
-    models: LiveModels, store: EventStore, experiment: Experiment, locations: dict[str, Path], has_page: bool = False
+    models: LiveModels,
+    store: EventStore,
+    experiment: Experiment,
+    locations: dict[str, Path],
+    has_page: bool = False,
+    is_signed: bool = False,
 ) -> FastAPI:
     """Return the application.
 
@@ -116,6 +121,7 @@ def create_app(
         experiment: which users the challenger answers.
         locations: bucket -> its location file, for `POST /rollback`.
         has_page: serve the page at `/`.
+        is_signed: bundles must be signed, so none is changed here.
     """
     batcher: Batcher[Query, dict[str, Any]] = Batcher(partial(answer_all, store=store), metrics.batch_size.observe)
     searches = {bucket: _PerModel(lambda model: ItemSearch(model.columns)) for bucket in models.buckets}
@@ -155,6 +161,11 @@ def create_app(
         if wanted not in models:
             raise Refused(404, "body.bucket", f"there is no {wanted}; the server has {', '.join(models.buckets)}")
         return models[wanted]
+
+    def require_changeable() -> None:
+        if is_signed:
+            message = "this server requires signed bundles, and what it made itself would have no signature"
+            raise Refused(403, "server", f"{message}; run twotower delta and twotower sign where the key is")
 
     async def in_thread(call: Callable[[], Any]) -> Any:
         async with heavy:
@@ -241,10 +252,12 @@ def create_app(
         except pa.ArrowException as error:
             expected = "expected one type for each key"
             raise Refused(422, "body.items", f"the items are no table: {error}; {expected}") from None
+        require_changeable()
         return _json(await in_thread(lambda: _changed(delta.upsert(models.folder(CHAMPION), table), models)))
 
     @delete("/items", summary="Remove items: a new version of the champion")
     async def remove(body: requests.ItemIds) -> Response:
+        require_changeable()
         return _json(await in_thread(lambda: _changed(delta.remove(models.folder(CHAMPION), body.item_ids), models)))
 
     @get("/model", summary="The models that answer, and what requests may hold")

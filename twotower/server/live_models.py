@@ -24,6 +24,7 @@ from twotower.serving.bundle import Bundle
 from twotower.serving.bundle_format import MANIFEST_FILE
 from twotower.serving.impressions import ImpressionLog
 from twotower.serving.retriever import Retriever
+from twotower.serving.signature import SIGNATURES
 from twotower.serving.updates.versions import number_of
 from twotower.serving.verify import replay_golden
 
@@ -78,7 +79,8 @@ class LiveModels:
 
     Args:
         locations: bucket -> its location file.
-        check: is called with the folder of a bundle before it is opened, and raises UserError to refuse it.
+        check: is called with the folder of a bundle before and after it is opened, as its manifest may be replaced
+            meanwhile, and raises UserError to refuse it.
         impressions: the folder of impression logs; None: none are written.
         swapped: is called with a new model, the one before it (None: the first) and None; or with None, the present one
             and the error of a refused one.
@@ -140,7 +142,9 @@ class LiveModels:
 
     def _load(self, bucket: str, folder: Path) -> LiveModel:
         self._check(folder)
-        return LiveModel.load(bucket, folder, self._impressions)
+        model = LiveModel.load(bucket, folder, self._impressions)
+        self._check(folder)
+        return model
 
     def _put(self, bucket: str, model: LiveModel, state: Any) -> None:
         before = self._models.get(bucket)
@@ -150,14 +154,16 @@ class LiveModels:
         if before is not None and before.impressions is not None:
             before.impressions.flush()
 
-    def _state(self, bucket: str) -> tuple[Path, int, int]:
-        """The folder, and what changes when its manifest is replaced."""
+    def _state(self, bucket: str) -> tuple[Path, int, int, int]:
+        """The folder, and what changes when its manifest is replaced or signed."""
         folder = self.folder(bucket)
         try:
             facts = (folder / MANIFEST_FILE).stat()
         except FileNotFoundError:
             raise UserError(f"{folder / MANIFEST_FILE} is missing: {folder} is not a bundle") from None
-        return folder, facts.st_mtime_ns, facts.st_ino
+        signatures = folder / SIGNATURES
+        signed = signatures.stat().st_mtime_ns if signatures.is_dir() else 0
+        return folder, facts.st_mtime_ns, facts.st_ino, signed
 
     def flush(self) -> None:
         """Write the impressions that wait; where that fails they wait for the next time."""

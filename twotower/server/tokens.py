@@ -14,6 +14,8 @@ from twotower.core.files import read_json
 
 log = logging.getLogger(__name__)
 LOOK_S = 1.0  # between two looks at the file
+log = logging.getLogger(__name__)
+LOOK_S = 1.0  # between two looks at the file
 ROLES = ("read", "write", "admin")
 SHORTEST = 16  # characters of a token
 
@@ -49,6 +51,17 @@ class Tokens:
             raise UserError(f"{self._file} has {number}; make longer ones")
         self._roles = {_digest(token): role for token, role in roles.items()}
         self._changed = self._file.stat().st_mtime_ns
+
+    def _look(self) -> None:
+        """Read the file again where it has changed, at most once a second; a damaged one changes nothing."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        try:
+            self.refresh()
+        except (UserError, OSError) as error:
+            log.error("the tokens stay as they are: %s", error)
 
     def role(self, authorization: str) -> str | None:
         """Return the role of an Authorization header; None where it has no valid token.

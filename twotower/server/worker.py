@@ -69,7 +69,7 @@ def application() -> Any:
     length, expiry = settings.history_length, settings.expiry_days * DAY_S
     store = open_store(settings.store, length, expiry, settings.max_users)
     experiment = Experiment(settings.salt, settings.share)
-    app = create_app(models, store, experiment, locations, settings.has_page)
+    app = create_app(models, store, experiment, locations, settings.has_page, keys is not None)
     return Gate(app, Tokens(Path(settings.tokens) if settings.tokens else None), settings.rate)
 
 
