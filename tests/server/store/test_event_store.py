@@ -363,3 +363,19 @@ def test_a_file_that_is_held_raises_and_recovers(tmp_path: Path, monkeypatch: py
     store.add([("u", event("i", 1))])
     assert store.histories(["u"]) == [[event("i", 1)]]
     store.close()
+
+
+def test_ids_are_no_patterns_and_no_commands(opened: Open) -> None:
+    hostile = ["*", "u*", "u?", "[u]", "%", "_", "u\r\nFLUSHALL\r\n", "'; DROP TABLE events; --", '"; --', "u\0v", "u:v",
+               "{u}", "\\", "ü", "\u202eu", "u" * 512]  # fmt: skip
+    plain = ["u", "v", "u1"]
+    store = opened()
+    for item, user in enumerate([*hostile, *plain]):
+        store.add([(user, event(user, 1, event_type=user)), (user, event(item, 2))])
+    for item, user in enumerate([*hostile, *plain]):
+        assert store.histories([user]) == [[event(user, 1, event_type=user), event(item, 2)]], user
+    for number, user in enumerate(hostile):
+        assert store.forget([user]) == 1
+        assert store.histories([user]) == [[]]
+        assert store.size() == len(hostile) + len(plain) - number - 1  # nobody else's
+    assert sorted(store.recent(100)) == sorted(plain)
