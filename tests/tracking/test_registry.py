@@ -86,9 +86,8 @@ def test_a_registered_bundle_and_its_run_are_located_by_each_name(run: Any, bund
         assert {file.name: file.read_bytes() for file in found.iterdir() if file.is_file()} == expected
         if name != str(bundle):
             assert (locate(name, run.uri, tmp_path, file="answers.npz") / "answers.npz").read_text() == "results"
-    for name in ("models:/shop@champion", "models:/shop/7", "models:/shoes@candidate", "0" * 32):
-        with pytest.raises(UserError, match=f"{name} is no folder, and MLflow at"):
-            locate(name, run.uri, tmp_path, "bundle")
+    with pytest.raises(UserError, match=f"{'0' * 32} is no folder, and MLflow at"):
+        locate("0" * 32, run.uri, tmp_path, "bundle")
     for name in ("nowhere", "models:/shop", "models:/shop/Production"):
         with pytest.raises(UserError, match=f"{name} is no folder; expected a run: "):
             locate(name, run.uri, tmp_path)
