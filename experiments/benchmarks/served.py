@@ -29,7 +29,8 @@ class Server(NamedTuple):
     def workers(self) -> list[psutil.Process]:
         """The processes that answer."""
         family = [self.process, *self.process.children(recursive=True)]
-        spawned = [each for each in family if "spawn_main" in " ".join(each.cmdline())]
+        alive = [each for each in family if each.status() != psutil.STATUS_ZOMBIE]
+        spawned = [each for each in alive if "spawn_main" in " ".join(each.cmdline())]
         return spawned or [max(family, key=lambda each: each.create_time())]
 
 

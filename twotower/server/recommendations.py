@@ -91,7 +91,7 @@ def _answer_group(
         query, history = queries[place], histories[place]
         answer = _as_json(result, scores[row], row, query)
         if query.request.explain:
-            _add_reasons(answer, query, history)
+            _add_reasons(answer, query, history, times[row])
         parameters = {name: value for name, value in arguments.items() if value and name != "timestamp"}
         parameters |= {} if times[row] is None else {"timestamp": times[row]}
         _keep_impression(query, history, result, row, parameters)
@@ -102,9 +102,12 @@ def _answer_group(
 def _keep_impression(
     query: Query, history: Sequence[Any], result: Recommendations, row: int, parameters: dict[str, Any]
 ) -> None:
-    """Log what is shown; where the folder can't be written to, the rows wait, and the user gets the answer."""
+    """Log what is shown to a user whose bucket was drawn.
+
+    Where the folder can't be written to, the rows wait, and the user gets the answer.
+    """
     impressions, user = query.model.impressions, query.request.user_id
-    if impressions is None or user is None:
+    if impressions is None or user is None or query.request.bucket is not None:
         return
     try:
         impressions.write(
@@ -134,7 +137,7 @@ def _as_json(result: Recommendations, scores: list[float], row: int, query: Quer
     }
 
 
-def _add_reasons(answer: dict[str, Any], query: Query, history: Sequence[Any]) -> None:
+def _add_reasons(answer: dict[str, Any], query: Query, history: Sequence[Any], timestamp: int | None) -> None:
     """Give each item the share of each event of the history in its score, the largest first; none of 0."""
     items = answer["items"]
     if answer["is_fallback"] or not items:
@@ -142,7 +145,6 @@ def _add_reasons(answer: dict[str, Any], query: Query, history: Sequence[Any]) -
             item["reasons"] = []
         return
     request = query.request
-    timestamp = [request.timestamp] if request.timestamp is not None else None
     shares = query.model.retriever.explain(
         [history], [[item[ITEM_ID] for item in items]], request.context, request.objective, timestamp
     )[0]

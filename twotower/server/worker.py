@@ -11,10 +11,11 @@ from uvicorn.config import STARTUP_FAILURE
 
 from twotower.core.errors import UserError
 from twotower.server import metrics
-from twotower.server.app import Experiment, create_app
+from twotower.server.app import create_app
 from twotower.server.gate import ACCESS_LOG, Gate
 from twotower.server.live_models import LiveModel, LiveModels
 from twotower.server.settings import Settings
+from twotower.server.state import Experiment, State
 from twotower.server.store.event_store import open_store
 from twotower.server.tokens import Tokens
 from twotower.serving import unknown
@@ -68,8 +69,8 @@ def application() -> Any:
     started.touch()
     length, expiry = settings.history_length, settings.expiry_days * DAY_S
     store = open_store(settings.store, length, expiry, settings.max_users)
-    experiment = Experiment(settings.salt, settings.share)
-    app = create_app(models, store, experiment, locations, settings.has_page, keys is not None)
+    state = State(models, store, Experiment(settings.salt, settings.share), locations, is_signed=keys is not None)
+    app = create_app(state, settings.has_page)
     return Gate(app, Tokens(Path(settings.tokens) if settings.tokens else None), settings.rate)
 
 

@@ -366,8 +366,8 @@ def test_a_file_that_is_held_raises_and_recovers(tmp_path: Path, monkeypatch: py
 
 
 def test_ids_are_no_patterns_and_no_commands(opened: Open) -> None:
-    hostile = ["*", "u*", "u?", "[u]", "%", "_", "u\r\nFLUSHALL\r\n", "'; DROP TABLE events; --", '"; --', "u\0v", "u:v",
-               "{u}", "\\", "ü", "\u202eu", "u" * 512]  # fmt: skip
+    hostile = ["*", "u*", "u?", "[u]", "%", "_", "u\r\nFLUSHALL\r\n", "'; DROP TABLE events; --", '"; --', "u\0v",
+               "u:v", "{u}", "\\", "ü", "\u202eu", "u" * 512]  # fmt: skip
     plain = ["u", "v", "u1"]
     store = opened()
     for item, user in enumerate([*hostile, *plain]):
