@@ -16,6 +16,7 @@ from twotower.commands.export import export
 from twotower.core.errors import UserError
 from twotower.runs.run import load_run
 from twotower.serving.retriever import Retriever
+from twotower.serving.signature import verify_signature
 from twotower.tracking.lookup import locate
 
 UNKNOWN = "0" * 32
@@ -91,9 +92,15 @@ def test_unknown_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: str, 
 
 
 @pytest.mark.slow
-def test_the_first_dimensions_serve_alone(make_run: Any, tmp_path: Path) -> None:
+def test_the_first_dimensions_serve_alone_and_the_bundle_is_signed(make_run: Any, tmp_path: Path) -> None:
     path = make_run([f"i{i}" for i in range(30)], "model.matryoshka=[4,8]")
-    report = export(config(path, tmp_path / "bundle", dim=4))
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", tmp_path / "sign.pem"], check=True)
+    public = ["openssl", "pkey", "-in", tmp_path / "sign.pem", "-pubout", "-out", tmp_path / "trusted.pem"]
+    subprocess.run(public, check=True)
+    settings = config(path, tmp_path / "bundle", dim=4)
+    settings.sign_key = str(tmp_path / "sign.pem")
+    report = export(settings)
+    verify_signature(report.path, "manifest.json", tmp_path / "trusted.pem")
     assert report.path == tmp_path / "bundle"
     assert report.manifest == json.loads((report.path / "manifest.json").read_text())
     model = load_run(path).model
