@@ -118,7 +118,7 @@ def disturb(
             if what == "kill":
                 server.workers()[number % 2].kill()
             elif len(removed) > 1:
-                delta.remove(bundle, [removed.pop()])
+                delta.remove(bundle, [removed.pop(0)])  # the best item: each version has another list
             else:
                 rollback(bundle, 1 + number % 3)
 
@@ -160,9 +160,8 @@ def main() -> int:
         with serve(LIVE, bundle, Path(folder, "live.log"), options.workers, more) as server:
             rate = options.rate or LOAD * median(kinds[LIVE][2] or [500.0])
             truth = {tuple(Retriever.load(bundle).recommend([histories[0]], K).ids[0])}
-            wait = disturb(
-                server, bundle, options.swaps, options.kills, 60 * options.minutes, list(histories[1])[: options.swaps]
-            )
+            best = Retriever.load(bundle).recommend([histories[0]], K + options.swaps).ids[0][: options.swaps]
+            wait = disturb(server, bundle, options.swaps, options.kills, 60 * options.minutes, best)
             figures = drive(server, requests, 60 * options.minutes, options.connections, rate)
             wait()
             for file in [*(bundle / "versions").glob("[0-9]*.json")]:

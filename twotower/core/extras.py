@@ -9,6 +9,8 @@ DISTRIBUTIONS = {  # name in an import -> name in pyproject.toml, where they dif
     "lightning_fabric": "pytorch-lightning",
     "sklearn": "scikit-learn",
     "scipy": "scikit-learn",
+    "pydantic": "fastapi",
+    "starlette": "fastapi",
 }
 
 
