@@ -3,11 +3,10 @@
     python experiments/benchmarks/load.py --minutes 10
     python experiments/benchmarks/load.py --minutes 2 --swaps 50 --kills 20 --rounds 0
 
-Serves a bundle (yours, or one of 50,000 items made by made_bundle.py) with each server in turn. Some connections ask
-without a pause: requests a second. Then they ask at 70 % of that rate, whether answers have come or not, for the
-minutes given, `twotower serve` alone: its latency, counted from when a request was due, and its memory. Then one
-connection stores events and asks anew: the time from an event to the changed answer. With --swaps and --kills the
-bundle changes its version, and workers are killed, under that load: each answer must be one of a version's own.
+Serves a bundle (yours, or one of 50,000 items) with each server in turn. Some connections ask without a pause: requests
+a second. Then they ask `twotower serve` at 70 % of that rate, whether answers have come or not: latency, counted from
+when a request was due, and memory. Then one stores events and asks anew: the time from an event to its answer. With
+--swaps and --kills the bundle changes, and workers are killed, under that load: each answer must be a version's own.
 Prints a table and, as its last line, one line of JSON; ends with status 1 where an answer was wrong or missing.
 """
 
@@ -18,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -104,6 +103,16 @@ def fresh_answers(server: Server, items: list[Any], times: int) -> list[float]:
     return milliseconds
 
 
+def wait_for_model(server: Server, bundle: Path) -> None:
+    """Wait until every worker answers by the bundle's current version: connections go to any of them."""
+    wanted, same = json.loads((bundle / "manifest.json").read_text())["checksum"], 0
+    while same < 20:
+        with closing(Client(server.port)) as client:
+            model = json.loads(client.send(encoded("/model", None)).body)["models"][0]["model"]
+        same = same + 1 if wanted.startswith(model) else 0
+        time.sleep(0.05)
+
+
 def disturb(
     server: Server, bundle: Path, swaps: int, kills: int, seconds: float, removed: list[Any]
 ) -> Callable[[], None]:
@@ -164,12 +173,15 @@ def main() -> int:
             wait = disturb(server, bundle, options.swaps, options.kills, 60 * options.minutes, best)
             figures = drive(server, requests, 60 * options.minutes, options.connections, rate)
             wait()
+            last = int(json.loads((bundle / "manifest.json").read_text()).get("version", 1))
             for file in [*(bundle / "versions").glob("[0-9]*.json")]:
                 rollback(bundle, int(file.stem))
                 truth.add(tuple(Retriever.load(bundle).recommend([histories[0]], K).ids[0]))
+            rollback(bundle, last)
+            wait_for_model(server, bundle)
             seen = {tuple(i["item_id"] for i in json.loads(body)["items"]) for body in figures["first request"]}
             rows.append({"what": f"{LIVE}, {rate:.0f} requests a second", **figures})
-            milliseconds = fresh_answers(server, histories[0], 2000)
+            milliseconds = fresh_answers(server, Retriever.load(bundle).recommend([histories[0]], K).ids[0], 2000)
         p50, p99 = np.percentile(milliseconds, [50, 99])
         rows.append({"what": "event, then an answer with it", "p50 ms": float(p50), "p99 ms": float(p99)})
         is_fine &= figures["errors"] == 0 and seen <= truth
