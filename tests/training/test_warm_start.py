@@ -22,8 +22,7 @@ from twotower.features.encoder import encode_single
 from twotower.runs.build import build_model
 from twotower.runs.checkpoint import read_checkpoint
 from twotower.runs.run import Run, lineage, load_run, run_of_bundle
-from twotower.training import pipeline, warm_start
-from twotower.training.carried_moments import moments_of
+from twotower.training import pipeline
 from twotower.training.prepare import prepare
 from twotower.training.warm_start import WarmStart, place_new_items
 
@@ -160,50 +159,6 @@ def test_new_items_begin_where_their_neighbours_are(configure: Configure, make_p
     torch.testing.assert_close(table.weight.detach(), expected)
 
 
-def table_moments(checkpoint: Path, rows: int) -> dict[str, torch.Tensor]:
-    """The optimiser's state of the only table of so many rows in a run's checkpoint."""
-    states = read_checkpoint(checkpoint)["optimizer_states"][0]["state"].values()
-    (found,) = [state for state in states if state["exp_avg"].shape == (rows, 8)]
-    return dict(found)
-
-
-def test_moments_come_along_by_item(configure: Configure, yesterday: Run) -> None:
-    today, prepared = begun(configure, yesterday)
-    old_ids, new_ids = ids_of(yesterday.path), ids_of(prepared.path)
-    old = table_moments(yesterday.path / "checkpoints" / "best.safetensors", len(old_ids) + 1)
-    moments = read_checkpoint(today.path / "checkpoints" / "initial.safetensors")["moments"]
-    assert "item_tower.linear.weight" not in moments, "numbers are standardised anew"
-    told = json.loads((today.path / "warm_start.json").read_text())
-    assert told["moments"] == len(moments) == len(list(today.model.named_parameters())) - 1
-    new = moments["item_tower.embedding.weight"]
-    assert new["step"] == old["step"] > 0 and old["exp_avg"].abs().sum() > 0
-    for row, name in enumerate(new_ids, 1):
-        if name in old_ids:
-            for kind in ("exp_avg", "exp_avg_sq"):
-                assert torch.equal(new[kind][row], old[kind][old_ids.index(name) + 1])
-        else:
-            assert not new["exp_avg"][row].any()
-            torch.testing.assert_close(new["exp_avg_sq"][row], old["exp_avg_sq"].mean(0))
-
-
-@pytest.mark.parametrize("optimizer", ["lazy_adamw", "adamw"])
-def test_moments_of_another_shape_begin_anew(
-    configure: Configure, yesterday: Run, monkeypatch: pytest.MonkeyPatch, optimizer: str
-) -> None:
-    """As those of lazy_adamw with row_wise=true, which has one second moment a row."""
-    old = moments_of(yesterday)
-    if optimizer == "lazy_adamw":
-        table = old["item_tower.embedding.weight"]
-        table["exp_avg_sq"] = table["exp_avg_sq"].mean(1, keepdim=True)
-    else:  # of another kind altogether
-        old["item_tower.embedding.weight"] = {"step": torch.ones(()), "momentum_buffer": torch.ones(3, 8)}
-    monkeypatch.setattr(warm_start, "moments_of", lambda run: old)
-    today, _ = begun(configure, yesterday)
-    moments = read_checkpoint(today.path / "checkpoints" / "initial.safetensors")["moments"]
-    assert "item_tower.embedding.weight" not in moments
-    assert bool(moments) == (optimizer == "lazy_adamw")
-
-
 @pytest.mark.slow
 def test_a_run_goes_on_from_the_same_start_when_its_source_has_gone(
     configure: Configure, yesterday: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -296,11 +251,6 @@ def test_fingerprints_of_all_before_are_kept(configure: Configure, yesterday: Ru
     second = train(configure("today", "second", f"warm_start={yesterday.path}", "refit=false"))
     third = train(configure("today", "third", f"warm_start={second}", "refit=false", "seed=1"))
     told = json.loads((third / "warm_start.json").read_text())
-    steps = 0  # of the optimiser, whose moments go on
-    for path in (yesterday.path, second, third):
-        file, items = path / "checkpoints" / "best.safetensors", len(ids_of(path)) + 1
-        steps += read_checkpoint(file)["global_step"]
-        assert table_moments(file, items)["step"] == steps
     assert told["before"]["data_fingerprint"] == yesterday.data["fingerprint"]
     assert told["data_fingerprint"] == load_run(second).data["fingerprint"]
     assert lineage(third) == [

@@ -106,7 +106,7 @@ def fit(
         check_memory(module, config.model.dim, "weight_average" in config.callbacks, loader, validation, trainer)
     on_first_process(begin)
     if start:
-        module.moments = start.load(prepared.training_mask(bool(refit_epochs)))
+        start.load(prepared.training_mask(bool(refit_epochs)))
         begin_towers(module.model, loader)
     try:
         with logging_redirect_tqdm() if interactive else nullcontext():  # log lines go above the bar, not into it

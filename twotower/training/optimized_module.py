@@ -9,7 +9,6 @@ from twotower.model.optimizers.clipping import clip_gradient_norm
 from twotower.model.optimizers.lazy_adamw import LazyAdamW
 from twotower.model.sharded_embedding import convert_moments, sharded_in
 from twotower.model.two_tower import TwoTower
-from twotower.training.carried_moments import Moments, load_moments
 
 
 class OptimizedModule(LightningModule):
@@ -26,14 +25,11 @@ class OptimizedModule(LightningModule):
         self.model = model
         self.optimizer = optimizer
         self.total_steps = total_steps
-        self.moments: Moments = {}  # of a warm start
 
     def setup(self, stage: str) -> None:
         """Build the optimiser before DDP wraps the model: DDP needs to know which gradients it makes sparse."""
         if stage == "fit":
             self.optimization = self.optimizer(self.model, total_steps=self.total_steps)
-            load_moments(self.model, self.optimization[0], self.moments)
-            self.moments = {}
             self._ddp_params_and_buffers_to_ignore = [f"model.{name}" for name in sharded_in(self.model)]  # read by DDP
 
     def configure_optimizers(self) -> Any:

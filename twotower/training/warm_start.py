@@ -1,7 +1,6 @@
 """Warm start: begin a training from another run's weights, on data that has changed since.
 
-Items are matched by id, features' values and event types by name; the rest of the weights is copied as it is. The
-optimiser's moments come along: see training.carried_moments.
+Items are matched by id, features' values and event types by name; the rest of the weights is copied as it is.
 Shapes: V items, D embedding dim, E events.
 """
 
@@ -30,14 +29,13 @@ from twotower.runs.build import input_sizes
 from twotower.runs.checkpoint import read_checkpoint, write_checkpoint
 from twotower.runs.identity import differing_settings, listed
 from twotower.runs.run import Run, load_run, load_weights, run_of_bundle
-from twotower.training.carried_moments import Moments, matched_moments, moments_of
 from twotower.training.matched_weights import Matched, Vocabulary, matched_weights
 from twotower.training.overlap import learnt_until, require_unlearnt_test
 from twotower.training.processes import on_first_process
 
 log = logging.getLogger(__name__)
 EVENTS_AT_ONCE = 1 << 20  # bounds memory
-NEW_ITEMS, MOMENTS = "new_items", "moments"  # in the checkpoint beside its weights: [V + 1]; by parameter
+NEW_ITEMS = "new_items"  # in the checkpoint beside its weights: [V + 1]
 
 
 class WarmStart:
@@ -49,7 +47,7 @@ class WarmStart:
     their features say.
 
         start = WarmStart(model, "runs/yesterday", config.model, prepared, Path("runs/today"))
-        module.moments = start.load(prepared.training_mask(include_validation=False))
+        start.load(prepared.training_mask(include_validation=False))
 
     Args:
         model: of the new run.
@@ -95,27 +93,19 @@ class WarmStart:
         if not on_first_process(self._file.exists):
             on_first_process(find)
 
-    def load(self, mask: Mask) -> Moments:
-        """Load the weights into the model, and return the optimiser's moments.
-
-        Args:
-            mask: [E] events that training learns from.
-        """
+    def load(self, mask: Mask) -> None:
+        """Load the weights into the model; `mask` [E] are the events that training learns from."""
         on_first_process(self._write)
         load_weights(self._model, self._file)
-        checkpoint = read_checkpoint(self._file)
-        is_new = checkpoint[NEW_ITEMS].numpy()
+        is_new = read_checkpoint(self._file)[NEW_ITEMS].numpy()
         for tower in self._model.item_towers():
             place_new_items(tower, is_new, self._prepared, mask)
-        moments: Moments = checkpoint[MOMENTS]
-        return moments
 
     def _write(self) -> None:
         for checkpoint, facts in self._found:
             write_json(self._path / layout.WARM_START_FILE, facts)
             write_checkpoint(self._file, checkpoint)
             log.info("warm start from %s\n%s", facts["source"], describe(facts))
-        self._found.clear()  # gives its memory back
 
 
 def start_from(
@@ -125,16 +115,13 @@ def start_from(
     until = learnt_until(old)
     require_unlearnt_test(source, until, prepared.manifest)
     items = old_items(old, prepared)
-    here = _vocabulary(prepared.path, settings, prepared.manifest)
-    there = _vocabulary(old.path, old.config.model, old.data)
-    matched = weights_from(old, items, model, settings, here, there)
-    moments = matched_moments(model, moments_of(old), items, here, there)
+    matched = weights_from(old, items, model, settings, prepared)
     before = old.path / layout.WARM_START_FILE
     began = {"source": source, "data_fingerprint": old.data["fingerprint"], "learnt_until": until}
     chain = read_json(before, "a run directory") if before.exists() else None
     state = {f"model.{name}": weight for name, weight in matched.weights.items()}
-    checkpoint = {"state_dict": state, NEW_ITEMS: torch.from_numpy(items == PAD), MOMENTS: moments}
-    return checkpoint, {**began, **facts_of(matched), MOMENTS: len(moments), "before": chain}
+    checkpoint = {"state_dict": state, NEW_ITEMS: torch.from_numpy(items == PAD)}
+    return checkpoint, {**began, **facts_of(matched), "before": chain}
 
 
 def old_items(old: Run, prepared: Prepared) -> Ints:
@@ -147,10 +134,8 @@ def old_items(old: Run, prepared: Prepared) -> Ints:
     return items.astype(np.int64)
 
 
-def weights_from(
-    old: Run, items: Ints, model: TwoTower, settings: DictConfig, here: Vocabulary, there: Vocabulary
-) -> Matched:
-    """Return weights for `model`, with those of the run `old` where they fit; arguments as of matched_weights."""
+def weights_from(old: Run, items: Ints, model: TwoTower, settings: DictConfig, prepared: Prepared) -> Matched:
+    """Return weights for `model`, with those of the run `old` where they fit; `items` is of old_items."""
     if any(isinstance(module, HashedEmbedding) for module in model.modules()):
         raise UserError(
             "warm_start: with model.item_tower.hash_buckets the table's rows follow from item numbers, which other data"
@@ -158,6 +143,8 @@ def weights_from(
         )
     if bool(settings.normalize) != bool(old.config.model.normalize):
         raise UserError(f"warm_start: {old.path} has model.normalize={old.config.model.normalize}; take the same here")
+    here = _vocabulary(prepared.path, settings, prepared.manifest)
+    there = _vocabulary(old.path, old.config.model, old.data)
     matched = matched_weights(model.state_dict(), old.model.state_dict(), items, here, there)
     if matched.misfits:
         raise UserError(_misfit(matched, settings, old))
@@ -208,7 +195,6 @@ def describe(facts: Mapping[str, Any]) -> str:
     lines = [
         f"  {what}: {n['kept']:,} kept, {n['new']:,} new, {n['gone']:,} gone" for what, n in facts["tables"].items()
     ]
-    lines.append(f"  the optimiser's moments of {facts[MOMENTS]:,} weights")
     if fresh := facts["fresh weights"]:
         lines.append(f"  weights that begin anew: {listed(fresh)}")
     return "\n".join(lines)
