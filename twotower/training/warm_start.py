@@ -106,6 +106,7 @@ class WarmStart:
             write_json(self._path / layout.WARM_START_FILE, facts)
             write_checkpoint(self._file, checkpoint)
             log.info("warm start from %s\n%s", facts["source"], describe(facts))
+        self._found.clear()  # gives its memory back
 
 
 def start_from(
