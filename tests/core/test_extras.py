@@ -17,6 +17,7 @@ from twotower.core.extras import install_hint
         ("redis", "serve"),
         ("confluent_kafka", "streams"),
         ("psycopg", "databases"),
+        ("polars", "batch"),
         ("qdrant_client", "databases"),
         ("json", None),
     ],

@@ -50,6 +50,7 @@ PROGRAMS = (
     "pip",
     "printf",
     "python",
+    "rsync",
     "set",
 )  # others in blocks that aren't run
 

@@ -91,6 +91,30 @@ def test_each_event_changes_the_next_answer(app: LiveServer, retriever: Retrieve
     assert app.post("/recommend", {"user_id": "ü-1", "k": 5}).json()["is_fallback"]
 
 
+def test_events_that_would_hinder_their_user_are_refused(app: LiveServer) -> None:
+    for event, where, message in (
+        ({"eventType": "cart"}, "body", "did you mean 'event_type'?"),
+        ({"timestamp": 4_000_000_000_000}, "body.events.0.timestamp", "is in the future"),
+        ({"timestamp": 1_700_000_000}, "body.events.0.timestamp", "milliseconds since 1970"),
+    ):
+        refused = app.post("/events", {"events": [{"user_id": "u-3", "item_id": "sku-1", **event}]})
+        assert refused.status in (400, 422) and refused.json()["error"]["where"] == where
+        assert message in refused.json()["error"]["message"]
+    assert app.get("/users/u-3").json()["events"] == []
+
+
+def test_what_the_model_does_not_know_of_events_is_told(app: LiveServer) -> None:
+    events = [
+        {"user_id": 17, "item_id": "sku-1", "event_type": "view"},
+        {"user_id": "17", "item_id": "other", "event_type": "buy", "shop": "north"},
+    ]
+    told = app.post("/events", {"events": events}).json()
+    assert told["stored"] == 2
+    assert told["unknown"] == {"ids in histories": 1, "event types": 1, "event keys": 1}
+    assert len(app.get("/users/17").json()["events"]) == 2
+    assert not app.post("/recommend", {"user_id": "17", "bucket": "champion"}).json()["is_fallback"]
+
+
 def test_without_consent_nothing_is_kept(app: LiveServer) -> None:
     events = [{"user_id": "u-2", "item_id": "sku-1", "consent": consent} for consent in (False, True)]
     assert app.post("/events", {"events": events[:1]}).json() == {"stored": 0, "ignored": {"no consent": 1}}
@@ -130,6 +154,7 @@ def test_similar_items_and_audience(app: LiveServer, retriever: Retriever) -> No
     histories = [[{"item_id": i, "timestamp": 1_700_000_000_000 + p} for p, i in enumerate(v)] for v in users.values()]
     expected = retriever.audience(["sku-2"], histories, 3)
     assert [user["user_id"] for user in found] == [list(users)[row] for row in expected.histories[0]]
+    assert app.post("/audience", {"item_id": "other"}).status == 404
     recent = app.post("/audience", {"item_id": "sku-2", "k": 100}).json()["users"]
     assert {user["user_id"] for user in recent} >= set(users)
 
@@ -140,6 +165,7 @@ def test_the_catalogue_can_be_searched(app: LiveServer) -> None:
     assert all(item["name"].startswith("Red shoe <1") for item in found["items"])
     assert app.get("/items/sku-7").json()["name"] == NAMES[7]
     assert app.get("/items/none").status == 404
+    assert "expected one of bucket, limit, search" in app.get("/items?q=shoe").json()["error"]["message"]
 
 
 def test_the_map_has_all_items_and_a_user_between_them(app: LiveServer) -> None:
@@ -154,6 +180,8 @@ def test_the_map_has_all_items_and_a_user_between_them(app: LiveServer) -> None:
 WRONG = [
     ({"history": ["sku-1"], "kk": 3}, 422, "body.kk", "did you mean 'k'?"),
     ({"history": ["sku-1"], "k": 0}, 422, "body.k", "expected greater than or equal to 1"),
+    ({"history": [""]}, 422, "body.history.0", "at least 1 character"),
+    ({"history": [["sku-1"]]}, 422, "body.history.0", "expected a text or a whole number"),
     ({"history": ["sku-1"], "k": True}, 422, "body.k", "expected a valid integer"),
     ({"history": [{"item": "sku-1"}]}, 422, "body.history.0", "item_id is missing; expected a text or a number"),
     ({"history": [{"item_id": "sku-1", "device": ["phone"]}]}, 422, "body.history.0.device", "expected a valid"),

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import pyarrow.parquet as pq
@@ -139,7 +141,7 @@ def test_a_store_that_is_away_degrades_answers_and_says_so(bundle: Path, tmp_pat
         answer = server.post("/recommend", {"user_id": "u", "history": [2], "k": 3}).json()
         assert answer["degraded"] == ["user events are not reachable"] and not answer["is_fallback"]
         lost = server.post("/events", {"events": [event]})
-        assert lost.status == 503 and "nothing was stored" in lost.json()["error"]["message"]
+        assert lost.status == 503 and "nothing was changed" in lost.json()["error"]["message"]
         assert server.get("/ready").json()["status"] == "degraded"
         redis.start()
         server.until(lambda: server.post("/events", {"events": [event]}).status == 200)
@@ -161,6 +163,7 @@ def test_refuses_at_the_start_what_can_not_work(bundle: Path, tmp_path: Path) ->
         ([bundle, "--share", 0.5], "expected 0 to 1, and a --challenger"),
         ([bundle, "--tokens", tmp_path / "none.json"], "is missing"),
         (["models:/shop"], "names no alias"),
+        ([bundle, "--store", "foo"], "a store of user events is sqlite:PATH"),
     ):
         refused = serve(*words)
         assert (refused.returncode, message in refused.stderr) == (2, True), refused
@@ -173,3 +176,21 @@ def test_drains_before_it_ends(bundle: Path) -> None:
         os.kill(server.process.pid, signal.SIGTERM)
         server.process.wait(60)
     assert load.seen == {expected(bundle)} and not load.wrong
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_supervisor_that_is_killed(bundle: Path) -> None:
+    command = [sys.executable, "-m", "twotower.commands.main", "serve", str(bundle), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout is not None
+        line = supervisor.stdout.readline()
+        family: list[psutil.Process] = []
+        end = time.monotonic() + 60
+        while '"/ready"' not in line and time.monotonic() < end:  # its worker answers
+            with suppress(OSError):
+                urlopen(f"{line.split(' ', 1)[0]}/ready", timeout=10).close()
+                family = psutil.Process(supervisor.pid).children()
+                break
+        supervisor.kill()
+    gone, alive = psutil.wait_procs(family, timeout=60)
+    assert gone and not alive

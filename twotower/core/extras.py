@@ -26,7 +26,13 @@ def install_hint(error: ModuleNotFoundError) -> str | None:
         lines = requires("twotower") or []
     except PackageNotFoundError:  # a checkout that is not installed
         lines = []
-    for line in lines:
-        if found := re.match(rf"{name}\b(?!-).*extra == ['\"](\w+)['\"]", line, re.IGNORECASE):
-            return f"the package {module} is not installed; install it with: pip install 'twotower[{found[1]}]'"
-    return None
+    extras = [found[1] for line in lines if (found := re.search(r"extra == ['\"](\w+)['\"]", line))]
+    bringing = {
+        found[1]
+        for line in lines
+        if (found := re.match(rf"{name}\b(?!-).*extra == ['\"](\w+)['\"]", line, re.IGNORECASE))
+    }
+    if not bringing:
+        return None
+    smallest = min(bringing, key=extras.count)
+    return f"the package {module} is not installed; install it with: pip install 'twotower[{smallest}]'"

@@ -3,6 +3,7 @@
 import re
 import reprlib
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 from fastapi.exceptions import RequestValidationError
@@ -37,8 +38,9 @@ def invalid(error: RequestValidationError, known: Sequence[str]) -> tuple[str, s
         error: pydantic's findings; of those at one place the clearest is told.
         known: the keys that the request may have.
     """
-    found = sorted(error.errors(), key=lambda each: ("; expected" not in each["msg"], -len(each["loc"])))
+    found = sorted(error.errors(), key=_vagueness)
     first = found[0]
+
     parts = [str(part) for part in first["loc"] if not UNION.match(str(part))]
     where = ".".join(parts) or "body"
     kind, message = first["type"], first["msg"].removeprefix("Value error, ")
@@ -51,5 +53,15 @@ def invalid(error: RequestValidationError, known: Sequence[str]) -> tuple[str, s
         message = f"the body is not JSON: {first.get('ctx', {}).get('error', message)}"
     elif "; expected" not in message:
         wanted = message.removeprefix("Input should be ")
+        kinds = {each["type"] for each in found if each["loc"][:-1] == first["loc"][:-1]}
+        if kinds >= {"int_type", "string_type"} and "bool_type" not in kinds:
+            wanted = "a text or a whole number"
+        elif parts[-1:] == ["timestamp"]:
+            wanted += ": milliseconds since 1970"
         message = f"{where} is {reprlib.repr(first.get('input'))}; expected {wanted[0].lower()}{wanted[1:]}"
     return where, message
+
+
+def _vagueness(found: dict[str, Any]) -> tuple[bool, int, bool]:
+    """Sorts findings: our own words first, then the deepest place, and last those that only expect another type."""
+    return "; expected" not in found["msg"], -len(found["loc"]), found["type"].endswith("_type")

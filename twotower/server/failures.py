@@ -30,7 +30,7 @@ def answer_failures(app: FastAPI) -> None:
 
     @app.exception_handler(StoreUnavailable)
     async def unreachable(request: Request, error: StoreUnavailable) -> Response:
-        return _failure(request, 503, "store", f"{NOT_REACHED}; nothing was stored, try again")
+        return _failure(request, 503, "store", f"{NOT_REACHED}; nothing was changed, try again")
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:

@@ -41,7 +41,9 @@ def answer_all(queries: Sequence[Query], store: EventStore) -> list[dict[str, An
             stored = dict(zip(users, store.histories(users), strict=True))
         except StoreUnavailable:
             degraded = [NOT_REACHED]
-    histories = [[*stored.get(q.request.user_id or "", []), *(q.request.history or [])] for q in queries]
+    histories = [
+        [*_usable(stored.get(q.request.user_id or "", []), q.model), *(q.request.history or [])] for q in queries
+    ]
     groups: dict[Any, list[int]] = {}
     for place, query in enumerate(queries):
         groups.setdefault(_same(place, query), []).append(place)
@@ -52,6 +54,12 @@ def answer_all(queries: Sequence[Query], store: EventStore) -> list[dict[str, An
                 answer["degraded"] = degraded
             answers[place] = answer
     return answers
+
+
+def _usable(events: Sequence[dict[str, Any]], model: LiveModel) -> list[dict[str, Any]]:
+    """Stored events with the keys that this model uses: those of others must not hinder an answer."""
+    used = model.bundle.encoder.used
+    return [{key: value for key, value in event.items() if key in used} for event in events]
 
 
 def _same(place: int, query: Query) -> Any:

@@ -6,7 +6,17 @@ A request's own keys are checked here; event keys, values and filters by the bun
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+)
 
 from twotower.core.schema import ITEM_ID
 
@@ -15,6 +25,7 @@ CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 
 Text = Annotated[StrictStr, Field(min_length=1, max_length=512)]
+Name = Annotated[Text, BeforeValidator(lambda value: str(value) if type(value) is int else value)]  # 17 is "17"
 ItemId = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Text
 Value = StrictBool | StrictInt | StrictFloat | Annotated[StrictStr, Field(max_length=4_096)] | None
 K = Annotated[StrictInt, Field(ge=1, le=MOST_K)]
@@ -63,7 +74,7 @@ class Lists(Request):
 class Whom(Request):
     """Whose next items: of a stored user, after a history, or after both, the stored events first."""
 
-    user_id: Text | None = None
+    user_id: Name | None = None
     history: History | None = None
     context: dict[Text, Value] | None = None
     objective: Text | dict[Text, float] | None = None
@@ -97,15 +108,15 @@ class Audience(Request):
     item_id: ItemId
     k: K = 20
     objective: Text | dict[Text, float] | None = None
-    user_ids: Annotated[list[Text], Field(max_length=USERS)] | None = None
+    user_ids: Annotated[list[Name], Field(max_length=USERS)] | None = None
     bucket: Bucket | None = None
 
 
 class UserEvent(Event):
     """An event to keep, for the OpenAPI."""
 
-    user_id: Text
-    event_type: Text | None = None
+    user_id: Name
+    event_type: Name | None = None
     timestamp: Annotated[StrictInt, Field(ge=10**11, lt=10**14, description="milliseconds since 1970")] | None = None
     consent: StrictBool | None = None
 
@@ -172,10 +183,11 @@ class AudienceAnswer(BaseModel):
 
 
 class Stored(BaseModel):
-    """How many events were kept, and why others were not."""
+    """How many events were taken, why others were not, and how much of them the champion does not know, by kind."""
 
     stored: int
     ignored: dict[str, int]
+    unknown: dict[str, int] | None = None
 
 
 class Problem(BaseModel):

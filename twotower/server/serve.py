@@ -24,6 +24,7 @@ from twotower.core.files import read_json
 from twotower.server.locations import point
 from twotower.server.requests import CHALLENGER, CHAMPION
 from twotower.server.settings import Settings
+from twotower.server.store.event_store import open_store
 from twotower.server.tokens import Tokens
 from twotower.serving.bundle_format import MANIFEST_FILE
 from twotower.tracking.lookup import DEFAULT_TRACKING_URI, MODELS
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
             f'and erase: write {{"TOKEN": "read" | "write" | "admin"}} to a file, or leave --host out'
         )
     Tokens(options.tokens)
+    if options.store:
+        open_store(options.store, SHORTEST_HISTORY, 1.0, 1).close()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="twotower-")))
         memory = folder

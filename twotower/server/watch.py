@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import signal
 import time
 
 from twotower.server import metrics
@@ -15,14 +17,20 @@ FLUSH_S = 10.0  # between two files of impressions
 
 async def watch(models: LiveModels, store: EventStore) -> None:
     """Look for new models, count what was unknown, and write impressions, as long as the worker lives."""
-    flushed = time.monotonic()
+    flushed, parent, reachable = time.monotonic(), os.getppid(), True
     while True:
         await asyncio.sleep(LOOK_S)
+        if os.getppid() != parent:  # the supervisor was killed: nobody would start or end this worker any more
+            log.error("the supervisor is gone; the worker ends")
+            os.kill(os.getpid(), signal.SIGTERM)
         try:
             await asyncio.to_thread(models.refresh)
             for bucket in models.buckets:
                 count_unknown(models[bucket])
-            metrics.store_up.set(await asyncio.to_thread(is_reachable, store))
+            was, reachable = reachable, await asyncio.to_thread(is_reachable, store)
+            metrics.store_up.set(reachable)
+            if was != reachable:
+                log.warning("user events are %s", "reachable again" if reachable else "not reachable")
             if time.monotonic() - flushed > FLUSH_S:
                 flushed = time.monotonic()
                 await asyncio.to_thread(models.flush)

@@ -67,7 +67,7 @@ class EventEncoder:
         )
         self._encoders = {name: features["events"][name] for name in inputs if name not in (EVENT_TYPE, TIME, *SIZES)}
         self._column = {name: str(encoder.get("column") or name) for name, encoder in self._encoders.items()}
-        self._used = {ITEM_ID, TIMESTAMP, EVENT_TYPE, *self._column.values()}
+        self.used = {ITEM_ID, TIMESTAMP, EVENT_TYPE, *self._column.values()}
         try:
             if HOUR in inputs or WEEKDAY in inputs:
                 hour_codes(np.zeros(1, dtype=np.int64), self._zone)
@@ -107,7 +107,7 @@ class EventEncoder:
         Raises:
             UserError: a malformed timestamp, or a misspelt key.
         """
-        self._check_keys(events)
+        self.check_keys(events)
         codes = np.zeros((len(events), len(self.inputs)), dtype=np.int64)
         if not {GAP, HOUR, WEEKDAY, TIME}.isdisjoint(self.inputs):
             time = _milliseconds(events)
@@ -137,8 +137,8 @@ class EventEncoder:
             unknown: what they are reported to.
         """
         keys = set().union(*events)
-        if not self._used >= keys:
-            unknown.note("event keys", sorted(keys - self._used, key=str), len(keys), sorted(self._used))
+        if not self.used >= keys:
+            unknown.note("event keys", sorted(keys - self.used, key=str), len(keys), sorted(self.used))
         for place, name in enumerate(self.inputs):
             if name != EVENT_TYPE and name not in self._column:  # made of the timestamp
                 continue
@@ -156,7 +156,7 @@ class EventEncoder:
         """Types are texts, as in preparation; a type that training did not have is unknown."""
         return [self._type_code.get(self.form.text(event.get(EVENT_TYPE)), 0) for event in events]
 
-    def _check_keys(self, events: Sequence[Event]) -> None:
+    def check_keys(self, events: Sequence[Event]) -> None:
         """Refuse a key like that of a column that no event has: it is misspelt. Other unknown keys are normal."""
         names = {EVENT_TYPE: EVENT_TYPE, **dict.fromkeys((GAP, HOUR, WEEKDAY, TIME), TIMESTAMP), **self._column}
         keys = set().union(*events)

@@ -38,9 +38,8 @@ class Retriever:
         for item_id, score in zip(result.ids[0], result.scores[0]):
             print(item_id, score)
 
-    Memory: the index, the ids, and the part of the vectors that is read; they stay on disk. At most `threads` compute a
-    call, each its share of the histories; one is best where requests arrive concurrently. A process may fork at any
-    time between calls.
+    Memory: the ids, and what is read of index and vectors, which stay on disk. At most `threads` compute a call, each
+    its share of the histories. A process may fork at any time between calls.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1, strict: bool = False) -> None:
@@ -81,10 +80,7 @@ class Retriever:
 
     @property
     def unknown(self) -> dict[str, int]:
-        """How many ids, event keys and values the bundle did not have, by kind, in all requests so far.
-
-        The kinds are those of serving.unknown; the first of each is logged as a warning.
-        """
+        """How many ids, event keys and values all requests had that the bundle has not, by kind: see serving.unknown."""
         return self._unknown.counts
 
     @property
@@ -151,13 +147,18 @@ class Retriever:
         selection = Selection(positive(k), excluded, self._filter.caps(max_per), *check_exploration(exploration, seed))
         return self._results(self._encode(events, objective), allowed, selection)
 
+    def unknown_in(self, histories: Sequence[Sequence[ItemId | Event]]) -> dict[str, int]:
+        """Return how much of histories the bundle does not have, by kind as in `unknown`, where it is not counted."""
+        read_histories(histories, None, self._catalogue, self._bundle.encoder, found := Unknown())
+        return found.counts
+
     def recommend_encoded(
         self, histories: Sequence[Sequence[ItemId]], codes: Sequence[Any], k: int = 20, now: Ints | None = None
     ) -> Recommendations:
         """As `recommend`, for item ids with codes [K] of the inputs of each event, and the seconds [Q] of the query."""
         known = list(self._bundle.inputs.values()), self._catalogue, self._unknown
-        events = encoded_histories(histories, codes, *known)._replace(now=now)
-        return self._results(self._encode(events), None, Selection(positive(k)))
+        encoded = self._encode(encoded_histories(histories, codes, *known)._replace(now=now))
+        return self._results(encoded, None, Selection(positive(k)))
 
     def similar_items(
         self,

@@ -244,7 +244,7 @@ def test_a_redis_stream_that_was_trimmed_too_early_is_noticed(server: RedisProce
 def test_entries_without_the_field_are_dead_letters(server: RedisProcess, tmp_path: Path) -> None:
     redis.Redis(port=server.port).xadd("odd", {"user_id": "u", "item_id": "i"})
     printed = run(f"redis://127.0.0.1:{server.port}/0?stream=odd", f"sqlite:{tmp_path / 'e.db'}", tmp_path)
-    assert "the message is empty: 1" in printed
+    assert "user_id is missing: 1" in printed
 
 
 def test_what_can_not_be_read_is_said(brokers: KafkaBrokers, server: RedisProcess, tmp_path: Path) -> None:

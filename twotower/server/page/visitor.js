@@ -9,6 +9,7 @@ const SHOWN = 5; // of the stored events
 const EMPTY = "Nothing yet. Click items above, and watch the recommendations change.";
 let types = [];
 let stored = [];
+let isRead = true; // what the server keeps of the visitor
 
 /** The event types that the model knows; none: clicks have no type. */
 export function setTypes(values) {
@@ -30,11 +31,12 @@ export function showHistory() {
   replaceKeepingFocus(byId("history"), clicks.map(row));
   byId("stored").hidden = !stored.length;
   byId("stored").replaceChildren(...storedRows());
-  byId("history-empty").textContent = state.user ? `Nothing is kept of ${state.user} yet.` : EMPTY;
+  const kept = isRead ? `Nothing is kept of ${state.user} yet.` : `What is kept of ${state.user} is used, but can't be shown.`;
+  byId("history-empty").textContent = state.user ? kept : EMPTY;
   byId("history-empty").hidden = clicks.length > 0 || stored.length > 0;
   byId("clear").disabled = !clicks.length;
   byId("send").disabled = !clicks.length || !byId("user").value.trim();
-  byId("forget").disabled = !state.user;
+  byId("forget").disabled = !state.user || !isRead;
   for (const input of byId("type-choice").querySelectorAll("input")) input.checked = input.value === state.type;
 }
 
@@ -98,9 +100,11 @@ function storedRows() {
 export async function loadUser() {
   byId("user").value = state.user;
   stored = [];
+  isRead = !state.user;
   try {
     if (state.user) {
       stored = (await ask("GET", `/users/${encodeURIComponent(state.user)}`)).events;
+      isRead = true;
       await learn(stored.slice(-SHOWN).map((event) => event.item_id));
       say(`${stored.length} clicks of ${state.user} are used`);
     }

@@ -41,6 +41,9 @@ def answer_routes(state: State) -> APIRouter:
     async def audience(body: requests.Audience, request: Request) -> Response:
         model = state.model_of(body.bucket)
 
+        if model.retriever.unknown_in([[body.item_id]]):
+            raise Refused(404, "body.item_id", f"the bundle has no item {str(body.item_id)[:100]!r}")
+
         def answer() -> list[dict[str, Any]]:
             users = state.store.recent(requests.USERS) if body.user_ids is None else body.user_ids
             if not users:

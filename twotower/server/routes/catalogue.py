@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from twotower.core.schema import ITEM_ID
 from twotower.server import requests
@@ -18,6 +18,7 @@ from twotower.server.search_items import ItemSearch
 from twotower.server.state import PerModel, State
 from twotower.serving.updates import delta
 
+SEARCH = {"search", "limit", "bucket"}  # parameters
 NAMES = ("name", "title", "product_name")  # columns that people know an item by
 
 
@@ -36,7 +37,12 @@ def catalogue_routes(state: State) -> APIRouter:
         return _as_json(report)
 
     @router.get("/items", summary="Search the catalogue")
-    async def items(search: str = "", limit: requests.Limit = 20, bucket: requests.Bucket = CHAMPION) -> Response:
+    async def items(
+        request: Request, search: str = "", limit: requests.Limit = 20, bucket: requests.Bucket = CHAMPION
+    ) -> Response:
+        if strange := sorted(set(request.query_params) - SEARCH):
+            message = f"the parameter {strange[0][:100]!r} is unknown; expected one of {', '.join(sorted(SEARCH))}"
+            raise Refused(422, "query", message)
         model = state.model_of(bucket)
         found, total = await state.in_thread(lambda: searches.of(model).search(search[:200], limit))
         return json_response({"items": found, "total": total})

@@ -5,6 +5,7 @@ Its group keeps one position, as an offset of Kafka's: `XINFO GROUPS` shows it. 
 
 from typing import Any
 
+import orjson
 import redis
 
 from twotower.core.errors import UserError
@@ -51,7 +52,12 @@ class RedisSource:
 
     def _message(self, entry: bytes, fields: dict[bytes, bytes] | None) -> Message:
         time, _, number = entry.decode().partition("-")
-        return Message(self._stream, f"{time:>020}-{number:>020}", (fields or {}).get(FIELD), int(time))
+        found = fields or {}
+        value = found.get(FIELD)
+        if value is None and found:  # a dead letter, with all that came
+            texts = {key.decode("utf-8", "replace"): text.decode("utf-8", "replace") for key, text in found.items()}
+            value = orjson.dumps({f"fields, none of them '{FIELD.decode()}'": orjson.dumps(texts).decode()})
+        return Message(self._stream, f"{time:>020}-{number:>020}", value, int(time))
 
     def commit(self) -> None:
         """See Source."""
