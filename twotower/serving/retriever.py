@@ -80,7 +80,7 @@ class Retriever:
 
     @property
     def unknown(self) -> dict[str, int]:
-        """How many ids, event keys and values all requests had that the bundle has not, by kind: see serving.unknown."""
+        """How many ids, keys and values of all requests the bundle did not have, by the kinds of serving.unknown."""
         return self._unknown.counts
 
     @property
