@@ -69,6 +69,7 @@ def test_blocks_of_the_outside_package_are_its_files() -> None:
     assert titled == {name: (ROOT / "tests" / "outside_package" / name).read_text() for name in titled} != {}
 
 
+SERVERS = ("serve", "demo", "consume")  # do not end; their own tests start them
 PARSED = [s for s in ALL if s.info in (SHELL, NOT_RUN)]
 
 
@@ -143,7 +144,7 @@ def test_every_command_and_snippet_runs(tmp_path: Path, monkeypatch: pytest.Monk
         status = process.exitcode
         process.kill()
         seconds[f"{place} {what[:90]}"] = time.perf_counter() - begun
-        if status:
+        if status != 0:  # None: it did not end
             failures.append(f"{place}: status {status}\n{what}\n{log.read_text()[-1500:]}")
 
     def train(name: str, *settings: str) -> None:
@@ -179,7 +180,8 @@ def test_every_command_and_snippet_runs(tmp_path: Path, monkeypatch: pytest.Monk
             for words in commands(snippet):
                 arguments = words_of([filled_in(word) for word in words])
                 assert arguments is not None
-                run(" ".join(arguments), snippet.place, start, made_small(arguments))
+                if arguments[0] not in SERVERS:
+                    run(" ".join(arguments), snippet.place, start, made_small(arguments))
     print(*(f"{s:6.1f} s  {what}" for what, s in sorted(seconds.items(), key=lambda x: -x[1])), sep="\n")
     assert not failures, "\n\n".join(failures)
 
