@@ -41,5 +41,5 @@ def test_an_alias_that_moves_moves_the_location(make_bundle: Any, tmp_path: Path
     rollback(location)
     assert answering() == names[0]
     assert not follower.look()  # until the alias moves again
-    with pytest.raises(UserError, match="answers"):
+    with pytest.raises(UserError, match="has the alias other; it has: champion"):
         AliasFollower("models:/shop@other", uri, location, tmp_path / "downloads").look()

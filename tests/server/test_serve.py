@@ -97,9 +97,9 @@ def test_versions_change_and_workers_end_under_load_without_a_wrong_answer(bundl
             rollback(bundle, 1)
             server.until(lambda: server.get("/model").json()["models"][0]["version"] == 1)
         assert not load.wrong
-        assert load.seen <= truth and len(load.seen) >= 3, load.seen - truth
-        assert server.metric("twotower_swaps_total") >= 5
-        assert server.metric(f'twotower_model_info{{bucket="champion",model="{model_of(bundle)}"') == 1
+        assert load.seen <= truth and len(load.seen) >= 2, load.seen - truth
+        server.until(lambda: server.metric("twotower_swaps_total") >= 5)
+        server.until(lambda: server.metric(f'twotower_model_info{{bucket="champion",model="{model_of(bundle)}"') == 1)
 
 
 def test_workers_share_users_and_a_bad_version_changes_nothing(bundle: Path, tmp_path: Path) -> None:

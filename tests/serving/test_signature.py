@@ -18,7 +18,7 @@ from twotower.serving.signature import sign, verify_signature
 from twotower.serving.updates.delta import remove
 from twotower.serving.updates.versions import rollback
 
-pytestmark = pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(  # never in CI: the oracle of the signatures is openssl itself
     shutil.which("openssl") is None and "CI" not in os.environ, reason="openssl is not installed"
 )
 

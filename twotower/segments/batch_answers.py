@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from twotower.core.arrays import Floats, Ints, Mask
+from twotower.core.ragged import ranges
 from twotower.core.schema import ITEM_ID
 from twotower.segments.item_tables import Exclusions
 from twotower.segments.user_histories import Histories, known_events
@@ -85,7 +86,7 @@ def answers(
         for user, items, values in zip(users.tolist(), found.ids, found.scores, strict=True):
             ids[user], scores[user] = items, values[: len(items)]
     number = np.array([*map(len, ids)])
-    rank = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number) + 1
+    rank = ranges(np.ones_like(number), number)
     columns = [
         histories.ids.take(pa.array(np.repeat(np.arange(start, stop), number))),
         pa.array(rank, pa.int32()),
@@ -128,6 +129,6 @@ def _batches(counts: Ints, k: int, length: int, dim: int) -> Iterator[Ints]:
 
 def _of_users(events: KnownEvents, users: Ints) -> KnownEvents:
     """The events of some of the histories, in the order of `users`."""
-    length, first = events.length[users], (events.end - events.length)[users]
-    place = np.arange(length.sum()) + np.repeat(first - (np.cumsum(length) - length), length)
+    length = events.length[users]
+    place = ranges((events.end - events.length)[users], length)
     return KnownEvents(events.item_index[place], events.codes[place], length)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twotower.core.errors import UserError
 from twotower.server.locations import point
-from twotower.tracking.lookup import MODELS, answering, client_of, locate
+from twotower.tracking.lookup import ADDRESS, MODELS, answering, client_of, locate, version_of
 
 log = logging.getLogger(__name__)
 LOOK_S = 5.0
@@ -29,6 +29,10 @@ class AliasFollower(threading.Thread):
 
     def __init__(self, name: str, tracking_uri: str, location: Path, folder: Path) -> None:
         super().__init__(daemon=True)
+        match = ADDRESS.fullmatch(name)
+        if match is None or match[2] is None:
+            raise UserError(f"{name} names no alias; expected {MODELS}NAME@ALIAS")
+        self._model, self._alias, _ = match.groups()
         self._name, self._tracking_uri, self._location, self._folder = name, tracking_uri, location, folder
         self._version = ""
         self._stopped = threading.Event()
@@ -39,12 +43,11 @@ class AliasFollower(threading.Thread):
         client = client_of(self._tracking_uri)
         if client is None:
             raise UserError(f"there is no MLflow database {self._tracking_uri}; set MLFLOW_TRACKING_URI")
-        model, _, alias = self._name.removeprefix(MODELS).partition("@")
         with answering(self._tracking_uri):
-            version = str(client.get_model_version_by_alias(model, alias).version)
+            version = str(version_of(client, self._model, self._alias, None).version)
         if version == self._version:
             return False
-        bundle = locate(f"{MODELS}{model}/{version}", self._tracking_uri, self._folder, "bundle")
+        bundle = locate(f"{MODELS}{self._model}/{version}", self._tracking_uri, self._folder, "bundle")
         point(self._location, bundle)
         self._version = version
         log.info("%s is version %s", self._name, version)

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from twotower.core.errors import UserError
 from twotower.core.files import read_json
 from twotower.core.schema import EMBEDDING, ITEMS_FILE
+from twotower.server import metrics
 from twotower.serving.bundle import Bundle
 from twotower.serving.bundle_format import MANIFEST_FILE
 from twotower.serving.impressions import ImpressionLog
@@ -82,8 +83,6 @@ class LiveModels:
         check: is called with the folder of a bundle before and after it is opened, as its manifest may be replaced
             meanwhile, and raises UserError to refuse it.
         impressions: the folder of impression logs; None: none are written.
-        swapped: is called with a new model, the one before it (None: the first) and None; or with None, the present one
-            and the error of a refused one.
 
     Raises:
         UserError: a first model is not sound.
@@ -94,9 +93,8 @@ class LiveModels:
         locations: Mapping[str, Path],
         check: Callable[[Path], None] = lambda _: None,
         impressions: Path | None = None,
-        swapped: Callable[[LiveModel | None, LiveModel | None, UserError | None], None] = lambda *_: None,
     ) -> None:
-        self._locations, self._check, self._impressions, self._swapped = locations, check, impressions, swapped
+        self._locations, self._check, self._impressions = locations, check, impressions
         self._seen: dict[str, Any] = {}
         self._models: dict[str, LiveModel] = {}
         self._lock = threading.Lock()
@@ -133,7 +131,7 @@ class LiveModels:
                     state = state or str(error)
                     if state != self._seen[bucket]:
                         log.error("the %s stays as it is: %s", bucket, error)
-                        self._swapped(None, self._models[bucket], error)
+                        metrics.swaps.labels("refused").inc()
                     self._seen[bucket] = state
                 except OSError:  # the files are being replaced: look again
                     continue
@@ -150,9 +148,12 @@ class LiveModels:
         before = self._models.get(bucket)
         self._models = {**self._models, bucket: model}
         self._seen[bucket] = state
-        self._swapped(model, before, None)
-        if before is not None and before.impressions is not None:
-            before.impressions.flush()
+        if before is not None:
+            metrics.swaps.labels("swapped").inc()
+            metrics.model_info.labels(bucket, before.name, before.version).set(0)
+            if before.impressions is not None:
+                before.impressions.flush()
+        metrics.model_info.labels(bucket, model.name, model.version).set(1)
 
     def _state(self, bucket: str) -> tuple[Path, int, int, int]:
         """The folder, and what changes when its manifest is replaced or signed."""

@@ -120,8 +120,6 @@ def _locate(name: str, location: Path, downloads: Path, stack: ExitStack) -> Non
             raise UserError(f"{name} is not a bundle; name the folder of an export, or models:/NAME@ALIAS")
         point(location, Path(name))
         return
-    if "@" not in name:
-        raise UserError(f"{name} names no alias; expected models:/NAME@ALIAS")
     from twotower.server.follow_alias import AliasFollower
 
     follower = AliasFollower(name, os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_TRACKING_URI), location, downloads)

@@ -10,10 +10,9 @@ import orjson
 from uvicorn.config import STARTUP_FAILURE
 
 from twotower.core.errors import UserError
-from twotower.server import metrics
 from twotower.server.app import create_app
 from twotower.server.gate import ACCESS_LOG, Gate
-from twotower.server.live_models import LiveModel, LiveModels
+from twotower.server.live_models import LiveModels
 from twotower.server.settings import Settings
 from twotower.server.state import Experiment, State
 from twotower.server.store.event_store import open_store
@@ -60,7 +59,7 @@ def application() -> Any:
 
     started = next(iter(locations.values())).with_name(STARTED)
     try:
-        models = LiveModels(locations, check, impressions, count_swap)
+        models = LiveModels(locations, check, impressions)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         if not started.exists():  # what no worker could open at the start, none will; later, another version may come
@@ -72,13 +71,3 @@ def application() -> Any:
     state = State(models, store, Experiment(settings.salt, settings.share), locations, is_signed=keys is not None)
     app = create_app(state, settings.has_page)
     return Gate(app, Tokens(Path(settings.tokens) if settings.tokens else None), settings.rate)
-
-
-def count_swap(model: LiveModel | None, before: LiveModel | None, error: UserError | None) -> None:
-    """Tell the metrics of a model that was put in place or refused."""
-    if before is not None:
-        metrics.swaps.labels("refused" if error else "swapped").inc()
-    if model is not None:
-        if before is not None:
-            metrics.model_info.labels(before.bucket, before.name, before.version).set(0)
-        metrics.model_info.labels(model.bucket, model.name, model.version).set(1)

@@ -6,13 +6,14 @@ Shapes: Q histories, E events of all of them, W items, K event inputs, k results
 in histories.
 """
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from twotower.core.arrays import Floats
+from twotower.core.arrays import Floats, Ints
 from twotower.core.event_codes import AT_ONCE
 from twotower.core.files import sha256
 from twotower.core.schema import ITEM_ID
@@ -31,6 +32,14 @@ def origin(similarity: str, features: Path) -> dict[str, str]:
 def item_of(event: Any) -> Any:
     """Return the item id of an event of a golden history."""
     return event[ITEM_ID] if isinstance(event, dict) else event
+
+
+def encoded_golden(golden: Mapping[str, Any], inputs: Collection[str]) -> tuple[list[Any], list[Any], Ints]:
+    """Return item ids and codes of the events of each golden history, and the time [Q] that each is asked at."""
+    histories = golden["histories"]
+    ids = [[item_of(event) for event in history] for history in histories]
+    codes = [[[event["codes"][name] for name in inputs] for event in history] for history in histories]
+    return ids, codes, np.array(golden.get("now", [AT_ONCE] * len(histories)), dtype=np.int64)
 
 
 def updated_golden(

@@ -16,13 +16,12 @@ import pyarrow.parquet as pq
 
 from twotower.core.arrays import Ints, Mask
 from twotower.core.errors import UserError, printing_user_errors
-from twotower.core.event_codes import AT_ONCE
 from twotower.core.files import read_json
 from twotower.core.schema import EMBEDDING, FEATURES_FILE, ITEMS_FILE
 from twotower.serving.answers import Recommendations
 from twotower.serving.bundle import Bundle, open_bundle
 from twotower.serving.bundle_format import EMBEDDINGS_FILE, GOLDEN_FILE, MANIFEST_FILE, REMEDY
-from twotower.serving.golden_answers import item_of, origin
+from twotower.serving.golden_answers import encoded_golden, origin
 from twotower.serving.retriever import Retriever
 
 TOLERANCE = 1e-5  # of a score; for scores beyond one, of the largest
@@ -54,10 +53,9 @@ def replay_golden(retriever: Retriever, manifest_file: str = MANIFEST_FILE) -> f
     _check_embeddings(bundle)
     _check_origin(bundle, golden, path / manifest_file)
     expected = Recommendations(golden["ids"], np.array(golden["scores"], dtype=np.float32))
-    histories = golden["histories"]
-    now = np.array(golden.get("now", [AT_ONCE] * len(histories)), dtype=np.int64)
-    together = _replay(retriever, histories, golden["k"], now)
-    alone = [_replay(retriever, [each], golden["k"], now[[row]]) for row, each in enumerate(histories)]
+    ids, codes, now = encoded_golden(golden, retriever.inputs)
+    together = retriever.recommend_encoded(ids, codes, golden["k"], now)
+    alone = [retriever.recommend_encoded([ids[row]], [codes[row]], golden["k"], now[[row]]) for row in range(len(ids))]
     at_export = bundle.manifest["index"]["golden_recall"]
     difference = 0.0
     for results in (together, Recommendations([r.ids[0] for r in alone], np.concatenate([r.scores for r in alone]))):
@@ -89,12 +87,6 @@ def _check_origin(bundle: Bundle, golden: dict[str, Any], manifest: Path) -> Non
     for fact, file in (("similarity", manifest), ("features", bundle.file(FEATURES_FILE))):
         if golden.get("origin", {}).get(fact) != expected[fact]:
             raise UserError(f"{file} has another {fact} than the model of {GOLDEN_FILE}; {REMEDY}")
-
-
-def _replay(retriever: Retriever, histories: list[Any], k: int, now: Ints) -> Recommendations:
-    ids = [[item_of(event) for event in history] for history in histories]
-    codes = [[[event["codes"][name] for name in retriever.inputs] for event in history] for history in histories]
-    return retriever.recommend_encoded(ids, codes, k, now)
 
 
 class Comparison(NamedTuple):

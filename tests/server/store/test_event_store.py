@@ -157,7 +157,7 @@ def test_what_no_store_can_hold_is_refused_whole_and_names_nobody(opened: Open) 
     bad: list[tuple[str, Event]] = [
         ("secret-user", event("i", -1)),
         ("secret-user", event("i", 2**53 + 1)),
-        ("secret-user", event("i", 1.5)),  # type: ignore[arg-type]
+        ("secret-user", event("i", 1.5)),  # type: ignore[arg-type]  # what is refused
         ("secret-user", event("i", True)),
         ("secret-user", {"item_id": "i"}),
         ("secret-user", event("\ud800", 1)),

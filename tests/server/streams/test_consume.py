@@ -153,13 +153,13 @@ def test_a_process_that_is_killed_again_and_again_does_everything_once(
         process = process or begin()
         while kills < KILLS * min(1, sent / EVENTS):
             before = done()
-            eventually(lambda: done() > before or done() >= sent - sent // 1000 - rows)  # noqa: B023
+            eventually(lambda: done() > before or done() >= sent - sent // 1000 - rows)  # noqa: B023  # called at once
             time.sleep(dice.random() * 0.2)
             process.kill()
             process.wait()
             kills += 1
             process = begin()
-        eventually(lambda: done() >= sent - sent // 1000 - chunk)  # noqa: B023
+        eventually(lambda: done() >= sent - sent // 1000 - chunk)  # noqa: B023  # called at once
     process.kill()
     process.wait()
     printed = run(url, store, tmp_path)

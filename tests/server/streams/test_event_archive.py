@@ -14,6 +14,7 @@ from preparing import preparing
 
 from twotower.core.errors import UserError
 from twotower.data.readers.events import event_source, read
+from twotower.server.store.event_store import Event
 from twotower.server.streams.event_archive import kept_columns, lines_of, parquet_of, write_once
 from twotower.server.streams.messages import Message
 
@@ -80,13 +81,16 @@ def test_a_folder_that_takes_no_files_is_an_error(tmp_path: Path) -> None:
 
 def test_the_reader_of_events_takes_files_of_mixed_types(tmp_path: Path) -> None:
     time = 1_700_000_000_000
-    first = [("u", {"item_id": 5, "timestamp": time}), ("7", {"item_id": 6, "timestamp": time + 1, "price": 2})]
-    second = [
+    first: list[tuple[str, Event]] = [
+        ("u", {"item_id": 5, "timestamp": time}),
+        ("7", {"item_id": 6, "timestamp": time + 1, "price": 2}),
+    ]
+    second: list[tuple[str, Event]] = [
         ("u", {"item_id": "a", "timestamp": time + 2, "event_type": "cart", "price": 1.5, "gift": True, "odd": 2**64}),
         ("w", {"item_id": 5, "timestamp": time + 3, "odd": "text", "gift": False}),
     ]
     for number, rows in enumerate((second, first)):
-        (tmp_path / f"{number}.parquet").write_bytes(parquet_of(rows, kept_columns(tmp_path)))  # type: ignore[arg-type]
+        (tmp_path / f"{number}.parquet").write_bytes(parquet_of(rows, kept_columns(tmp_path)))
     assert pl.read_parquet_schema(tmp_path / "1.parquet")["item_id"] == pl.Int64
     source = event_source(str(tmp_path), {}, "auto")
     frame = pl.concat(source.chunks(source.columns)).sort("timestamp")

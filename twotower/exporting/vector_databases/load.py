@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from twotower.core.arrays import Floats
 from twotower.core.errors import UserError, nearest
-from twotower.core.event_codes import AT_ONCE
 from twotower.core.files import read_json
 from twotower.core.schema import EMBEDDING, ITEMS_FILE
 from twotower.exporting.vector_databases.database import DIGITS, VectorDatabase, versioned
@@ -30,7 +29,7 @@ from twotower.serving.bundle import Bundle, open_bundle
 from twotower.serving.bundle_format import GOLDEN_FILE
 from twotower.serving.catalogue import Catalogue, ItemId, rows_of
 from twotower.serving.exact_search import exact_top_k
-from twotower.serving.golden_answers import item_of
+from twotower.serving.golden_answers import encoded_golden
 from twotower.serving.histories import encoded_histories
 from twotower.serving.unknown import Unknown
 from twotower.serving.user_tower import encode_histories
@@ -151,13 +150,9 @@ def _plain(columns: pa.Table) -> pa.Table:
 
 def golden_users(bundle: Bundle) -> Floats:
     """Return [Q, D] the user vectors of the golden histories."""
-    golden = read_json(bundle.file(GOLDEN_FILE), "a bundle")
-    histories, inputs = golden["histories"], bundle.inputs
-    ids = [[item_of(event) for event in history] for history in histories]
-    codes = [[[event["codes"][name] for name in inputs] for event in history] for history in histories]
+    ids, codes, now = encoded_golden(read_json(bundle.file(GOLDEN_FILE), "a bundle"), bundle.inputs)
     catalogue = Catalogue(bundle.item_ids, bundle.encoder.form)
-    events = encoded_histories(ids, codes, list(inputs.values()), catalogue, Unknown())
-    now = np.array(golden.get("now", [AT_ONCE] * len(histories)), dtype=np.int64)
+    events = encoded_histories(ids, codes, list(bundle.inputs.values()), catalogue, Unknown())
     max_length = int(bundle.manifest["max_length"])
     return encode_histories(bundle.tower, bundle.history_vectors, events._replace(now=now), max_length).vectors
 

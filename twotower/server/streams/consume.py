@@ -187,7 +187,7 @@ class StreamConsumer:
         for partition, rows in self._rows.items():
             assert self._archive is not None  # else no rows wait
             also = kept_columns(self._archive)
-            new = write_once(self._archive, partition, PARQUET, rows, lambda events: parquet_of(events, also))  # noqa: B023
+            new = write_once(self._archive, partition, PARQUET, rows, lambda events: parquet_of(events, also))  # noqa: B023  # called at once
             self.counts["archived"] += new
             self.counts["again"] += len(rows) - new
         self._dead, self._rows = {}, {}
