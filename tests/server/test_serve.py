@@ -34,9 +34,12 @@ def bundle(make_bundle: Any) -> Path:
 
 
 def workers_of(server: LiveServer) -> list[psutil.Process]:
-    children = psutil.Process(server.process.pid).children()
-    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in alive if "spawn_main" in " ".join(child.cmdline())]
+    found = []
+    for child in psutil.Process(server.process.pid).children():
+        with suppress(psutil.Error):  # it ends meanwhile
+            if child.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def ids(reply: Any) -> list[int]:
